@@ -1,0 +1,25 @@
+"""edgeq: trained networks and searched mixed-precision policies, run bit for bit on small hardware.
+
+The public names load on first use, so that `import edgeq` stays light.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgeq.api import Build, export
+    from edgeq.errors import EdgeqError
+
+__version__ = "0.1.0"
+__all__ = ["Build", "EdgeqError", "__version__", "export"]
+
+_HOMES = {"Build": "edgeq.api", "export": "edgeq.api", "EdgeqError": "edgeq.errors"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'edgeq' has no attribute {name!r}")

@@ -1,0 +1,111 @@
+"""The SDK: one function per verb. The command line is these calls plus printing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from edgeq import assemble, examples, pipeline, targets
+from edgeq import policy as policies
+from edgeq.assemble import Check, Request
+from edgeq.build import Build, sha256
+from edgeq.errors import UsageError
+from edgeq.kernels import Optimize
+from edgeq.pipeline import Progress
+from edgeq.policy import InputSpec
+from edgeq.report import Budget
+
+PathLike = str | os.PathLike[str]
+
+EXAMPLE = "fashion-resnet8"
+
+
+def _quiet(stage: str, done: int, total: int) -> None:
+    pass
+
+
+def export(
+    model: PathLike | None = None,
+    *,
+    policy: PathLike | None = None,
+    calib: PathLike | None = None,
+    data: PathLike | None = None,
+    target: str = "mcu",
+    out: PathLike | None = None,
+    flash: int | None = None,
+    ram: int | None = None,
+    optimize: Optimize = "flash",
+    check: Check = "emulator",
+    compiler: str | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    inputs: Mapping[str, InputSpec] | None = None,
+    labels: Sequence[str] = (),
+    kernels: Literal["own", "all"] = "own",
+    firmware_for: Sequence[PathLike] = (),
+    progress: Progress = _quiet,
+) -> Build:
+    """A build in `out`: the model as C for `target`, compiled, executed and found equal.
+
+    Without a model the bundled example is exported; its policy and samples stand in for those that
+    are not given.
+
+    Args:
+        model: an ONNX file.
+        policy: a JSON or TOML file, or a uniform policy such as `w4a8`; default `w8a8`.
+        calib: `.npz` of the samples that ranges come from.
+        data: `.npz` of labelled samples; accuracy is reported for these only.
+        target: a name or alias that `edgeq.targets.load` knows.
+        out: the build folder, replaced whole; default `build/NAME`.
+        flash: budget in bytes; default the target's first flash.
+        ram: budget in bytes; default the target's first RAM.
+        optimize: `flash` stores weights in the policy's bits, `time` in 8.
+        check: what executes the result before it counts as done.
+        compiler: `gcc` or `zig`; default the first that is there.
+        shapes: input shapes, by name, where the model leaves them open.
+        inputs: what raw uint8 samples mean, by input name, where the policy does not say it.
+        labels: class names, one per output.
+        kernels: which kernels the firmware is linked with: its own, or all.
+        firmware_for: other model images whose kernels the firmware gets as well.
+        progress: called with (stage, done, total).
+
+    Raises:
+        EdgeqError: as `errors` draws them; nothing is left in `out` then.
+    """
+    device = targets.load(target)
+    tools = assemble.find_tools(device, check, compiler)
+    name, inputs = None, dict(inputs or {})
+    if model is None:
+        name, folder = EXAMPLE, examples.path(EXAMPLE)
+        inputs = {**policies.load(folder / "policy.toml").input, **inputs}
+        policy = policy or folder / "policy.toml"
+        model = folder / "model.onnx"
+        calib, data = calib or folder / "calib.npz", data or folder / "test.npz"
+    if calib is None:
+        raise UsageError("EQ0202", "export needs --calib: samples to find activation ranges on")
+    chosen = policies.load(policy or policies.DEFAULT)
+    read = pipeline.read(Path(model), shapes, name)
+    specs = pipeline.input_specs(read, chosen, inputs)
+    calibration = pipeline.read_samples(Path(calib), read, specs)
+    labelled = None if data is None else pipeline.read_samples(Path(data), read, specs)
+    program = pipeline.compile(
+        read, chosen, specs, calibration, device, optimize, tuple(labels), progress
+    )
+    request = Request(
+        model=read,
+        policy=chosen,
+        compiled=program,
+        calibration=calibration,
+        labelled=labelled,
+        budget=Budget(
+            flash or device.first("flash").bytes,
+            ram or device.first("ram").bytes,
+        ),
+        optimize=optimize,
+        linked=assemble.linked_kernels(program.program, kernels, firmware_for),
+        notes=() if policy else ("no policy given: w8a8, 8 bits everywhere",),
+        calibration_sha256=sha256(Path(calib).read_bytes()),
+    )
+    folder = Path(out) if out is not None else Path("build") / read.name
+    return assemble.run(request, tools, folder, progress)

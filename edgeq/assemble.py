@@ -1,0 +1,327 @@
+"""From a program to a finished build: written, linked, executed, measured, recorded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+import edgeq
+from edgeq import budget, floatrun, footprint, kernels, layers, parity, sqnr
+from edgeq.build import Build, sha256, staged, write_records
+from edgeq.calibrate import to_json
+from edgeq.errors import IntegrityError, MismatchError, UsageError
+from edgeq.exporters import c_arrays, image
+from edgeq.exporters.c_arrays import Case
+from edgeq.exporters.image import Image, Kind
+from edgeq.ir import Array
+from edgeq.kernels import Kernel, Optimize
+from edgeq.pipeline import Compiled, Model, Progress
+from edgeq.policy import Policy
+from edgeq.program import Program
+from edgeq.report import (
+    Accuracy,
+    Budget,
+    Export,
+    Flash,
+    NotCounted,
+    Ram,
+    Report,
+    Row,
+    Validate,
+    Verdict,
+    dumps,
+)
+from edgeq.samples import Samples
+from edgeq.target import Target
+from edgeq.targets import emulators, runners, toolchain
+from edgeq.targets.runners import EmulatorRunner, HostRunner, Runner
+from edgeq.targets.toolchain import Compiler
+
+Check = Literal["none", "host", "emulator"]
+
+GOLDEN_CASES = 2
+HOST_SAMPLES = 64
+EMULATED_SAMPLES = 4
+FLOAT_BATCH = 100
+DEPENDENCIES = ("numpy", "onnx", "onnx-ir", "onnxruntime")  # named in the manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What executes the checks that were asked for."""
+
+    target: Compiler | None
+    host: Compiler | None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """All that a build is made of."""
+
+    model: Model
+    policy: Policy
+    compiled: Compiled
+    calibration: Samples
+    labelled: Samples | None
+    budget: Budget
+    optimize: Optimize
+    linked: tuple[Kernel, ...]
+    notes: tuple[str, ...]
+    calibration_sha256: str
+
+    @property
+    def program(self) -> Program:
+        """The program to build."""
+        return self.compiled.program
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What the linked firmware takes, and what running it showed."""
+
+    flash: Flash
+    ram: Ram
+    not_counted: NotCounted
+    rows: tuple[Row, ...]
+
+
+def find_tools(target: Target, check: Check, compiler: str | None) -> Tools:
+    """The compilers and the emulator that `check` needs, before anything is computed.
+
+    Raises:
+        MissingToolError: one of them is missing; the message says how to install it.
+    """
+    if check == "none":
+        return Tools(None, None)
+    host = toolchain.find(toolchain.HOST_COMPILERS)
+    if check == "host":
+        return Tools(None, host)
+    emulators.needs(target)
+    return Tools(toolchain.find(toolchain.COMPILERS, compiler), host)
+
+
+def linked_kernels(
+    program: Program, which: Literal["own", "all"], images: Sequence[str | os.PathLike[str]]
+) -> tuple[Kernel, ...]:
+    """The kernels of the firmware: the program's, and those of other images, or all.
+
+    Raises:
+        UsageError: there is no such image.
+        IntegrityError: it is no whole model image of this format.
+    """
+    if which == "all":
+        return kernels.table()
+    chosen = set(c_arrays.own_kernels(program))
+    for path in images:
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise UsageError("EQ0203", f"{path} cannot be read: {error.strerror}") from error
+        if not image.is_whole(data):
+            raise IntegrityError("EQ0701", f"{path} is no whole edgeq model image of format 1")
+        chosen.update(c_arrays.kernels_of(data))
+    return tuple(sorted(chosen, key=lambda kernel: kernel.id))
+
+
+def run(request: Request, tools: Tools, out: Path, progress: Progress) -> Build:
+    """The build of `request` in `out`, checked by `tools`.
+
+    Raises:
+        BudgetError: it takes more flash or RAM than it may.
+        MismatchError: the C computes something else than the reference.
+        UsageError: `out` cannot be written.
+    """
+    program = request.program
+    samples = request.labelled or request.calibration
+    inputs = program.quantize(samples)
+    progress("predicting", 0, 1)
+    expected = parity.predict(program, inputs)
+    progress("predicting", 1, 1)
+    with staged(out) as folder:
+        cases = _golden(request, samples, expected)
+        built = c_arrays.export(program, folder, cases, request.linked)
+        (folder / "ranges.json").write_text(dumps(to_json(request.compiled.ranges)), "utf-8")
+        measured = _measure(request, tools, folder, built, inputs, expected, progress)
+        budget.check(program, measured.flash, measured.ram, request.budget)
+        report = _report(request, tools, measured, expected)
+        write_records(folder, report, _facts(request, tools))
+    return Build(out, report)
+
+
+def _golden(request: Request, samples: Samples, expected: Sequence[Array]) -> list[Case]:
+    """The first samples, from what the device reads to what it must give."""
+    cases = []
+    for index in range(min(GOLDEN_CASES, len(samples))):
+        one = samples.take(index, index + 1)
+        inputs = []
+        for port in request.program.inputs:
+            raw = one.inputs[port.tensor.name]
+            inputs.append(raw if raw.dtype == np.uint8 else port.quantize(raw))
+        cases.append(Case(tuple(inputs), tuple(array[index] for array in expected)))
+    return cases
+
+
+def _measure(
+    request: Request,
+    tools: Tools,
+    folder: Path,
+    built: Image,
+    inputs: dict[str, Array],
+    expected: Sequence[Array],
+    progress: Progress,
+) -> _Measured:
+    """Links and runs what `tools` allow; without a target compiler sizes are estimates."""
+    program = request.program
+    rows = []
+    if tools.host is not None:
+        progress("compiling for this machine", 0, 1)
+        with HostRunner(folder, program.name, tools.host) as host:
+            rows.append(_row(request, host, inputs, expected, HOST_SAMPLES, progress))
+    if tools.target is None:
+        flash, ram = _estimate(request, built)
+        return _Measured(flash, ram, NotCounted(0, 0), tuple(rows))
+    # Before linking: a network that cannot fit gets the table, not the linker's words.
+    _, least = _estimate(request, built)
+    budget.check(program, _estimate(request, built)[0], least, request.budget)
+    progress("compiling for the target", 0, 1)
+    elf = runners.link_firmware(folder, program.name, program.target, tools.target)
+    firmware = emulators.read_firmware(elf)
+    emulated = EmulatorRunner(firmware, program.target)
+    if emulated.failed_cases:
+        raise MismatchError(
+            "EQ0505", f"{emulated.failed_cases} golden vectors fail on {program.target.name}"
+        )
+    rows.append(_row(request, emulated, inputs, expected, EMULATED_SAMPLES, progress))
+    stack = emulated.measure_stack(parity.sample_bytes(list(inputs.values()), 0))
+    code = footprint.measure(firmware, program.name, request.linked)
+    weights = built.bytes_of(Kind.WEIGHTS)
+    flash = Flash(
+        runtime=code.runtime,
+        kernels=code.kernels,
+        weights=weights,
+        tables=code.model - weights,
+        gates=0,
+        total=code.runtime + code.kernels + code.model,
+    )
+    context = firmware.symbol("harness_context").bytes
+    arena = program.plan.arena_bytes
+    ram = Ram(arena, context, 0, stack, arena + context + stack)
+    harness_ram = footprint.ram(firmware) - arena - context
+    return _Measured(flash, ram, NotCounted(code.harness, harness_ram), tuple(rows))
+
+
+def _row(
+    request: Request,
+    runner: Runner,
+    inputs: dict[str, Array],
+    expected: Sequence[Array],
+    samples: int,
+    progress: Progress,
+) -> Row:
+    """The parity row of `runner` on the first `samples`; a difference ends the export."""
+    samples = min(samples, len(expected[0]))
+    row = parity.compare(
+        request.program,
+        runner,
+        {name: array[:samples] for name, array in inputs.items()},
+        [array[:samples] for array in expected],
+        None if request.labelled is None else _labels(request.labelled, samples),
+        lambda done, total: progress(f"running {runner.name}", done, total),
+    )
+    if row.verdict is not Verdict.EXACT:
+        raise MismatchError(
+            "EQ0506",
+            f"{row.runner} ({row.version}) differs from the prediction on {row.mismatches} of "
+            f"{row.samples} samples, first in layer {row.first_diverging_layer}",
+        )
+    return row
+
+
+def _labels(samples: Samples, count: int) -> Array | None:
+    return None if samples.labels is None else samples.labels[:count]
+
+
+def _estimate(request: Request, built: Image) -> tuple[Flash, Ram]:
+    """Flash and RAM where nothing was linked: code sizes from `kernels.toml`."""
+    code = kernels.code_bytes()
+    kernel_bytes = sum(kernel.code_bytes for kernel in request.linked)
+    weights = built.bytes_of(Kind.WEIGHTS)
+    luts = sum(port.lut.nbytes for port in request.program.inputs if port.lut is not None)
+    tables = len(built.data) - weights + luts
+    flash = Flash(
+        runtime=code.runtime,
+        kernels=kernel_bytes,
+        weights=weights,
+        tables=tables,
+        gates=0,
+        total=code.runtime + kernel_bytes + weights + tables,
+        estimated=True,
+    )
+    arena = request.program.plan.arena_bytes
+    return flash, Ram(arena, code.context, 0, code.stack, arena + code.context + code.stack, True)
+
+
+def _report(
+    request: Request, tools: Tools, measured: _Measured, expected: Sequence[Array]
+) -> Report:
+    program, compiled = request.program, request.compiled
+    integer = program.network.blocks[0].variants[0].graph
+    noise = sqnr.by_layer(request.model.graph, integer, request.calibration.real())
+    checked = () if measured.rows else ("unchecked: nothing executed this build",)
+    section = Export(
+        layers=layers.describe(program, compiled.bits, noise),
+        bits_per_weight=round(layers.bits_per_weight(program), 4),
+        flash=measured.flash,
+        ram=measured.ram,
+        not_counted=measured.not_counted,
+        budget=request.budget,
+        accuracy=_accuracy(request, expected),
+        compiler=None if tools.target is None else str(tools.target),
+        optimize=request.optimize,
+        notes=(*request.notes, *request.model.source.notes, *_spare(program.target), *checked),
+    )
+    return Report(program.name, program.target.name, section, Validate(measured.rows))
+
+
+def _spare(target: Target) -> Iterable[str]:
+    for memory in target.unused():
+        note = f", {memory.note}" if memory.note else ""
+        yield f"{memory.name} ({budget.show_size(memory.bytes)}) is not used{note}"
+
+
+def _accuracy(request: Request, expected: Sequence[Array]) -> Accuracy | None:
+    """Top-1 of the float network and of the integers, on labelled samples only."""
+    labelled = request.labelled
+    if labelled is None or labelled.labels is None:
+        return None
+    graph = request.model.graph
+    session = floatrun.FloatRun(graph, graph.outputs[:1])
+    parts = [
+        session(labelled.take(start, start + FLOAT_BATCH).real())[graph.outputs[0]]
+        for start in range(0, len(labelled), FLOAT_BATCH)
+    ]
+    real = parity.top1([np.concatenate(parts)], labelled.labels)
+    integer = parity.top1(expected, labelled.labels)
+    if real is None or integer is None:
+        return None
+    return Accuracy(len(labelled), round(real, 6), round(integer, 6))
+
+
+def _facts(request: Request, tools: Tools) -> dict[str, object]:
+    """What the manifest says of where the build came from. No dates, no paths."""
+    return {
+        "edgeq": edgeq.__version__,
+        "target": request.program.target.name,
+        "compiler": None if tools.target is None else str(tools.target),
+        "dependencies": {name: version(name) for name in DEPENDENCIES},
+        "model": request.model.sha256,
+        "policy": sha256(request.policy.model_dump_json(by_alias=True).encode()),
+        "calibration": request.calibration_sha256,
+        "seed": None,  # no step of an export draws random numbers
+    }

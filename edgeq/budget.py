@@ -1,0 +1,116 @@
+"""Budgets: what takes how much, and the policy edit that would fit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from edgeq.errors import BudgetError, UsageError
+from edgeq.ir import Tensor
+from edgeq.ops import OPS
+from edgeq.packing import ALIGN
+from edgeq.program import Program
+from edgeq.report import Budget, Flash, Ram
+
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|KB|MB)", re.IGNORECASE)
+UNITS = {"B": 1, "KB": 1 << 10, "MB": 1 << 20}
+LEAST_BITS = 2
+
+
+def parse_size(text: str, flag: str) -> int:
+    """The bytes that `text` means: `512B`, `64KB`, `1.5MB`, in units of 1024.
+
+    Raises:
+        UsageError: it is no size.
+    """
+    match = SIZE.fullmatch(text.strip())
+    size = int(float(match[1]) * UNITS[match[2].upper()]) if match else 0
+    if size <= 0:
+        raise UsageError("EQ0201", f"{flag} {text}: a size is a number with B, KB or MB, as 256KB")
+    return size
+
+
+def show_size(size: int) -> str:
+    """`size` as people read it, in KB of 1024 bytes."""
+    return f"{size / 1024:.1f} KB" if size >= 1024 else f"{size} B"
+
+
+def check(program: Program, flash: Flash, ram: Ram, budget: Budget) -> None:
+    """Nothing, if both budgets hold.
+
+    Raises:
+        BudgetError: with a table of what takes how much and what to do about it.
+    """
+    if flash.total > budget.flash:
+        parts = {
+            "runtime": flash.runtime,
+            "kernels": flash.kernels,
+            "weights": flash.weights,
+            "tables": flash.tables,
+        }
+        advice = _lighter_policy(program, flash.total - budget.flash)
+        raise BudgetError("EQ0401", _table("flash", flash.total, budget.flash, parts) + advice)
+    if ram.total > budget.ram:
+        parts = {"arena": ram.arena, "context": ram.context, "stack": ram.stack}
+        raise BudgetError(
+            "EQ0402", _table("RAM", ram.total, budget.ram, parts) + _largest_tensors(program)
+        )
+
+
+def _table(what: str, total: int, limit: int, parts: Mapping[str, int]) -> str:
+    lines = [f"{what} is over budget: {total} bytes, {total - limit} more than {limit}"]
+    for name, size in sorted(parts.items(), key=lambda item: -item[1]):
+        lines.append(f"  {name:<8} {size:>9,}  {size / total:5.1%}")
+    return "\n".join(lines) + "\n"
+
+
+def _weights(program: Program) -> dict[str, Tensor]:
+    return {
+        node.name: graph.tensors[node.inputs[OPS[node.op].activations]]
+        for graph in program.network.graphs
+        for node in graph.nodes
+        if OPS[node.op].weighted
+    }
+
+
+def _stored(tensor: Tensor, bits: int) -> int:
+    return -(-tensor.elements * bits // (8 * ALIGN)) * ALIGN
+
+
+def _lighter_policy(program: Program, excess: int) -> str:
+    """The rules that take `excess` bytes off the weights, lowering the largest layers first."""
+    weights = _weights(program)
+    bits = {name: program.choices[name].weight_bits for name in weights}
+    before = sum(_stored(tensor, bits[name]) for name, tensor in weights.items())
+    requested = dict(bits)
+    while excess > before - sum(_stored(t, bits[name]) for name, t in weights.items()):
+        candidates = [name for name in bits if bits[name] > LEAST_BITS]
+        if not candidates:
+            least = sum(_stored(t, LEAST_BITS) for t in weights.values())
+            return (
+                f"No policy fits: with 2 bits everywhere the weights take {least:,} bytes, "
+                f"{excess - (before - least):,} too many remain. Give --flash more, or a smaller model."
+            )
+        heaviest = max(candidates, key=lambda name: _stored(weights[name], bits[name]))
+        bits[heaviest] -= 1
+    rules = "\n".join(
+        f'[[rule]]\nmatch = "{_literal(name)}"\nweights = {bits[name]}'
+        for name in weights
+        if bits[name] < requested[name]
+    )
+    return f"This would fit; add it to the policy, and export with --policy:\n\n{rules}\n"
+
+
+def _literal(name: str) -> str:
+    """`name` as a pattern that matches only itself."""
+    return re.sub(r"([*?\[])", r"[\1]", name)
+
+
+def _largest_tensors(program: Program) -> str:
+    places = program.plan.tensors
+    peak = sorted(places.items(), key=lambda item: -item[1].bytes)[:3]
+    shown = ", ".join(f"{name} ({place.bytes:,} bytes)" for name, place in peak)
+    return (
+        f"The arena's largest tensors are {shown}. Activations take 8 bits in this version, so no "
+        "policy makes them smaller: give --ram more, or a smaller input or model."
+    )

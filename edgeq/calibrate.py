@@ -1,0 +1,174 @@
+"""Float network + samples → ranges: what the quantiser needs to know of the activations.
+
+Everything found here is rounded to 12 significant bits and written to `ranges.json`, so that all
+that follows is the same on every machine, whatever its float library rounds differently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq import floatrun
+from edgeq.errors import ModelError
+from edgeq.ir import Array, Graph, Node, Op
+from edgeq.ops import OPS, windows
+from edgeq.policy import Bits, Calibration
+
+SIGNIFICANT_BITS = 12
+BATCH = 32  # samples of one float run
+KEPT_VALUES = 1 << 17  # most values of a tensor that range searches look at
+HISTOGRAM_BINS = 2048
+SEARCH_STEPS = 100
+SEARCH_FROM = 0.15
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """Bounds of every activation (zero included), and the mean input of every weighted layer.
+
+    A mean has the shape of one row of the layer's weights, for a depthwise layer that of all rows:
+    what each weight is multiplied with on average, padding included.
+    """
+
+    bounds: Mapping[str, tuple[float, float]]
+    means: Mapping[str, Array]
+    method: str
+    samples: int
+
+
+def round_significant(values: Array | float, bits: int = SIGNIFICANT_BITS) -> npt.NDArray[np.float64]:
+    """The values with `bits` bits of mantissa, ties to even."""
+    mantissa, exponent = np.frexp(np.asarray(values, np.float64))
+    return np.ldexp(np.rint(np.ldexp(mantissa, bits)), exponent - bits)
+
+
+class _Observer:
+    """What one activation was seen to hold."""
+
+    def __init__(self, share: float) -> None:
+        self.low = self.high = 0.0
+        self.step = max(1, int(1 / share))
+        self.values: list[Array] = []
+        self.total: Array | None = None
+
+    def see(self, batch: Array, *, mean: bool) -> None:
+        self.low = min(self.low, float(batch.min()))
+        self.high = max(self.high, float(batch.max()))
+        self.values.append(batch.reshape(-1)[:: self.step])
+        if mean:
+            part = batch.sum(axis=0, dtype=np.float64)
+            self.total = part if self.total is None else self.total + part
+
+
+def run(
+    graph: Graph,
+    bits: Mapping[str, Bits],
+    inputs: Mapping[str, Array],
+    settings: Calibration,
+    progress: Progress | None = None,
+) -> Ranges:
+    """What the activations of `graph` hold on the float samples `inputs`.
+
+    Network inputs and outputs take their full range; between them `settings` chooses.
+
+    Raises:
+        ModelError: an activation is not finite.
+    """
+    samples = len(next(iter(inputs.values())))
+    names = [*graph.inputs, *(node.output for node in graph.nodes)]
+    weighted = [node for node in graph.nodes if OPS[node.op].weighted]
+    averaged = {node.inputs[0] for node in weighted}
+    observers = {
+        name: _Observer(KEPT_VALUES / (samples * graph.tensors[name].elements)) for name in names
+    }
+    session = floatrun.FloatRun(graph, names)
+    for start in range(0, samples, BATCH):
+        batch = {name: array[start : start + BATCH] for name, array in inputs.items()}
+        for name, values in session(batch).items():
+            if not np.isfinite(values).all():
+                raise ModelError("EQ0332", f"{graph.name}: {name} overflows on the samples given")
+            observers[name].see(values, mean=name in averaged)
+        if progress is not None:
+            progress(min(start + BATCH, samples), samples)
+    ends = {*graph.inputs, *graph.outputs}
+    widths = {node.output: bits[node.name].activations for node in graph.nodes}
+    bounds = {}
+    for name, seen in observers.items():
+        method = "minmax" if name in ends else settings.activations
+        low, high = _BOUNDS[method](seen, widths.get(name, 8), settings)
+        bounds[name] = (float(round_significant(low)), float(round_significant(high)))
+    means = {}
+    for node in weighted:
+        total = observers[node.inputs[0]].total
+        if total is not None:
+            means[node.name] = round_significant(_mean_input(graph, node, total / samples))
+    return Ranges(bounds, means, settings.activations, samples)
+
+
+def _mean_input(graph: Graph, node: Node, mean: Array) -> Array:
+    """What each weight of `node` meets on average, given its mean input."""
+    weights = graph.tensors[node.inputs[1]]
+    if node.op is Op.FULLY_CONNECTED or node.window is None:
+        return mean.reshape(-1)
+    _, height, width, _ = graph.tensors[node.output].shape
+    seen = windows(mean[None], node.window, 0, (height, width)).mean(axis=(0, 1, 2))
+    if node.op is Op.CONV_2D:
+        return seen
+    channels_first = np.moveaxis(seen, 2, 0)
+    return np.repeat(channels_first, weights.shape[0] // channels_first.shape[0], axis=0)
+
+
+def _minmax(seen: _Observer, bits: int, settings: Calibration) -> tuple[float, float]:
+    return seen.low, seen.high
+
+
+def _percentile(seen: _Observer, bits: int, settings: Calibration) -> tuple[float, float]:
+    tail = 100 - settings.percentile
+    low, high = np.percentile(np.concatenate(seen.values), [tail, 100 - tail])
+    return min(float(low), 0.0), max(float(high), 0.0)
+
+
+def _mse(seen: _Observer, bits: int, settings: Calibration) -> tuple[float, float]:
+    """The share of the full range with the least squared error, on a histogram of the values."""
+    if seen.low == seen.high:
+        return seen.low, seen.high
+    counts, edges = np.histogram(
+        np.concatenate(seen.values), HISTOGRAM_BINS, range=(seen.low, seen.high)
+    )
+    centres = (edges[1:] + edges[:-1]) / 2
+    levels = (1 << bits) - 1
+    shares = np.linspace(1.0, SEARCH_FROM, SEARCH_STEPS)[:, None]
+    low, high = shares * seen.low, shares * seen.high
+    scale = (high - low) / levels
+    kept = np.clip(centres, low, high)
+    error = np.rint(kept / scale) * scale - centres
+    best = int(np.argmin((error**2 * counts).sum(axis=1)))
+    return float(low[best, 0]), float(high[best, 0])
+
+
+_BOUNDS: Mapping[str, Callable[[_Observer, int, Calibration], tuple[float, float]]] = {
+    "minmax": _minmax,
+    "percentile": _percentile,
+    "mse": _mse,
+}
+
+
+def to_json(ranges: Ranges) -> dict[str, object]:
+    """What `ranges.json` holds."""
+    return {
+        "schema": 1,
+        "method": ranges.method,
+        "samples": ranges.samples,
+        "bounds": {name: list(pair) for name, pair in ranges.bounds.items()},
+        "means": {name: _flat(mean) for name, mean in ranges.means.items()},
+    }
+
+
+def _flat(mean: Array) -> Sequence[float]:
+    return [float(v) for v in mean.reshape(-1)]

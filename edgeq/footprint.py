@@ -1,0 +1,72 @@
+"""Flash and RAM of the linked firmware, by what takes them, read from the ELF's symbols.
+
+Counted is what the model costs in the user's firmware: runtime, kernels, image, lookup tables.
+Harness, start-up and golden vectors test it and are listed apart. What no symbol names (alignment,
+literals, compiler support routines) counts as runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from edgeq.kernels import Kernel
+from edgeq.targets.emulators import Firmware, Symbol
+
+HARNESS_FILES = ("harness.c", "startup.c", "selftest.c", "eq_selftest.c")
+HARNESS_PREFIXES = ("harness_", "Reset_Handler", "main", "eq_selftest")
+
+
+@dataclass(frozen=True, slots=True)
+class CodeBytes:
+    """Bytes of flash by purpose; together they are all that the ELF loads."""
+
+    runtime: int
+    kernels: int
+    model: int
+    harness: int
+
+
+def measure(firmware: Firmware, model: str, kernels: Iterable[Kernel]) -> CodeBytes:
+    """The flash of `firmware`, whose model is called `model`."""
+    purposes = _Purposes(model, kernels)
+    loaded = sum(len(data) for _, data in firmware.segments)
+    counts = {"runtime": 0, "kernels": 0, "model": 0, "harness": 0}
+    seen: dict[int, Symbol] = {}
+    for symbol in firmware.symbols:
+        if symbol.bytes and symbol.address not in seen and _loaded(firmware, symbol):
+            seen[symbol.address] = symbol
+            counts[purposes.of(symbol)] += symbol.bytes
+    counts["runtime"] += loaded - sum(counts.values())
+    return CodeBytes(**counts)
+
+
+def _loaded(firmware: Firmware, symbol: Symbol) -> bool:
+    return any(
+        start <= symbol.address < start + len(data) for start, data in firmware.segments
+    )
+
+
+class _Purposes:
+    def __init__(self, model: str, kernels: Iterable[Kernel]) -> None:
+        self.model = f"{model}_"
+        self.kernels = {kernel.symbol for kernel in kernels}
+
+    def of(self, symbol: Symbol) -> str:
+        """Statics go by their file, the others by their name."""
+        if symbol.file in HARNESS_FILES or symbol.name.startswith(HARNESS_PREFIXES):
+            return "harness"
+        if symbol.name.startswith(self.model):
+            return "model"
+        if symbol.name in self.kernels or symbol.file.removesuffix(".c") in self.kernels:
+            return "kernels"
+        return "runtime"
+
+
+def ram(firmware: Firmware) -> int:
+    """Bytes of static RAM, the reserved stack not counted."""
+    return sum(
+        symbol.bytes
+        for symbol in firmware.symbols
+        if symbol.kind == "STT_OBJECT" and not _loaded(firmware, symbol)
+    )

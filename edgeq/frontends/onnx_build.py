@@ -1,0 +1,255 @@
+"""The graph under construction: values as they are known so far, names, and refusals."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeq.errors import ModelError
+from edgeq.ir import Array, Graph, Node, Op, Tensor, Window
+from edgeq.ops import OPS
+
+Image = tuple[int, int, int]  # channels, height, width
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A value that does not depend on the inputs, in the file's layout."""
+
+    name: str
+    array: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A value that a tensor of the graph stands for; `shape` is that of the file (NCHW).
+
+    Rank 4 stands in the graph as NHWC. A vector with `image` is such an image flattened: the file
+    has its elements in the order C, H, W and the graph in the order H, W, C.
+    """
+
+    tensor: str
+    shape: tuple[int, ...]
+    image: Image | None = None
+
+
+Value = Known | Computed
+
+
+def safe(name: str) -> str:
+    """`name` with path separators as dots and nothing else that a file or terminal minds."""
+    return re.sub(r"[^\w.\-]", "_", re.sub(r"[/:]+", ".", name), flags=re.ASCII).strip(".") or "_"
+
+
+def unique(name: str, taken: set[str]) -> str:
+    """`name`, or the first of name_2, name_3 … that is not taken; taken from now on."""
+    chosen, count = name, 2
+    while chosen in taken:
+        chosen, count = f"{name}_{count}", count + 1
+    taken.add(chosen)
+    return chosen
+
+
+def graph_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The graph's shape for the file's: NCHW becomes NHWC."""
+    return (shape[0], *shape[2:], shape[1]) if len(shape) == 4 else shape
+
+
+@dataclass(slots=True)
+class Builder:
+    """Grows a graph node by node; shapes come from the operator table."""
+
+    nodes: list[Node] = field(default_factory=list)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    widened: dict[str, str] = field(default_factory=dict)  # initialiser to its stored type
+    node_names: set[str] = field(default_factory=set)
+    tensor_names: set[str] = field(default_factory=set)
+
+    def constant(self, name: str, array: Array) -> str:
+        """The name of a new constant, near `name`."""
+        name = unique(safe(name), self.tensor_names)
+        data = np.ascontiguousarray(array, dtype=np.float32)
+        self.tensors[name] = Tensor(name, data.shape, data=data)
+        return name
+
+    def activation(self, name: str, shape: tuple[int, ...]) -> str:
+        """The name of a new activation of the graph's shape `shape`, near `name`."""
+        name = unique(safe(name), self.tensor_names)
+        self.tensors[name] = Tensor(name, shape)
+        return name
+
+    def append(self, node: Node, shape: tuple[int, ...] | None = None) -> str:
+        """The output's final name; `shape` only where the operator does not give it (reshape)."""
+        inputs = [self.tensors[name] for name in node.inputs]
+        asked = Tensor(node.output, shape or inputs[0].shape)
+        output = self.activation(node.output, OPS[node.op].shape(node, inputs, asked))
+        self.nodes.append(replace(node, output=output))
+        return output
+
+    def add_bias(self, output: str, bias: Array, renamed: str) -> str | None:
+        """`bias` added to the layer that computes `output`, now called `renamed`; None if none."""
+        for index, node in enumerate(self.nodes):
+            if node.output == output and OPS[node.op].weighted:
+                old = self.tensors[node.inputs[2]]
+                total = np.broadcast_to(bias, old.shape) + old.data
+                self.tensors[old.name] = replace(old, data=total.astype(np.float32))
+                name = self.activation(renamed, self.tensors.pop(output).shape)
+                self.nodes[index] = replace(node, output=name)
+                return name
+        return None
+
+    def graph(self, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Graph:
+        """What was built, frozen."""
+        return Graph(name, inputs, outputs, tuple(self.nodes), dict(self.tensors))
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One ONNX node with its values, about to become graph nodes."""
+
+    builder: Builder
+    node: ir.Node
+    name: str  # of the layer
+    inputs: tuple[Value | None, ...]  # None: an optional input left out
+    opset: int
+    suffix: str = ""  # tells the tensor of a first half from the node's own output
+
+    def refuse(self, why: str) -> NoReturn:
+        """Raise EQ0315 for this node."""
+        raise ModelError("EQ0315", f"{self.name} ({self.node.op_type}): {why}")
+
+    # Attributes #
+
+    def integer(self, name: str, default: int) -> int:
+        """The attribute `name`, an integer."""
+        value = self._attribute(name, ir.AttributeType.INT, default)
+        return int(value)
+
+    def real(self, name: str, default: float) -> float:
+        """The attribute `name`, a real."""
+        value = self._attribute(name, ir.AttributeType.FLOAT, default)
+        return float(value)
+
+    def text(self, name: str, default: str) -> str:
+        """The attribute `name`, a string."""
+        return str(self._attribute(name, ir.AttributeType.STRING, default))
+
+    def integers(self, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+        """The attribute `name`, a list of integers."""
+        values = self._attribute(name, ir.AttributeType.INTS, default)
+        return tuple(int(v) for v in values)
+
+    def _attribute(self, name: str, kind: ir.AttributeType, default: Any) -> Any:
+        attribute = self.node.attributes.get(name)
+        if attribute is None:
+            return default
+        if attribute.is_ref() or attribute.type != kind:
+            self.refuse(f"attribute {name} must be of type {kind.name}")
+        return attribute.value
+
+    # Inputs #
+
+    def given(self, index: int) -> Value | None:
+        """Input `index`, None if it was left out."""
+        return self.inputs[index] if index < len(self.inputs) else None
+
+    def known(self, index: int) -> Known | None:
+        """Input `index`, which must be constant where it is given."""
+        value = self.given(index)
+        if isinstance(value, Computed):
+            self.refuse(f"input {index} must be a constant")
+        return value
+
+    def computed(self, index: int = 0) -> Computed:
+        """Input `index`, which must be computed from the inputs."""
+        value = self.given(index)
+        if not isinstance(value, Computed):
+            self.refuse(f"input {index} must be computed from the model's inputs")
+        return value
+
+    def image(self) -> Computed:
+        """The first input, which must be of rank 4."""
+        return self._of_rank(4, "an image, NCHW")
+
+    def vector(self) -> Computed:
+        """The first input, which must be of rank 2."""
+        return self._of_rank(2, "rank 2")
+
+    def _of_rank(self, rank: int, what: str) -> Computed:
+        value = self.computed()
+        if len(value.shape) != rank:
+            self.refuse(f"takes {what}, got shape {value.shape}")
+        return value
+
+    def floats(self, index: int) -> Array | None:
+        """Input `index` as finite float32; None if it was left out."""
+        value = self.known(index)
+        if value is None:
+            return None
+        if value.array.dtype.kind != "f" and value.array.dtype.name != "bfloat16":
+            self.refuse(f"{value.name} holds {value.array.dtype}; weights must be floating point")
+        if 0 in value.array.shape:
+            raise ModelError("EQ0313", f"{value.name} is empty: shape {value.array.shape}")
+        with np.errstate(over="ignore", invalid="ignore"):
+            array = value.array.astype(np.float32)
+        if not np.isfinite(array).all():
+            bad = array.size - int(np.isfinite(array).sum())
+            raise ModelError(
+                "EQ0314", f"{value.name}: {bad} of {array.size} values are NaN or infinite"
+            )
+        if value.array.dtype != np.float32:
+            self.builder.widened[value.name] = value.array.dtype.name
+        return array
+
+    # Outputs #
+
+    @property
+    def output(self) -> str:
+        """The file's name of the first output."""
+        return f"{self.node.outputs[0].name or self.name}{self.suffix}"
+
+    def emit(
+        self,
+        op: Op,
+        x: Computed,
+        *others: str,
+        window: Window | None = None,
+        clamp: tuple[float, float] | None = None,
+        epsilon: float = 0.0,
+    ) -> Computed:
+        """The value of a new node on `x` and `others`, which keeps rank and element order."""
+        node = Node(self.name, op, (x.tensor, *others), self.output, window, clamp, epsilon=epsilon)
+        tensor = self.builder.append(node)
+        shape = self.builder.tensors[tensor].shape
+        if len(shape) == 4:
+            shape = (shape[0], shape[3], *shape[1:3])
+        return Computed(tensor, shape, x.image)
+
+    def reshape(self, x: Computed, shape: tuple[int, ...]) -> Computed:
+        """The value of a new reshape of `x` to the file's `shape`, element order accounted for."""
+        image = self._order_after(x, shape)
+        node = Node(self.name, Op.RESHAPE, (x.tensor,), self.output)
+        return Computed(self.builder.append(node, graph_shape(shape)), shape, image)
+
+    def _order_after(self, x: Computed, shape: tuple[int, ...]) -> Image | None:
+        if len(shape) not in (2, 4) or shape[0] != 1:
+            self.refuse(f"makes shape {shape}; edgeq has rank 2 (1, N) and rank 4 (1, C, H, W)")
+        if math.prod(shape) != math.prod(x.shape):
+            self.refuse(f"cannot make shape {shape} of {x.shape}")
+        image = x.image if len(x.shape) == 2 else _entangled(x.shape)
+        if len(shape) == 2:
+            return image
+        if image != _entangled(shape):
+            self.refuse(f"would reorder elements: {x.shape} to {shape} mixes channels and pixels")
+        return None
+
+
+def _entangled(shape: tuple[int, ...]) -> Image | None:
+    """(C, H, W) where the orders C, H, W and H, W, C differ."""
+    _, channels, height, width = shape
+    return (channels, height, width) if channels > 1 and height * width > 1 else None

@@ -1,0 +1,37 @@
+"""What a front end hands over: the graph, and how the file's own layout maps to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeq.ir import Array, Graph
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One input or output: its name, shape and layout in the file, its tensor in the graph."""
+
+    name: str
+    tensor: str
+    shape: tuple[int, ...]
+    layout: str  # "NCHW", "NHWC" or "NC"
+
+    def to_graph(self, samples: Array) -> Array:
+        """`samples` (first axis samples, in the file's layout) in the graph's layout."""
+        return np.moveaxis(samples, 1, -1) if self.layout == "NCHW" else samples
+
+    def to_source(self, samples: Array) -> Array:
+        """`samples` (first axis samples, in the graph's layout) in the file's layout."""
+        return np.moveaxis(samples, -1, 1) if self.layout == "NCHW" else samples
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model as read: a float graph, ports in the file's order, what was decided on reading."""
+
+    graph: Graph
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    notes: tuple[str, ...]

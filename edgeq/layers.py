@@ -1,0 +1,69 @@
+"""The report's view of every operator: bits, layout, kernel, bytes, noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edgeq.ir import Graph, Node, qparams_of
+from edgeq.ops import OPS, macs
+from edgeq.packing import pad
+from edgeq.policy import Bits
+from edgeq.program import Program
+from edgeq.report import BitCounts, Layer, LayerBits
+
+
+def describe(
+    program: Program, bits: Mapping[str, Bits], noise: Mapping[str, float | None]
+) -> tuple[Layer, ...]:
+    """One row for every operator of the network's first variants."""
+    graphs = [block.variants[0].graph for block in program.network.blocks]
+    return tuple(
+        _layer(program, graph, node, bits[node.name], noise[node.name])
+        for graph in graphs
+        for node in graph.nodes
+    )
+
+
+def bits_per_weight(program: Program) -> float:
+    """The mean of the weights' stored bits."""
+    total = count = 0
+    for graph in program.network.graphs:
+        for node in graph.nodes:
+            if OPS[node.op].weighted:
+                elements = graph.tensors[node.inputs[1]].elements
+                total += elements * program.choices[node.name].weight_bits
+                count += elements
+    return total / count if count else 0.0
+
+
+def _layer(
+    program: Program, graph: Graph, node: Node, bits: Bits, sqnr_db: float | None
+) -> Layer:
+    choice = program.choices.get(node.name)
+    weights, layout, weight_bytes = None, None, 0
+    if choice is not None and OPS[node.op].weighted:
+        values = graph.constant(node.inputs[1])
+        stored = choice.weight_bits
+        layout = choice.layout
+        weight_bytes = len(pad(bytes(-(-values.size * stored // 8))))
+        needed = needed_bits(int(values.min()), int(values.max()))
+        weights = BitCounts(bits.weights, stored, needed)
+    output = qparams_of(graph.tensors[node.output])
+    low, high = node.clamp or (output.qmin, output.qmax)
+    spread = int(high - low).bit_length()
+    activations = BitCounts(bits.activations, output.bits, spread)
+    return Layer(
+        name=node.name,
+        op=node.op.value,
+        macs=macs(graph, node),
+        bits=LayerBits(weights, activations),
+        layout=layout,
+        kernel=choice.kernel.symbol if choice is not None else None,
+        weight_bytes=weight_bytes,
+        sqnr_db=None if sqnr_db is None else round(sqnr_db, 2),
+    )
+
+
+def needed_bits(low: int, high: int) -> int:
+    """The least number of bits, sign included, that hold low .. high."""
+    return 1 + max(high.bit_length(), (-low - 1).bit_length() if low < 0 else 0)

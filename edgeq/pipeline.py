@@ -1,0 +1,126 @@
+"""The stages in order: from a model file to a program that exporters can write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeq import calibrate, frontends, kernels, passes, plan, policy, quantize, samples
+from edgeq.build import sha256
+from edgeq.calibrate import Ranges
+from edgeq.errors import PolicyError, UsageError
+from edgeq.frontends import Source
+from edgeq.ir import Graph, single
+from edgeq.kernels import Optimize
+from edgeq.policy import Bits, InputSpec, Policy
+from edgeq.program import Program, make_input
+from edgeq.samples import Samples
+from edgeq.target import Target
+
+Progress = Callable[[str, int, int], None]  # stage, done, total
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model file, read and tidied."""
+
+    name: str  # a C identifier
+    source: Source
+    graph: Graph
+    sha256: str
+
+    @property
+    def classes(self) -> int:
+        """How many values output 0 has."""
+        return self.graph.tensors[self.graph.outputs[0]].elements
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A program with the decisions that led to it."""
+
+    program: Program
+    bits: Mapping[str, Bits]
+    ranges: Ranges
+
+
+def read(
+    path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None, name: str | None = None
+) -> Model:
+    """The model at `path` after every float pass, called `name` or after its file."""
+    source = frontends.load(path, shapes)
+    graph = passes.run(source.graph, passes.FLOAT_PASSES)
+    return Model(identifier(name or path.stem), source, graph, sha256(path.read_bytes()))
+
+
+def identifier(text: str) -> str:
+    """`text` as a lower-case C identifier."""
+    plain = "".join(c if c.isascii() and c.isalnum() else "_" for c in text.lower()).strip("_")
+    return plain if plain and not plain[0].isdigit() else f"net_{plain}"
+
+
+def input_specs(
+    model: Model, chosen: Policy, others: Mapping[str, InputSpec]
+) -> dict[str, InputSpec]:
+    """What raw samples of each input mean: the policy's word, then the settings'.
+
+    Raises:
+        PolicyError: a section names no input.
+    """
+    specs = {**others, **chosen.input}
+    known = [port.name for port in model.source.inputs]
+    for name in specs:
+        if name not in known:
+            raise PolicyError(
+                "EQ0326", f"[input.{name}] names no input; the model's are {', '.join(known)}"
+            )
+    return specs
+
+
+def read_samples(path: Path, model: Model, specs: Mapping[str, InputSpec]) -> Samples:
+    """The samples of `path`, checked against the model."""
+    return samples.load(path, model.source.inputs, specs, model.classes)
+
+
+def compile(
+    model: Model,
+    chosen: Policy,
+    specs: Mapping[str, InputSpec],
+    calibration: Samples,
+    target: Target,
+    optimize: Optimize,
+    labels: tuple[str, ...],
+    progress: Progress,
+) -> Compiled:
+    """Every decision about `model`, as a program for `target`."""
+    if labels and len(labels) != model.classes:
+        raise UsageError("EQ0227", f"{len(labels)} labels for {model.classes} outputs")
+    bits = policy.resolve(chosen, model.graph)
+    ranges = calibrate.run(
+        model.graph,
+        bits,
+        calibration.real(),
+        chosen.calibration,
+        lambda done, total: progress("calibrating", done, total),
+    )
+    integer = quantize.run(model.graph, bits, ranges, chosen.calibration)
+    network = single(integer)
+    choices = kernels.choose(network, target.isa, optimize)
+    scratch = {name: choice.scratch_bytes for name, choice in choices.items()}
+    placed = plan.plan(network, {name: size for name, size in scratch.items() if size})
+    inputs = tuple(
+        make_input(port, integer.tensors[port.tensor], specs.get(port.name))
+        for port in model.source.inputs
+    )
+    program = Program(
+        name=model.name,
+        network=network,
+        choices=choices,
+        plan=placed,
+        target=target,
+        inputs=inputs,
+        labels=labels,
+        model_sha256=model.sha256,
+    )
+    return Compiled(program, bits, ranges)

@@ -1,0 +1,220 @@
+"""Policies: which layer gets how many bits, and how ranges are found.
+
+A policy is JSON or TOML of one schema (`docs/policy.schema.json` is generated from it). Rules apply
+in order, a later one wins, and a rule that matches no layer is an error.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from edgeq.errors import PolicyError
+from edgeq.ir import Array, Graph
+
+UNIFORM = re.compile(r"w([2-8])a([2-8]|16)")
+DEFAULT = "w8a8"
+EXECUTED_ACTIVATION_BITS = (8,)
+
+WeightBits = Annotated[int, Field(strict=True, ge=2, le=8)]
+ActivationBits = Literal[2, 3, 4, 5, 6, 7, 8, 16]
+Reals = Annotated[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Field(min_length=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Precision(_Section):
+    """Bits of a layer's weights and of its output."""
+
+    weights: WeightBits = 8
+    activations: ActivationBits = 8
+
+
+class Rule(_Section):
+    """Bits for the layers whose name matches the pattern (`*`, `?`, `[1-3]`)."""
+
+    match: str
+    weights: WeightBits | None = None
+    activations: ActivationBits | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Rule:
+        if self.weights is None and self.activations is None:
+            raise ValueError("a rule sets weights, activations or both")
+        return self
+
+
+class Calibration(_Section):
+    """How ranges are found; the defaults are what measured best (docs/quantization.md)."""
+
+    activations: Literal["minmax", "percentile", "mse"] = "mse"
+    percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
+    weights: Literal["minmax", "mse"] = "mse"
+    gain: bool = True
+    bias_correction: bool = True
+
+
+class InputSpec(_Section):
+    """What raw uint8 samples mean: real = (low + u · (high − low) / 255 − mean) / std.
+
+    `mean` and `std` hold one value, or one per channel.
+    """
+
+    mean: Reals = (0.0,)
+    std: Reals = (1.0,)
+    range: tuple[float, float] = (0.0, 1.0)
+
+    @model_validator(mode="after")
+    def _is_usable(self) -> InputSpec:
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive, got {self.std}")
+        if not self.range[0] < self.range[1]:
+            raise ValueError(f"range must rise, got {self.range}")
+        if 1 not in (len(self.mean), len(self.std)) and len(self.mean) != len(self.std):
+            raise ValueError("mean and std must have one value each, or one per channel")
+        return self
+
+    def real(self, raw: Array) -> npt.NDArray[np.float32]:
+        """Raw bytes, channels last, as the reals that the network takes."""
+        low, high = self.range
+        unit = low + raw.astype(np.float64) * ((high - low) / 255)
+        return ((unit - np.asarray(self.mean)) / np.asarray(self.std)).astype(np.float32)
+
+
+class Provenance(_Section):
+    """Where a policy came from; carried along, not interpreted."""
+
+    method: str
+    seed: int | None = None
+    constraint: str | None = None
+    note: str | None = None
+
+
+class Policy(_Section):
+    """The whole file."""
+
+    version: Annotated[Literal[1], Field(alias="schema")] = 1
+    default: Precision = Precision()
+    rule: tuple[Rule, ...] = ()
+    calibration: Calibration = Calibration()
+    input: Mapping[str, InputSpec] = {}
+    provenance: Provenance | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bits:
+    """Resolved bits of one layer."""
+
+    weights: int
+    activations: int
+
+
+def load(source: str | Path) -> Policy:
+    """The policy named by `source`: `w4a8` and its like, or a JSON or TOML file.
+
+    Raises:
+        PolicyError: there is no such file, it cannot be read, or it breaks the schema.
+    """
+    text = str(source)
+    if match := UNIFORM.fullmatch(text):
+        return _validate({"default": {"weights": int(match[1]), "activations": int(match[2])}}, text)
+    path = Path(source)
+    try:
+        content = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise PolicyError(
+            "EQ0320", f"{text}: no such policy file, and no uniform policy such as w8a8 or w4a8"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise PolicyError("EQ0320", f"{text} cannot be read: {error}") from error
+    try:
+        if path.suffix == ".toml":
+            data = tomllib.loads(content)
+        else:
+            data = json.loads(content, object_pairs_hook=_unique)
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        kind = "TOML" if path.suffix == ".toml" else "JSON"
+        raise PolicyError("EQ0320", f"{path.name} is no valid {kind}: {error}") from error
+    except _DuplicateKeyError as error:
+        raise PolicyError("EQ0321", f"{path.name}: the key {error} stands twice") from error
+    return _validate(data, path.name)
+
+
+class _DuplicateKeyError(ValueError):
+    pass
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise _DuplicateKeyError(repr(key))
+    return dict(pairs)
+
+
+def _validate(data: object, name: str) -> Policy:
+    try:
+        return Policy.model_validate(data)
+    except ValidationError as error:
+        raise PolicyError("EQ0322", describe(error, name)) from error
+
+
+def describe(error: ValidationError, name: str) -> str:
+    """The first fault of a file as a sentence: where, what stands there, what would be right."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"]) or "the file"
+    value = first["input"]
+    shown = "" if isinstance(value, dict | list) else f" = {value!r}"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{name}: {place}{shown}: {first['msg']}{more}"
+
+
+def resolve(policy: Policy, graph: Graph, name: str = "policy") -> dict[str, Bits]:
+    """The bits of every layer of `graph`; later rules win.
+
+    Raises:
+        PolicyError: a rule matches no layer (near misses are named), or asks for activation bits
+            that are not executed.
+    """
+    layers = [node.name for node in graph.nodes]
+    chosen = {layer: Bits(policy.default.weights, policy.default.activations) for layer in layers}
+    for index, rule in enumerate(policy.rule, start=1):
+        matched = [layer for layer in layers if fnmatchcase(layer, rule.match)]
+        if not matched:
+            raise PolicyError(
+                "EQ0323",
+                f'{name}: rule {index} "{rule.match}" matches no layer; {_near(rule.match, layers)}',
+            )
+        for layer in matched:
+            chosen[layer] = Bits(
+                rule.weights or chosen[layer].weights, rule.activations or chosen[layer].activations
+            )
+    for layer, bits in chosen.items():
+        if bits.activations not in EXECUTED_ACTIVATION_BITS:
+            raise PolicyError(
+                "EQ0324",
+                f"{name}: {layer} asks for {bits.activations}-bit activations; "
+                "this version executes 8",
+            )
+    return chosen
+
+
+def _near(pattern: str, layers: list[str]) -> str:
+    plain = re.sub(r"[*?]|\[[^\]]*\]", "", pattern)
+    near = difflib.get_close_matches(plain, layers, n=3, cutoff=0.4)
+    if near:
+        return f"did you mean {', '.join(near)}?"
+    return f"layers are {', '.join(layers[:8])}{' …' if len(layers) > 8 else ''}"

@@ -1,0 +1,77 @@
+"""What exporters receive, and nothing else: the integer network and every decision about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.errors import PolicyError
+from edgeq.frontends import Port
+from edgeq.ir import Array, Network, Tensor, qparams_of
+from edgeq.kernels import Choice
+from edgeq.plan import Plan
+from edgeq.policy import InputSpec
+from edgeq.samples import Samples
+from edgeq.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One input of the device: its tensor, and the table for raw bytes.
+
+    `lut` is int8, (1 or channels, 256): the integer of each raw byte; None where samples are reals.
+    """
+
+    port: Port
+    tensor: Tensor
+    lut: npt.NDArray[np.int8] | None
+
+    def quantize(self, samples: Array) -> npt.NDArray[np.int8]:
+        """Samples, channels last, float32 or raw uint8, as the integers that the device takes."""
+        if samples.dtype == np.uint8:
+            if self.lut is None:
+                raise AssertionError(f"{self.port.name} has no table for raw bytes")
+            channels = np.arange(samples.shape[-1]) % len(self.lut)
+            return self.lut[channels, samples]
+        return qparams_of(self.tensor).quantize(samples).astype(np.int8)
+
+
+def make_input(port: Port, tensor: Tensor, spec: InputSpec | None) -> Input:
+    """The input with its table, if `spec` says what raw bytes mean.
+
+    Raises:
+        PolicyError: mean and std have another number of channels than the input.
+    """
+    if spec is None:
+        return Input(port, tensor, None)
+    stated = max(len(spec.mean), len(spec.std))
+    channels = tensor.shape[-1]
+    if stated not in (1, channels):
+        raise PolicyError(
+            "EQ0325",
+            f"[input.{port.name}] has mean and std of {stated} channels; the input has {channels}",
+        )
+    raw = np.repeat(np.arange(256, dtype=np.uint8)[:, None], stated, axis=1)
+    integers = qparams_of(tensor).quantize(spec.real(raw)).astype(np.int8)
+    return Input(port, tensor, np.ascontiguousarray(integers.T))
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A network, planned and dispatched for one target."""
+
+    name: str  # a C identifier
+    network: Network
+    choices: Mapping[str, Choice]
+    plan: Plan
+    target: Target
+    inputs: tuple[Input, ...]
+    labels: tuple[str, ...]
+    model_sha256: str
+
+    def quantize(self, samples: Samples) -> dict[str, npt.NDArray[np.int8]]:
+        """The device's input integers for checked samples."""
+        return {i.tensor.name: i.quantize(samples.inputs[i.tensor.name]) for i in self.inputs}

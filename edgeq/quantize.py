@@ -1,0 +1,210 @@
+"""Float graph + bits + ranges → integer graph: the one truth that every exporter writes.
+
+Each operator that computes gets its constants: integer weights and biases, a multiplier and shift
+per output channel, integer clamps. Nothing after this stage looks at a float to compute.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq import fixedpoint, weights
+from edgeq.calibrate import Ranges
+from edgeq.errors import GraphError
+from edgeq.ir import Array, Bounds, DType, Graph, Node, Op, QParams, Tensor, qparams_of
+from edgeq.ops import OPS, verify
+from edgeq.policy import Bits, Calibration
+
+SUM_LIMIT = 1 << 30  # |bias| + Σ|w|·amax stays below, on the device too (eq_init)
+BIAS_LIMIT = 1 << 28
+MIN_SCALE = 2.0**-24  # activations finer than this mean a dead layer
+SOFTMAX_QPARAMS = QParams((1 / 256,), -128, 8)
+
+
+@dataclass(slots=True)
+class _Build:
+    """The integer graph under construction."""
+
+    graph: Graph
+    bits: Mapping[str, Bits]
+    ranges: Ranges
+    settings: Calibration
+    nodes: list[Node] = field(default_factory=list)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    def activation(self, name: str, qparams: QParams) -> None:
+        self.tensors[name] = replace(
+            self.graph.tensors[name], dtype=DType.S8, qparams=qparams
+        )
+
+    def constant(self, name: str, data: Array, dtype: DType, qparams: QParams | None = None) -> str:
+        stored = data.astype(dtype.value)
+        self.tensors[name] = Tensor(name, stored.shape, dtype, qparams, stored)
+        return name
+
+    def qparams(self, name: str) -> QParams:
+        return qparams_of(self.tensors[name])
+
+    def output_qparams(self, node: Node, floor: float) -> QParams:
+        """Parameters of the node's output whose scale is at least `floor`."""
+        low, high = self.ranges.bounds[node.output]
+        return affine(low, high, self.bits[node.name].activations, floor)
+
+    def emit(self, node: Node, constants: tuple[str, ...], qparams: QParams) -> None:
+        self.activation(node.output, qparams)
+        activations = tuple(t.name for t in self.graph.activations(node))
+        clamp = integer_clamp(node.clamp, qparams) if OPS[node.op].fuses_clamp else None
+        self.nodes.append(replace(node, inputs=(*activations, *constants), clamp=clamp))
+
+
+def run(
+    graph: Graph, bits: Mapping[str, Bits], ranges: Ranges, settings: Calibration
+) -> Graph:
+    """The integer graph of `graph`, verified.
+
+    Raises:
+        GraphError: a sum of products could exceed what int32 holds.
+    """
+    build = _Build(graph, bits, ranges, settings)
+    for name in graph.inputs:
+        build.activation(name, affine(*ranges.bounds[name], 8))
+    for node in graph.nodes:
+        _RULES[node.op](build, node)
+    quantized = replace(graph, nodes=tuple(build.nodes), tensors=build.tensors)
+    verify(quantized)
+    return quantized
+
+
+def affine(low: float, high: float, bits: int, floor: float = 0.0) -> QParams:
+    """Parameters of `bits` bits that cover [low, high] and zero, exactly at an integer."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    levels = (1 << bits) - 1
+    scale = max((high - low) / levels, floor, MIN_SCALE) if high > low else 1.0
+    qmin = -(1 << (bits - 1))
+    zero_point = min(max(qmin + round(-low / scale), qmin), qmin + levels)
+    return QParams((scale,), zero_point, bits)
+
+
+def integer_clamp(clamp: Bounds | None, qparams: QParams) -> Bounds:
+    """A fused activation's bounds as integers of the output."""
+    low, high = clamp or (-math.inf, math.inf)
+    bounds = []
+    for real, limit in ((low, qparams.qmin), (high, qparams.qmax)):
+        if math.isinf(real):
+            bounds.append(limit)
+        else:
+            nearest = qparams.zero_point + round(real / qparams.scale[0])
+            bounds.append(min(max(nearest, qparams.qmin), qparams.qmax))
+    return bounds[0], bounds[1]
+
+
+def _quantize_rows(
+    rows: npt.NDArray[np.float64], bits: int, settings: Calibration, floor: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Integer rows and their scales, none below `floor`, which keeps biases inside int32."""
+    if settings.weights == "mse":
+        scale = weights.search_scale(rows, bits)
+    else:
+        scale = weights.absmax_scale(rows, bits)
+    scale = np.maximum(scale, floor)
+    integers = weights.round_to(rows, scale, bits)
+    if settings.gain:
+        scale = np.maximum(weights.preserve_gain(rows, integers, scale), floor)
+    return integers, scale
+
+
+def _weighted(build: _Build, node: Node) -> None:
+    """Convolutions and fully connected layers: weights, bias, multiplier, shift."""
+    x = build.qparams(node.inputs[0])
+    kernel = build.graph.constant(node.inputs[1]).astype(np.float64)
+    bias = build.graph.constant(node.inputs[2]).astype(np.float64)
+    rows = kernel.reshape(len(kernel), -1)
+    bits = build.bits[node.name].weights
+    # A channel of zeros has no scale of its own: its bias needs one that keeps it exact enough.
+    idle = ~rows.any(axis=1)
+    floor = np.abs(bias) / (x.scale[0] * BIAS_LIMIT)
+    integers, scale = _quantize_rows(rows, bits, build.settings, floor)
+    scale = np.where(idle, np.where(bias == 0, 1.0, floor * (1 << 12)), scale)
+    scale = np.maximum(scale, MIN_SCALE)
+    if build.settings.bias_correction:
+        mean = build.ranges.means[node.name].reshape(-1, rows.shape[1])
+        bias = bias + ((rows - integers * scale[:, None]) * mean).sum(axis=1)
+    steps = x.scale[0] * scale
+    integer_bias = np.rint(bias / steps)
+    largest = max(x.qmax - x.zero_point, x.zero_point - x.qmin)
+    bound = np.abs(integer_bias) + rows.shape[1] * (1 << (bits - 1)) * largest
+    if bound.max() >= SUM_LIMIT:
+        raise GraphError(
+            "EQ0331",
+            f"{node.name}: sums of {rows.shape[1]} products could reach {bound.max():.0f}; "
+            f"int32 arithmetic needs them below {SUM_LIMIT}",
+        )
+    # A ratio of 2^h shifts sums left by up to h + 1: they must stay below 2^31.
+    headroom = np.floor(np.log2((SUM_LIMIT << 1) / (bound + 1))) - 1
+    y = build.output_qparams(node, float((steps / np.exp2(headroom)).max()))
+    multiplier, shift = _multipliers(steps / y.scale[0])
+    name = node.name
+    build.emit(
+        node,
+        (
+            build.constant(
+                f"{name}.weights",
+                integers.reshape(kernel.shape),
+                DType.S8,
+                QParams(tuple(float(s) for s in scale), 0, bits, axis=0),
+            ),
+            build.constant(f"{name}.bias", integer_bias, DType.S32),
+            build.constant(f"{name}.multiplier", multiplier, DType.S32),
+            build.constant(f"{name}.shift", shift, DType.S8),
+        ),
+        y,
+    )
+
+
+def _multipliers(reals: Array) -> tuple[Array, Array]:
+    pairs = [fixedpoint.quantize_multiplier(float(real)) for real in reals]
+    return np.array([m for m, _ in pairs]), np.array([s for _, s in pairs])
+
+
+def _add(build: _Build, node: Node) -> None:
+    """TFLite's ADD: both inputs to a common scale of 2·max with 20 bits of head-room."""
+    a, b = (build.qparams(name) for name in node.inputs)
+    common = 2 * max(a.scale[0], b.scale[0])
+    unit = 1 << fixedpoint.ADD_LEFT_SHIFT
+    y = build.output_qparams(node, common / unit)
+    reals = np.array([a.scale[0] / common, b.scale[0] / common, common / (unit * y.scale[0])])
+    multiplier, shift = _multipliers(reals)
+    constants = (
+        build.constant(f"{node.name}.multiplier", multiplier, DType.S32),
+        build.constant(f"{node.name}.shift", shift, DType.S8),
+    )
+    build.emit(node, constants, y)
+
+
+def _softmax(build: _Build, node: Node) -> None:
+    x = build.qparams(node.inputs[0])
+    scaled = x.scale[0] * (1 << (31 - fixedpoint.SOFTMAX_INTEGER_BITS))
+    multiplier, shift = _multipliers(np.array([min(scaled, 2.0**30 - 1)]))
+    constants = (
+        build.constant(f"{node.name}.multiplier", multiplier, DType.S32),
+        build.constant(f"{node.name}.shift", shift, DType.S8),
+    )
+    build.emit(node, constants, SOFTMAX_QPARAMS)
+
+
+def _unchanged(build: _Build, node: Node) -> None:
+    """Pools and reshapes: the output's integers mean what the input's meant."""
+    build.emit(node, (), build.qparams(node.inputs[0]))
+
+
+_RULES: Mapping[Op, Callable[[_Build, Node], None]] = {
+    Op.SOFTMAX: _softmax,
+    Op.ADD: _add,
+    **{op: _unchanged for op, info in OPS.items() if info.keeps_qparams},
+    **{op: _weighted for op, info in OPS.items() if info.weighted},
+}

@@ -1,0 +1,209 @@
+"""The oracle: a NumPy interpreter of the integer graph, under either rounding rule.
+
+Whatever edgeq exports is held to these integers. `Rounding.DOUBLE` is what the device computes
+(`fixedpoint`); `Rounding.FLOAT32` is how onnxruntime and XNNPACK requantise: one float32
+multiplication, ties to even. Sums of products run through BLAS in floating point where every
+partial sum is an integer that the type holds exactly, and so are exact in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq import fixedpoint
+from edgeq.errors import GraphError
+from edgeq.ir import Array, Graph, Network, Node, Op, Tensor, Window, qparams_of
+from edgeq.ops import windows
+
+Int64 = npt.NDArray[np.int64]
+
+PATCH_BYTES = 1 << 25  # most memory for the patches of one step of a convolution
+
+
+class Rounding(Enum):
+    """How a sum of products becomes an n-bit integer."""
+
+    DOUBLE = "double"
+    FLOAT32 = "float32"
+
+
+@dataclass(frozen=True, slots=True)
+class Operands:
+    """What one node computes with: its tensors, the computed inputs' values, the rule."""
+
+    node: Node
+    tensors: tuple[Tensor, ...]  # all inputs, constants too
+    output: Tensor
+    values: tuple[Array, ...]  # of the computed inputs, batch first
+    rounding: Rounding
+
+    def constant(self, index: int) -> Int64:
+        """The data of input `index` as int64."""
+        data = self.tensors[index].data
+        if data is None:
+            raise GraphError("EQ0303", f"{self.node.name}: input {index} is no constant")
+        return data.astype(np.int64)
+
+    @property
+    def window(self) -> Window:
+        """The node's window."""
+        if self.node.window is None:
+            raise GraphError("EQ0304", f"{self.node.name} needs a window")
+        return self.node.window
+
+
+def run(
+    network: Network,
+    inputs: Mapping[str, Array],
+    rounding: Rounding = Rounding.DOUBLE,
+    levels: Sequence[int] | None = None,
+) -> dict[str, Array]:
+    """Every activation tensor's integers, by name, for a batch of quantised inputs.
+
+    `levels` picks the variant of each block, the first of each by default.
+    """
+    values: dict[str, Array] = dict(inputs)
+    for index, block in enumerate(network.blocks):
+        graph = block.variants[levels[index] if levels else 0].graph
+        for node in graph.nodes:
+            values[node.output] = compute(graph, node, values, rounding)
+    return values
+
+
+def compute(
+    graph: Graph, node: Node, values: Mapping[str, Array], rounding: Rounding = Rounding.DOUBLE
+) -> Array:
+    """The output integers of one node, in the output tensor's storage type."""
+    tensors = tuple(graph.tensors[name] for name in node.inputs)
+    output = graph.tensors[node.output]
+    computed = tuple(values[t.name] for t in tensors if t.data is None)
+    result = MEANINGS[node.op](Operands(node, tensors, output, computed, rounding))
+    return result.astype(output.dtype.value)
+
+
+def _finish(o: Operands, total: Int64, multiplier: Int64, shift: Int64) -> Int64:
+    """Sums to output integers: requantised, zero point added, clamped."""
+    y = qparams_of(o.output)
+    if o.rounding is Rounding.DOUBLE:
+        scaled = fixedpoint.requantize(total, multiplier, shift)
+    else:
+        x, w = qparams_of(o.tensors[0]), qparams_of(o.tensors[1])
+        ratio = np.float32(x.scale[0]) * np.asarray(w.scale, np.float32) / np.float32(y.scale[0])
+        scaled = np.rint(total.astype(np.float32) * ratio).astype(np.int64)
+    return _clamp(o, scaled + y.zero_point)
+
+
+def _clamp(o: Operands, values: Int64) -> Int64:
+    y = qparams_of(o.output)
+    low, high = o.node.clamp or (y.qmin, y.qmax)
+    return np.clip(values, int(low), int(high))
+
+
+def _products(x: Array, weights: Array) -> Int64:
+    """x @ weights.T, exact: x (rows, K) and weights (O, K) hold integers."""
+    bound = int(np.abs(weights).sum(axis=1).max()) * max(int(np.abs(x).max(initial=0)), 1)
+    exact = np.float32 if bound < 1 << 24 else np.float64
+    return np.asarray(x.astype(exact) @ weights.T.astype(exact), np.int64)
+
+
+def _conv_2d(o: Operands) -> Int64:
+    x, weights = o.values[0], o.constant(1)
+    zero = qparams_of(o.tensors[0]).zero_point
+    _, height, width, channels = o.output.shape
+    rows = weights.reshape(channels, -1)
+    shifted = x.astype(np.float32) - zero
+    step = max(1, PATCH_BYTES // (4 * height * width * rows.shape[1]))
+    parts = []
+    for start in range(0, len(x), step):
+        view = windows(shifted[start : start + step], o.window, 0, (height, width))
+        total = _products(view.reshape(-1, rows.shape[1]), rows) + o.constant(2)
+        parts.append(_finish(o, total, o.constant(3), o.constant(4)))
+    return np.concatenate(parts).reshape(len(x), height, width, channels)
+
+
+def _depthwise_conv_2d(o: Operands) -> Int64:
+    x, weights = o.values[0], o.constant(1)
+    zero = qparams_of(o.tensors[0]).zero_point
+    _, height, width, channels = o.output.shape
+    shifted = np.repeat(x.astype(np.int32) - zero, channels // x.shape[3], axis=3)
+    view = windows(shifted, o.window, 0, (height, width))
+    total = np.zeros((len(x), height, width, channels), np.int64)
+    for row in range(weights.shape[1]):
+        for column in range(weights.shape[2]):
+            total += view[:, :, :, row, column] * weights[:, row, column]
+    return _finish(o, total + o.constant(2), o.constant(3), o.constant(4))
+
+
+def _fully_connected(o: Operands) -> Int64:
+    x = o.values[0].astype(np.float32) - qparams_of(o.tensors[0]).zero_point
+    total = _products(x, o.constant(1)) + o.constant(2)
+    return _finish(o, total, o.constant(3), o.constant(4))
+
+
+def _add(o: Operands) -> Int64:
+    a, b, y = (qparams_of(t) for t in (*o.tensors[:2], o.output))
+    left, right = (
+        v.astype(np.int64) - q.zero_point for v, q in zip(o.values, (a, b), strict=True)
+    )
+    if o.rounding is Rounding.DOUBLE:
+        multiplier, shift = o.constant(2), o.constant(3)
+        total = sum(
+            fixedpoint.requantize(v << fixedpoint.ADD_LEFT_SHIFT, multiplier[i], shift[i])
+            for i, v in enumerate((left, right))
+        )
+        scaled = fixedpoint.requantize(np.asarray(total), multiplier[2], shift[2])
+    else:
+        ratios = (np.float32(q.scale[0]) / np.float32(y.scale[0]) for q in (a, b))
+        real = sum(
+            v.astype(np.float32) * r for v, r in zip((left, right), ratios, strict=True)
+        )
+        scaled = np.rint(real).astype(np.int64)
+    return _clamp(o, scaled + y.zero_point)
+
+
+def _max_pool(o: Operands) -> Int64:
+    size = o.output.shape[1], o.output.shape[2]
+    view = windows(o.values[0].astype(np.int64), o.window, -(1 << 31), size)
+    return _clamp(o, view.max(axis=(3, 4)))
+
+
+def _average_pool(o: Operands) -> Int64:
+    size = o.output.shape[1], o.output.shape[2]
+    total = windows(o.values[0].astype(np.int64), o.window, 0, size).sum(axis=(3, 4))
+    ones = np.ones((1, *o.tensors[0].shape[1:3], 1), np.int64)
+    count = windows(ones, o.window, 0, size).sum(axis=(3, 4))
+    if o.rounding is Rounding.DOUBLE:
+        return _clamp(o, fixedpoint.round_away_divide(total, count))
+    return _clamp(o, np.rint(total.astype(np.float32) / count.astype(np.float32)).astype(np.int64))
+
+
+def _reshape(o: Operands) -> Int64:
+    return o.values[0].astype(np.int64).reshape(len(o.values[0]), *o.output.shape[1:])
+
+
+def _softmax(o: Operands) -> Int64:
+    x = o.values[0].astype(np.int64)
+    if o.rounding is Rounding.DOUBLE:
+        multiplier, shift = o.constant(1), o.constant(2)
+        return fixedpoint.softmax(x, int(multiplier[0]), int(shift[0]))
+    scaled = (x - x.max(axis=-1, keepdims=True)) * qparams_of(o.tensors[0]).scale[0]
+    exponential = np.exp(scaled)
+    share = exponential / exponential.sum(axis=-1, keepdims=True)
+    return np.clip(np.rint(share * 256) - 128, -128, 127).astype(np.int64)
+
+
+MEANINGS: Mapping[Op, Callable[[Operands], Int64]] = {
+    Op.CONV_2D: _conv_2d,
+    Op.DEPTHWISE_CONV_2D: _depthwise_conv_2d,
+    Op.FULLY_CONNECTED: _fully_connected,
+    Op.ADD: _add,
+    Op.MAX_POOL: _max_pool,
+    Op.AVERAGE_POOL: _average_pool,
+    Op.RESHAPE: _reshape,
+    Op.SOFTMAX: _softmax,
+}

@@ -1,0 +1,152 @@
+"""Samples: an `.npz` with one array per model input, checked before anything computes with it.
+
+Arrays are in the source model's layout, first axis samples: float32 as the model takes them, or
+raw uint8 where an `[input]` section says how bytes become reals. `y` holds integer labels.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.errors import UsageError
+from edgeq.frontends import Port
+from edgeq.ir import Array
+from edgeq.policy import InputSpec
+
+LABELS = "y"
+SINGLE = "x"  # serves for the only input, whatever its name
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Checked samples, channels last: `inputs` float32 or raw uint8 by graph tensor, and labels.
+
+    `specs` says, by graph tensor, what raw bytes mean.
+    """
+
+    inputs: Mapping[str, Array]
+    labels: npt.NDArray[np.int64] | None
+    specs: Mapping[str, InputSpec]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+    def take(self, start: int, stop: int) -> Samples:
+        """Samples start .. stop, without copying."""
+        part = {name: array[start:stop] for name, array in self.inputs.items()}
+        labels = None if self.labels is None else self.labels[start:stop]
+        return Samples(part, labels, self.specs)
+
+    def real(self) -> dict[str, npt.NDArray[np.float32]]:
+        """The reals that the float network takes, by graph tensor."""
+        return {
+            name: self.specs[name].real(array) if array.dtype == np.uint8 else array
+            for name, array in self.inputs.items()
+        }
+
+
+def load(
+    path: Path,
+    ports: Sequence[Port],
+    specs: Mapping[str, InputSpec],
+    classes: int | None = None,
+) -> Samples:
+    """The samples of `path`, all checked against the model's inputs.
+
+    `specs` is by port name; `classes` bounds the labels.
+
+    Raises:
+        UsageError: the file is missing, no `.npz`, pickled, empty, or holds arrays of the wrong
+            name, shape or type, NaN or infinite values, or labels outside 0 .. classes − 1.
+    """
+    arrays = _read(path)
+    labels = _labels(path, arrays.pop(LABELS, None), classes)
+    inputs = {}
+    for port in ports:
+        name = port.name
+        if name not in arrays and len(ports) == 1 and SINGLE in arrays:
+            name = SINGLE
+        if name not in arrays:
+            wanted = port.name if len(ports) > 1 or port.name == SINGLE else f"{port.name} or {SINGLE}"
+            raise UsageError(
+                "EQ0221", f"{path}: no array {wanted}; it holds {', '.join(arrays) or 'nothing'}"
+            )
+        checked = _check(path, name, arrays[name], port, specs.get(port.name))
+        inputs[port.tensor] = np.ascontiguousarray(port.to_graph(checked))
+    counts = {name: len(array) for name, array in inputs.items()}
+    if labels is not None:
+        counts[LABELS] = len(labels)
+    if len(set(counts.values())) > 1:
+        raise UsageError("EQ0223", f"{path}: arrays disagree on the number of samples: {counts}")
+    known = {port.tensor: specs[port.name] for port in ports if port.name in specs}
+    return Samples(inputs, labels, known)
+
+
+def _read(path: Path) -> dict[str, Array]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise UsageError("EQ0220", f"{path} is a single array; save it with np.savez(x=…)")
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError as error:
+        raise UsageError("EQ0220", f"{path}: no such file") from error
+    except (OSError, EOFError, zipfile.BadZipFile, MemoryError) as error:
+        raise UsageError("EQ0220", f"{path} is no readable .npz file: {error}") from error
+    except ValueError as error:
+        raise UsageError(
+            "EQ0220", f"{path} holds Python objects or damaged arrays; edgeq reads plain arrays only"
+        ) from error
+
+
+def _check(
+    path: Path, name: str, array: Array, port: Port, spec: InputSpec | None
+) -> Array:
+    if array.ndim < 1 or len(array) == 0:
+        raise UsageError("EQ0222", f"{path}: {name} holds no samples")
+    expected = tuple(port.shape[1:])
+    if tuple(array.shape[1:]) != expected:
+        raise UsageError(
+            "EQ0223",
+            f"{path}: {name} has samples of shape {tuple(array.shape[1:])}; "
+            f"the model takes {expected}",
+        )
+    if array.dtype == np.uint8:
+        if spec is None:
+            raise UsageError(
+                "EQ0224",
+                f"{path}: {name} is raw uint8, but no [input.{port.name}] (mean, std, range) says "
+                "what its bytes mean; add that to the policy, or give float32",
+            )
+        return array
+    if array.dtype.kind != "f":
+        raise UsageError(
+            "EQ0224", f"{path}: {name} has type {array.dtype}; samples are float32 or raw uint8"
+        )
+    if not np.isfinite(array).all():
+        raise UsageError("EQ0225", f"{path}: {name} holds NaN or infinite values")
+    return array.astype(np.float32)
+
+
+def _labels(path: Path, array: Array | None, classes: int | None) -> npt.NDArray[np.int64] | None:
+    if array is None:
+        return None
+    if array.dtype.kind not in "iu" or array.ndim != 1:
+        raise UsageError(
+            "EQ0226",
+            f"{path}: {LABELS} has type {array.dtype} and shape {array.shape}; "
+            "labels are one integer a sample",
+        )
+    labels = array.astype(np.int64)
+    if classes is not None and len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        raise UsageError(
+            "EQ0226",
+            f"{path}: labels run from {labels.min()} to {labels.max()}; "
+            f"the model's are 0 to {classes - 1}",
+        )
+    return labels

@@ -1,0 +1,39 @@
+"""Which layers lose the signal: quantisation noise of each operator alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from edgeq import floatrun, reference
+from edgeq.ir import Array, Graph, qparams_of
+from edgeq.ops import OPS
+
+SAMPLES = 16  # enough: the figure is a mean over all values of a tensor
+
+
+def by_layer(graph: Graph, integer: Graph, inputs: Mapping[str, Array]) -> dict[str, float | None]:
+    """Signal to quantisation noise of every operator in dB, by node name.
+
+    Each operator gets the float network's values, quantised, so that noise from the layers before
+    it does not count; its integers are compared with what the float operator gives. None where
+    there is no noise at all. `inputs` are reals; the first 16 samples are used.
+    """
+    names = [*graph.inputs, *(node.output for node in graph.nodes)]
+    batch = {name: array[:SAMPLES] for name, array in inputs.items()}
+    real = floatrun.FloatRun(graph, names)(batch)
+    found: dict[str, float | None] = {}
+    for node in integer.nodes:
+        computed = node.inputs[: OPS[node.op].activations]
+        quantized = {
+            name: qparams_of(integer.tensors[name]).quantize(real[name]) for name in computed
+        }
+        output = reference.compute(integer, node, quantized)
+        expected = real[node.output].astype(np.float64)
+        noise = qparams_of(integer.tensors[node.output]).dequantize(output) - expected
+        power = float((noise**2).sum())
+        signal = float((expected**2).sum())
+        found[node.name] = 10 * math.log10(signal / power) if power and signal else None
+    return found

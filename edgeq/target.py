@@ -1,0 +1,93 @@
+"""What a device description may say. The descriptions are TOML files in `edgeq.targets`."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from edgeq.errors import ModelError
+from edgeq.policy import describe
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Memory(_Section):
+    """One contiguous region. `erase_bytes` lists the sectors of a flash, in order."""
+
+    name: str
+    kind: Literal["flash", "ram"]
+    base: Annotated[int, Field(ge=0, lt=1 << 32)]
+    bytes: Annotated[int, Field(gt=0)]
+    source: str
+    erase_bytes: tuple[int, ...] = ()
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _sectors_fill_it(self) -> Memory:
+        if self.erase_bytes and sum(self.erase_bytes) != self.bytes:
+            raise ValueError(f"erase_bytes of {self.name} sum to {sum(self.erase_bytes)}")
+        return self
+
+
+class Toolchain(_Section):
+    """Flags that one compiler needs for this core, and what they are for."""
+
+    flags: tuple[str, ...]
+    source: str
+
+
+class Emulator(_Section):
+    """Which models stand in for the device."""
+
+    unicorn: str | None = None
+    qemu: str | None = None
+    source: str
+
+
+class Target(_Section):
+    """One device or core. Bytes are bytes, addresses are addresses; every number has a source."""
+
+    version: Annotated[Literal[1], Field(alias="schema")]
+    name: str
+    description: str
+    family: Literal["mcu", "npu", "edge"]
+    core: str
+    isa: tuple[str, ...] = ()
+    formats: tuple[str, ...]
+    memory: Annotated[tuple[Memory, ...], Field(min_length=1)]
+    compiler: Mapping[str, Toolchain]
+    emulator: Emulator
+
+    @model_validator(mode="after")
+    def _has_both_kinds(self) -> Target:
+        for kind in ("flash", "ram"):
+            if not any(memory.kind == kind for memory in self.memory):
+                raise ValueError(f"a target needs a [[memory]] of kind {kind}")
+        return self
+
+    def first(self, kind: Literal["flash", "ram"]) -> Memory:
+        """The first region of that kind: the one that edgeq plans into."""
+        return next(memory for memory in self.memory if memory.kind == kind)
+
+    def unused(self) -> tuple[Memory, ...]:
+        """The regions that edgeq leaves to the application."""
+        used = (self.first("flash"), self.first("ram"))
+        return tuple(memory for memory in self.memory if memory not in used)
+
+
+def parse(text: str, name: str) -> Target:
+    """The target that the TOML `text` describes; `name` stands in errors.
+
+    Raises:
+        ModelError: the text breaks the schema.
+    """
+    try:
+        return Target.model_validate(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        message = describe(error, name) if isinstance(error, ValidationError) else f"{name}: {error}"
+        raise ModelError("EQ0340", message) from error

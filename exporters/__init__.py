@@ -1,0 +1,1 @@
+"""Artefacts: one module per format, each with `export(program, …)`."""

@@ -1,0 +1,61 @@
+/*
+ * harness.c - the firmware of an emulated board: one model, its memory and functions to call.
+ *
+ * A runner calls harness_init once, writes harness_inputs, calls harness_run and reads
+ * harness_outputs and harness_result. Or it boots: main runs the self-test of selftest.c, leaves
+ * the number of failed cases in harness_status and stops at a breakpoint.
+ * harness_model.h is generated: it includes NAME.h and defines HARNESS_IMAGE,
+ * HARNESS_IMAGE_BYTES and HARNESS_ARENA_BYTES.
+ */
+#include <stddef.h>
+#include <stdint.h>
+
+#include "edgeq.h"
+#include "eq_selftest.h"
+#include "harness.h"
+#include "harness_model.h"
+
+uint8_t harness_arena[HARNESS_ARENA_BYTES] EQ_ALIGNED;
+eq_ctx_t harness_context;
+eq_result_t harness_result;
+void *harness_inputs[EQ_MAX_PORTS];
+void *harness_outputs[EQ_MAX_PORTS];
+volatile int32_t harness_status;
+
+int32_t harness_init(void)
+{
+    const eq_config_t config = {HARNESS_IMAGE, HARNESS_IMAGE_BYTES, harness_arena,
+                                sizeof harness_arena};
+    const eq_status_t status = eq_init(&harness_context, &config);
+    for (uint32_t i = 0; status == EQ_OK && i < EQ_MAX_PORTS; i++) {
+        const eq_tensor_t *input = eq_input(&harness_context, i);
+        const eq_tensor_t *output = eq_output(&harness_context, i);
+        harness_inputs[i] = input != NULL ? input->data : NULL;
+        harness_outputs[i] = output != NULL ? output->data : NULL;
+    }
+    return (int32_t)status;
+}
+
+int32_t harness_run(void)
+{
+    return (int32_t)eq_run(&harness_context, &harness_result);
+}
+
+int32_t harness_step(void)
+{
+    return (int32_t)eq_step(&harness_context);
+}
+
+int32_t harness_selftest(void)
+{
+    return (int32_t)eq_selftest(&eq_selftest_tables, &harness_context, harness_arena,
+                                sizeof harness_arena, NULL);
+}
+
+int main(void)
+{
+    harness_status = HARNESS_RUNNING;
+    harness_status = harness_selftest();
+    harness_stop();
+    return 0;
+}

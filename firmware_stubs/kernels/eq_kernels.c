@@ -1,0 +1,16 @@
+/* Generated from kernels.toml: the kernels of this firmware. */
+#include "eq_kernel.h"
+
+const eq_kernel_t eq_kernels[] = {
+    {1, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, eq_conv_s8_ref},
+    {2, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, eq_conv_s8_dsp},
+    {3, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_ROW, eq_depthwise_s8_ref},
+    {4, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_PAIRS, eq_depthwise_s8_dsp},
+    {5, EQ_FAMILY_FC, EQ_SCRATCH_ROW, eq_fc_s8_ref},
+    {6, EQ_FAMILY_FC, EQ_SCRATCH_ROW, eq_fc_s8_dsp},
+    {7, EQ_FAMILY_ADD, EQ_SCRATCH_NONE, eq_add_s8_ref},
+    {8, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, eq_max_pool_s8_ref},
+    {9, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, eq_average_pool_s8_ref},
+    {10, EQ_FAMILY_SOFTMAX, EQ_SCRATCH_NONE, eq_softmax_s8_ref},
+};
+const uint16_t eq_kernel_count = 10;

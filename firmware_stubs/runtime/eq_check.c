@@ -1,0 +1,541 @@
+/*
+ * eq_check.c - eq_init: everything that the rest of the runtime relies on, checked once.
+ *
+ * The order is that of eq_status_t. Each function returns the first fault that it finds. Sizes are
+ * computed in 64 bits: no product below can wrap, for the reasons given where they are formed.
+ */
+#include <stddef.h>
+
+#include "edgeq.h"
+#include "eq_crc32.h"
+#include "eq_image.h"
+#include "eq_kernel.h"
+
+#define SECTION_KINDS 8u /* one more than the greatest kind */
+#define MOST_BYTES 0x7FFFFFF8u /* of an arena: offsets and indices are int32 */
+#define MOST_WEIGHTS (1u << 28) /* of an operator: bit positions are uint32 */
+#define MOST_POSITION (1u << 30) /* of a window: positions are int32 */
+#define MOST_SUM (UINT64_C(1) << 30)
+#define MOST_SCALED (UINT64_C(1) << 31)
+#define MOST_SOFTMAX 4095u /* values in a row: sums are Q12.19 */
+
+/* The image as it is being checked. */
+typedef struct {
+    const uint8_t *image;
+    const eq_header_t *header;
+    const uint8_t *data[SECTION_KINDS];
+    uint32_t bytes[SECTION_KINDS]; /* 0 where a section is missing */
+    uint32_t count[SECTION_KINDS]; /* records */
+} view_t;
+
+/* An operator with its tensors. */
+typedef struct {
+    const eq_operator_t *op;
+    const eq_kernel_t *kernel;
+    const eq_tensor_record_t *in;
+    const eq_tensor_record_t *other; /* the second input, or NULL */
+    const eq_tensor_record_t *out;
+} operands_t;
+
+static int aligned(const void *pointer)
+{
+    return (uintptr_t)pointer % EQ_IMAGE_ALIGN == 0;
+}
+
+/// Header and sections ///
+
+static eq_status_t check_header(const eq_config_t *config)
+{
+    const eq_header_t *header = config->image;
+    const uint8_t *bytes = config->image;
+    if (config->image_bytes < sizeof *header || header->length != config->image_bytes ||
+        header->length % EQ_IMAGE_ALIGN != 0) {
+        return EQ_E_LENGTH;
+    }
+    if (header->magic != EQ_IMAGE_MAGIC) {
+        return EQ_E_MAGIC;
+    }
+    if (header->format != EQ_IMAGE_FORMAT) {
+        return EQ_E_FORMAT;
+    }
+    if (header->abi != EQ_ABI) {
+        return EQ_E_ABI;
+    }
+    if (header->crc32 != eq_crc32(bytes + 16, header->length - 16)) {
+        return EQ_E_CRC;
+    }
+    if ((header->layouts & ~(1u << EQ_LAYOUT_DENSE)) != 0) {
+        return EQ_E_LAYOUT;
+    }
+    for (uint32_t id = 0; id < 128; id++) {
+        if ((header->kernels[id / 32] >> id % 32 & 1u) != 0 && eq_kernel_find(id) == NULL) {
+            return EQ_E_KERNEL;
+        }
+    }
+    if (config->arena == NULL || !aligned(config->arena) ||
+        config->arena_bytes < header->arena_bytes || header->arena_bytes > MOST_BYTES) {
+        return EQ_E_ARENA;
+    }
+    return header->reserved == 0 ? EQ_OK : EQ_E_SECTION;
+}
+
+static uint32_t record_bytes(uint32_t kind)
+{
+    switch (kind) {
+    case EQ_SECTION_TENSORS:
+        return sizeof(eq_tensor_record_t);
+    case EQ_SECTION_OPERATORS:
+        return sizeof(eq_operator_t);
+    case EQ_SECTION_VARIANTS:
+        return sizeof(eq_variant_t);
+    case EQ_SECTION_BLOCKS:
+        return sizeof(eq_block_t);
+    case EQ_SECTION_PORTS:
+        return sizeof(eq_port_t);
+    default:
+        return 0; /* bytes, no records */
+    }
+}
+
+/* Sections stand in the order of their offsets and do not overlap. */
+static eq_status_t find_sections(view_t *view)
+{
+    const eq_header_t *header = view->header;
+    const eq_section_t *sections = (const void *)(view->image + sizeof *header);
+    uint64_t end = sizeof *header + (uint64_t)header->section_count * sizeof *sections;
+    if (end > header->length) {
+        return EQ_E_SECTION;
+    }
+    for (uint32_t i = 0; i < header->section_count; i++) {
+        const eq_section_t *section = &sections[i];
+        const uint32_t kind = section->kind;
+        if (kind == 0 || kind >= SECTION_KINDS || view->data[kind] != NULL ||
+            section->offset % EQ_IMAGE_ALIGN != 0 || section->offset < end ||
+            (uint64_t)section->offset + section->bytes > header->length) {
+            return EQ_E_SECTION;
+        }
+        const uint32_t size = record_bytes(kind);
+        if (size != 0 && (section->bytes % size != 0 || section->bytes / size > UINT16_MAX)) {
+            return EQ_E_SECTION;
+        }
+        end = (uint64_t)section->offset + section->bytes;
+        view->data[kind] = view->image + section->offset;
+        view->bytes[kind] = section->bytes;
+        view->count[kind] = size != 0 ? section->bytes / size : 0;
+    }
+    for (uint32_t kind = EQ_SECTION_TENSORS; kind <= EQ_SECTION_TABLES; kind++) {
+        if (view->data[kind] == NULL || (record_bytes(kind) != 0 && view->count[kind] == 0)) {
+            return EQ_E_SECTION;
+        }
+    }
+    return EQ_OK;
+}
+
+static eq_status_t check_chain(const view_t *view)
+{
+    const eq_variant_t *variants = (const void *)view->data[EQ_SECTION_VARIANTS];
+    for (uint32_t i = 0; i < view->count[EQ_SECTION_VARIANTS]; i++) {
+        const eq_variant_t *variant = &variants[i];
+        if (variant->operator_count == 0 || variant->reserved != 0 || variant->level > 15 ||
+            (uint32_t)variant->first_operator + variant->operator_count >
+                view->count[EQ_SECTION_OPERATORS]) {
+            return EQ_E_SECTION;
+        }
+    }
+    const eq_block_t *blocks = (const void *)view->data[EQ_SECTION_BLOCKS];
+    for (uint32_t i = 0; i < view->count[EQ_SECTION_BLOCKS]; i++) {
+        if (blocks[i].variant_count == 0 ||
+            (uint32_t)blocks[i].first_variant + blocks[i].variant_count >
+                view->count[EQ_SECTION_VARIANTS]) {
+            return EQ_E_SECTION;
+        }
+    }
+    return EQ_OK;
+}
+
+/// Tensors ///
+
+static int tensor_fits(const eq_tensor_record_t *tensor, uint32_t arena_bytes)
+{
+    const uint64_t pixels = (uint64_t)tensor->shape[0] * tensor->shape[1]; /* below 2^64 */
+    if (pixels == 0 || pixels > arena_bytes || tensor->shape[2] == 0) {
+        return 0;
+    }
+    const uint64_t end = tensor->offset + pixels * tensor->shape[2]; /* below 2^63 + 2^32 */
+    const int vector = tensor->shape[0] == 1 && tensor->shape[1] == 1;
+    return tensor->offset % EQ_IMAGE_ALIGN == 0 && end <= arena_bytes && tensor->bits == 8 &&
+           (tensor->rank == 4 || (tensor->rank == 2 && vector)) &&
+           tensor->zero_point >= INT8_MIN && tensor->zero_point <= INT8_MAX;
+}
+
+static eq_status_t check_tensors(const view_t *view)
+{
+    const eq_tensor_record_t *tensors = (const void *)view->data[EQ_SECTION_TENSORS];
+    for (uint32_t i = 0; i < view->count[EQ_SECTION_TENSORS]; i++) {
+        if (!tensor_fits(&tensors[i], view->header->arena_bytes)) {
+            return EQ_E_TENSOR;
+        }
+    }
+    return EQ_OK;
+}
+
+static int overlap(uint32_t a, uint32_t a_bytes, uint32_t b, uint32_t b_bytes)
+{
+    return a < b + b_bytes && b < a + a_bytes; /* all inside an arena below 2^31 */
+}
+
+static int tensors_overlap(const eq_tensor_record_t *a, const eq_tensor_record_t *b)
+{
+    return overlap(a->offset, eq_elements(a), b->offset, eq_elements(b));
+}
+
+static int same_shape(const eq_tensor_record_t *a, const eq_tensor_record_t *b)
+{
+    return a->shape[0] == b->shape[0] && a->shape[1] == b->shape[1] && a->shape[2] == b->shape[2];
+}
+
+/// Arithmetic ///
+
+/* The greatest |x − zero point| of a tensor. */
+static uint32_t reach(const eq_tensor_record_t *tensor)
+{
+    const int32_t below = tensor->zero_point - INT8_MIN;
+    const int32_t above = INT8_MAX - tensor->zero_point;
+    return (uint32_t)(below > above ? below : above);
+}
+
+/* Whether a sum of at most `bound` (below 2^32) may be requantised. */
+static int scale_fits(int32_t multiplier, int32_t shift, uint64_t bound)
+{
+    return (multiplier == 0 || multiplier >= 1 << 30) && shift >= -31 && shift <= 30 &&
+           (bound << (shift > 0 ? shift : 0)) < MOST_SCALED;
+}
+
+/* Whether `count` items of `size` bytes at an offset lie inside the tables. */
+static int in_tables(const view_t *view, uint32_t offset, uint64_t count, uint32_t size)
+{
+    return offset % size == 0 && offset + count * size <= view->bytes[EQ_SECTION_TABLES];
+}
+
+static const int32_t *table_s32(const view_t *view, uint32_t offset)
+{
+    return (const void *)(view->data[EQ_SECTION_TABLES] + offset);
+}
+
+static const int8_t *table_s8(const view_t *view, uint32_t offset)
+{
+    return (const int8_t *)view->data[EQ_SECTION_TABLES] + offset;
+}
+
+/// Operators ///
+
+static uint64_t scratch_need(const operands_t *o, uint64_t weights)
+{
+    switch (o->kernel->scratch) {
+    case EQ_SCRATCH_ROW:
+        return o->op->weight_bits == 8 ? 0 : weights;
+    case EQ_SCRATCH_PAIRS:
+        return 16 * ((weights + 1) / 2);
+    default:
+        return 0;
+    }
+}
+
+static int scratch_fits(const view_t *view, const operands_t *o, uint64_t weights)
+{
+    const eq_operator_t *op = o->op;
+    if (op->scratch_bytes < scratch_need(o, weights) || op->scratch % EQ_IMAGE_ALIGN != 0 ||
+        (uint64_t)op->scratch + op->scratch_bytes > view->header->arena_bytes) {
+        return 0;
+    }
+    return op->scratch_bytes == 0 ||
+           (!overlap(op->scratch, op->scratch_bytes, o->in->offset, eq_elements(o->in)) &&
+            !overlap(op->scratch, op->scratch_bytes, o->out->offset, eq_elements(o->out)));
+}
+
+/* An operator with `weights` weights (at most 2^63) a channel. */
+static eq_status_t check_weighted(const view_t *view, const operands_t *o, uint64_t weights)
+{
+    const eq_operator_t *op = o->op;
+    const uint32_t channels = o->out->shape[2];
+    if (op->layout != EQ_LAYOUT_DENSE) {
+        return EQ_E_LAYOUT;
+    }
+    if (o->other != NULL || tensors_overlap(o->in, o->out) || op->weight_bits < 2 ||
+        op->weight_bits > 8 || weights > MOST_WEIGHTS || weights * channels > MOST_WEIGHTS) {
+        return EQ_E_OPERATOR;
+    }
+    const uint64_t packed = (weights * channels * op->weight_bits + 7) / 8;
+    if (op->weights + packed > view->bytes[EQ_SECTION_WEIGHTS] ||
+        !in_tables(view, op->bias, channels, sizeof(int32_t)) ||
+        !in_tables(view, op->multiplier, channels, sizeof(int32_t)) ||
+        !in_tables(view, op->shift, channels, sizeof(int8_t)) || !scratch_fits(view, o, weights)) {
+        return EQ_E_OPERATOR;
+    }
+    const int32_t *bias = table_s32(view, op->bias);
+    const int32_t *multiplier = table_s32(view, op->multiplier);
+    const int8_t *shift = table_s8(view, op->shift);
+    const uint64_t products = (weights << (op->weight_bits - 1)) * reach(o->in); /* below 2^44 */
+    for (uint32_t i = 0; i < channels; i++) {
+        const int64_t wide = bias[i];
+        const uint64_t bound = (uint64_t)(wide < 0 ? -wide : wide) + products;
+        if (bound >= MOST_SUM || !scale_fits(multiplier[i], shift[i], bound)) {
+            return EQ_E_ARITHMETIC;
+        }
+    }
+    return EQ_OK;
+}
+
+/* Whether every position that one axis of a window can take is an int32 with room to spare. */
+static int axis_fits(uint32_t outputs, uint32_t taps, uint32_t stride, uint32_t dilation)
+{
+    const uint64_t farthest = (uint64_t)(outputs - 1) * stride + (uint64_t)taps * dilation;
+    return taps != 0 && stride != 0 && dilation != 0 && farthest < MOST_POSITION;
+}
+
+static int window_fits(const operands_t *o)
+{
+    const eq_operator_t *op = o->op;
+    return o->in->rank == 4 && o->out->rank == 4 &&
+           axis_fits(o->out->shape[0], op->kernel_height, op->stride_height,
+                     op->dilation_height) &&
+           axis_fits(o->out->shape[1], op->kernel_width, op->stride_width, op->dilation_width);
+}
+
+static eq_status_t check_conv(const view_t *view, const operands_t *o)
+{
+    const uint32_t taps = (uint32_t)o->op->kernel_height * o->op->kernel_width;
+    return window_fits(o) ? check_weighted(view, o, (uint64_t)taps * o->in->shape[2])
+                          : EQ_E_OPERATOR;
+}
+
+static eq_status_t check_depthwise(const view_t *view, const operands_t *o)
+{
+    const uint32_t taps = (uint32_t)o->op->kernel_height * o->op->kernel_width;
+    const int divides = o->out->shape[2] % o->in->shape[2] == 0;
+    return window_fits(o) && divides ? check_weighted(view, o, taps) : EQ_E_OPERATOR;
+}
+
+static eq_status_t check_fc(const view_t *view, const operands_t *o)
+{
+    const int vector = o->out->shape[0] == 1 && o->out->shape[1] == 1;
+    return vector ? check_weighted(view, o, eq_elements(o->in)) : EQ_E_OPERATOR;
+}
+
+/* What an operator without weights does not use is 0, so that eq_run may add it to a pointer. */
+static int without_weights(const eq_operator_t *op)
+{
+    return (op->weights | op->bias | op->scratch | op->scratch_bytes) == 0;
+}
+
+/* The output may be an input: bytes are read before they are written. */
+static int in_place_or_apart(const eq_tensor_record_t *in, const eq_tensor_record_t *out)
+{
+    return in->offset == out->offset || !tensors_overlap(in, out);
+}
+
+static eq_status_t check_add(const view_t *view, const operands_t *o)
+{
+    const eq_operator_t *op = o->op;
+    if (!without_weights(op) || o->other == NULL || !same_shape(o->in, o->other) || !same_shape(o->in, o->out) ||
+        !in_place_or_apart(o->in, o->out) || !in_place_or_apart(o->other, o->out) ||
+        !in_tables(view, op->multiplier, 3, sizeof(int32_t)) ||
+        !in_tables(view, op->shift, 3, sizeof(int8_t))) {
+        return EQ_E_OPERATOR;
+    }
+    const eq_tensor_record_t *inputs[2] = {o->in, o->other};
+    const int32_t *multiplier = table_s32(view, op->multiplier);
+    const int8_t *shift = table_s8(view, op->shift);
+    uint64_t bound = 0;
+    for (uint32_t i = 0; i < 2; i++) {
+        const uint32_t term = reach(inputs[i]) << EQ_ADD_LEFT_SHIFT; /* below 2^28 */
+        if (!scale_fits(multiplier[i], shift[i], term)) {
+            return EQ_E_ARITHMETIC;
+        }
+        bound += (uint32_t)eq_requantize((int32_t)term, multiplier[i], shift[i]);
+    }
+    return scale_fits(multiplier[2], shift[2], bound) ? EQ_OK : EQ_E_ARITHMETIC;
+}
+
+/* Whether the first and the last window of an axis, and so all between, hold an input. */
+static int axis_meets(uint32_t inputs, uint32_t outputs, uint32_t taps, uint32_t stride,
+                      uint32_t pad)
+{
+    return taps > pad && (uint64_t)(outputs - 1) * stride < (uint64_t)inputs + pad;
+}
+
+static eq_status_t check_pool(const operands_t *o)
+{
+    const eq_operator_t *op = o->op;
+    const eq_tensor_record_t *in = o->in;
+    const eq_tensor_record_t *out = o->out;
+    if (!without_weights(op) || (op->multiplier | op->shift) != 0 || o->other != NULL ||
+        !window_fits(o) || op->dilation_height != 1 ||
+        op->dilation_width != 1 || in->shape[2] != out->shape[2] || tensors_overlap(in, out) ||
+        in->zero_point != out->zero_point ||
+        !axis_meets(in->shape[0], out->shape[0], op->kernel_height, op->stride_height,
+                    op->pad_top) ||
+        !axis_meets(in->shape[1], out->shape[1], op->kernel_width, op->stride_width,
+                    op->pad_left)) {
+        return EQ_E_OPERATOR;
+    }
+    const uint64_t taps = (uint64_t)op->kernel_height * op->kernel_width;
+    return taps * 128 < MOST_SUM ? EQ_OK : EQ_E_ARITHMETIC;
+}
+
+static eq_status_t check_softmax(const view_t *view, const operands_t *o)
+{
+    const eq_operator_t *op = o->op;
+    if (!without_weights(op) || o->other != NULL || !same_shape(o->in, o->out) || !in_place_or_apart(o->in, o->out) ||
+        o->out->zero_point != INT8_MIN || !in_tables(view, op->multiplier, 1, sizeof(int32_t)) ||
+        !in_tables(view, op->shift, 1, sizeof(int8_t))) {
+        return EQ_E_OPERATOR;
+    }
+    const int8_t shift = *table_s8(view, op->shift);
+    return o->in->shape[2] <= MOST_SOFTMAX && shift >= 0 &&
+                   scale_fits(*table_s32(view, op->multiplier), shift, 0)
+               ? EQ_OK
+               : EQ_E_ARITHMETIC;
+}
+
+static eq_status_t check_family(const view_t *view, const operands_t *o)
+{
+    switch (o->kernel->family) {
+    case EQ_FAMILY_CONV:
+        return check_conv(view, o);
+    case EQ_FAMILY_DEPTHWISE:
+        return check_depthwise(view, o);
+    case EQ_FAMILY_FC:
+        return check_fc(view, o);
+    case EQ_FAMILY_ADD:
+        return check_add(view, o);
+    case EQ_FAMILY_POOL:
+        return check_pool(o);
+    case EQ_FAMILY_SOFTMAX:
+        return check_softmax(view, o);
+    default:
+        return EQ_E_KERNEL;
+    }
+}
+
+static eq_status_t check_operator(const view_t *view, const eq_operator_t *op)
+{
+    const eq_tensor_record_t *tensors = (const void *)view->data[EQ_SECTION_TENSORS];
+    const uint32_t count = view->count[EQ_SECTION_TENSORS];
+    const uint32_t id = op->kernel;
+    const eq_kernel_t *kernel = eq_kernel_find(id);
+    if (kernel == NULL) {
+        return EQ_E_KERNEL;
+    }
+    if ((view->header->kernels[id / 32] >> id % 32 & 1u) == 0 || op->reserved != 0 ||
+        op->input[0] >= count || op->output >= count ||
+        (op->input[1] != EQ_NONE && op->input[1] >= count)) {
+        return EQ_E_OPERATOR;
+    }
+    if (op->clamp_min > op->clamp_max || op->clamp_min < INT8_MIN || op->clamp_max > INT8_MAX) {
+        return EQ_E_ARITHMETIC;
+    }
+    const operands_t operands = {op, kernel, &tensors[op->input[0]],
+                                 op->input[1] == EQ_NONE ? NULL : &tensors[op->input[1]],
+                                 &tensors[op->output]};
+    return check_family(view, &operands);
+}
+
+static eq_status_t check_operators(const view_t *view)
+{
+    const eq_operator_t *operators = (const void *)view->data[EQ_SECTION_OPERATORS];
+    for (uint32_t i = 0; i < view->count[EQ_SECTION_OPERATORS]; i++) {
+        const eq_status_t status = check_operator(view, &operators[i]);
+        if (status != EQ_OK) {
+            return status;
+        }
+    }
+    return EQ_OK;
+}
+
+/// Context ///
+
+static void fill_port(eq_tensor_t *port, const eq_tensor_record_t *record, uint8_t *arena)
+{
+    port->data = arena + record->offset;
+    port->bytes = eq_elements(record);
+    for (uint32_t i = 0; i < 3; i++) {
+        port->shape[i] = record->shape[i];
+    }
+    port->rank = record->rank;
+    port->bits = record->bits;
+    port->zero_point = record->zero_point;
+    port->scale = record->scale;
+}
+
+/* At least one input and one output, at most EQ_MAX_PORTS of each. */
+static eq_status_t fill_ports(eq_ctx_t *ctx, const view_t *view, uint8_t *arena)
+{
+    const eq_tensor_record_t *tensors = (const void *)view->data[EQ_SECTION_TENSORS];
+    const eq_port_t *ports = (const void *)view->data[EQ_SECTION_PORTS];
+    uint16_t count[2] = {0, 0};
+    for (uint32_t i = 0; i < view->count[EQ_SECTION_PORTS]; i++) {
+        const uint32_t direction = ports[i].direction;
+        if (direction > 1 || count[direction] == EQ_MAX_PORTS ||
+            ports[i].tensor >= view->count[EQ_SECTION_TENSORS]) {
+            return EQ_E_SECTION;
+        }
+        fill_port(direction == 0 ? &ctx->input[count[0]] : &ctx->output[count[1]],
+                  &tensors[ports[i].tensor], arena);
+        count[direction]++;
+    }
+    ctx->input_count = count[0];
+    ctx->output_count = count[1];
+    return count[0] != 0 && count[1] != 0 ? EQ_OK : EQ_E_SECTION;
+}
+
+static void fill_context(eq_ctx_t *ctx, const view_t *view, uint8_t *arena)
+{
+    ctx->arena = arena;
+    ctx->tensors = view->data[EQ_SECTION_TENSORS];
+    ctx->operators = view->data[EQ_SECTION_OPERATORS];
+    ctx->variants = view->data[EQ_SECTION_VARIANTS];
+    ctx->blocks = view->data[EQ_SECTION_BLOCKS];
+    ctx->tables = view->data[EQ_SECTION_TABLES];
+    ctx->weights = view->data[EQ_SECTION_WEIGHTS] != NULL ? view->data[EQ_SECTION_WEIGHTS]
+                                                          : view->image; /* none are read */
+    ctx->block_count = (uint16_t)view->count[EQ_SECTION_BLOCKS];
+    ctx->block = 0;
+    ctx->operator_index = 0;
+    ctx->image = view->image;
+}
+
+static eq_status_t check_contents(eq_ctx_t *ctx, view_t *view, uint8_t *arena)
+{
+    eq_status_t status = find_sections(view);
+    if (status == EQ_OK) {
+        status = check_chain(view);
+    }
+    if (status == EQ_OK) {
+        status = check_tensors(view);
+    }
+    if (status == EQ_OK) {
+        status = check_operators(view);
+    }
+    return status == EQ_OK ? fill_ports(ctx, view, arena) : status;
+}
+
+eq_status_t eq_init(eq_ctx_t *ctx, const eq_config_t *config)
+{
+    if (ctx == NULL) {
+        return EQ_E_ARGUMENT;
+    }
+    ctx->image = NULL; /* until all is checked */
+    if (config == NULL || config->image == NULL || !aligned(config->image)) {
+        return EQ_E_ARGUMENT;
+    }
+    eq_status_t status = check_header(config);
+    if (status == EQ_OK) {
+        view_t view = {.image = config->image, .header = config->image};
+        status = check_contents(ctx, &view, config->arena);
+        if (status == EQ_OK) {
+            fill_context(ctx, &view, config->arena);
+        }
+    }
+    return status;
+}

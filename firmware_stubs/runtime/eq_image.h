@@ -1,0 +1,111 @@
+/*
+ * eq_image.h - the model image, format 1, as it lies in flash.
+ *
+ * Little-endian, position-independent, every section at a multiple of 8. The writer is
+ * exporters/image.py, which packs the same fields in the same order; a test compares the two.
+ * Private to the runtime: firmware includes edgeq.h only.
+ */
+#ifndef EQ_IMAGE_H
+#define EQ_IMAGE_H
+
+#include <stdint.h>
+
+#define EQ_IMAGE_MAGIC 0x4D495145u /* "EQIM" */
+#define EQ_IMAGE_FORMAT 1u
+#define EQ_IMAGE_ALIGN 8u
+#define EQ_NONE 0xFFFFu /* no tensor */
+
+/* Bits of eq_header_t.layouts. */
+typedef enum {
+    EQ_LAYOUT_DENSE = 0 /* exactly n bits each, least significant bit first, padded once a tensor */
+} eq_layout_t;
+
+typedef enum {
+    EQ_SECTION_TENSORS = 1,   /* eq_tensor_record_t[] */
+    EQ_SECTION_OPERATORS = 2, /* eq_operator_t[] */
+    EQ_SECTION_VARIANTS = 3,  /* eq_variant_t[] */
+    EQ_SECTION_BLOCKS = 4,    /* eq_block_t[] */
+    EQ_SECTION_PORTS = 5,     /* eq_port_t[] */
+    EQ_SECTION_TABLES = 6,    /* int32 biases and multipliers, int8 shifts */
+    EQ_SECTION_WEIGHTS = 7    /* packed weights; may be missing */
+} eq_section_kind_t;
+
+typedef struct {
+    uint32_t magic;
+    uint16_t format;
+    uint16_t abi;
+    uint32_t length;         /* of the whole image, a multiple of 8 */
+    uint32_t crc32;          /* IEEE 802.3, of bytes 16 .. length */
+    uint8_t model_hash[16];  /* first half of the SHA-256 of the source model */
+    uint32_t layouts;        /* bit set of eq_layout_t */
+    uint32_t kernels[4];     /* bit set of the kernel ids in kernels.toml */
+    uint32_t arena_bytes;
+    uint32_t section_count;
+    uint32_t reserved;       /* 0 */
+} eq_header_t;
+
+/* Follows the header, section_count times, padded to a multiple of 8. */
+typedef struct {
+    uint32_t kind;
+    uint32_t offset; /* from the start of the image, a multiple of 8 */
+    uint32_t bytes;
+} eq_section_t;
+
+typedef struct {
+    uint32_t offset;   /* in the arena, a multiple of 8 */
+    uint32_t shape[3]; /* height, width, channels; 1, 1, n for a vector */
+    float scale;
+    int16_t zero_point;
+    uint8_t bits;
+    uint8_t rank; /* 2 or 4 */
+} eq_tensor_record_t;
+
+/*
+ * One operator. Offsets into tables and weights count from the start of their section. Which fields
+ * an operator uses is its family's affair (kernels.toml); the others are 0, tensors EQ_NONE.
+ */
+typedef struct {
+    uint16_t kernel;   /* id in kernels.toml */
+    uint16_t input[2]; /* indices of tensors */
+    uint16_t output;
+    uint32_t weights;    /* output channels × (values a channel) of weight_bits, in `layout` */
+    uint32_t bias;       /* int32 per output channel */
+    uint32_t multiplier; /* int32 per output channel; add: input 0, input 1, output; softmax: one */
+    uint32_t shift;      /* int8, as many */
+    uint32_t scratch;    /* offset in the arena, a multiple of 8 */
+    uint32_t scratch_bytes;
+    int16_t clamp_min;
+    int16_t clamp_max;
+    uint8_t weight_bits; /* 2..8 as stored */
+    uint8_t layout;      /* eq_layout_t */
+    uint16_t kernel_height;
+    uint16_t kernel_width;
+    uint16_t stride_height;
+    uint16_t stride_width;
+    uint16_t dilation_height;
+    uint16_t dilation_width;
+    uint16_t pad_top;
+    uint16_t pad_left;
+    uint16_t reserved; /* 0 */
+} eq_operator_t;
+
+/* One precision of a block. */
+typedef struct {
+    uint16_t first_operator;
+    uint16_t operator_count;
+    uint16_t level;
+    uint16_t reserved; /* 0 */
+} eq_variant_t;
+
+/* Blocks run in order; a model without gates runs the first variant of each. */
+typedef struct {
+    uint16_t first_variant;
+    uint16_t variant_count;
+} eq_block_t;
+
+typedef struct {
+    uint16_t tensor;
+    uint16_t direction; /* 0 input, 1 output */
+} eq_port_t;
+
+#endif

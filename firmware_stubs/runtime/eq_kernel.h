@@ -1,0 +1,118 @@
+/*
+ * eq_kernel.h - what a kernel gets, and the list of the kernels that are linked in.
+ *
+ * Private to the runtime and the kernels. A kernel trusts its call: eq_init has checked every
+ * shape, offset and sum (eq_check.c).
+ */
+#ifndef EQ_KERNEL_H
+#define EQ_KERNEL_H
+
+#include <stdint.h>
+
+#include "eq_fixed.h"
+#include "eq_image.h"
+
+/* One operator with its offsets resolved. What its family does not use points anywhere. */
+typedef struct {
+    const eq_operator_t *op;
+    const eq_tensor_record_t *in[2];
+    const eq_tensor_record_t *out;
+    const int8_t *input[2];
+    int8_t *output;
+    const uint8_t *weights;
+    const int32_t *bias;
+    const int32_t *multiplier;
+    const int8_t *shift;
+    void *scratch; /* aligned to 8, of op->scratch_bytes */
+} eq_call_t;
+
+typedef void (*eq_kernel_function_t)(const eq_call_t *call);
+
+/* Which operands an operator has and which checks eq_init makes. */
+typedef enum {
+    EQ_FAMILY_CONV,
+    EQ_FAMILY_DEPTHWISE,
+    EQ_FAMILY_FC,
+    EQ_FAMILY_ADD,
+    EQ_FAMILY_POOL,
+    EQ_FAMILY_SOFTMAX
+} eq_family_t;
+
+/* Arena bytes that a kernel needs beside its tensors, for channels of K weights. */
+typedef enum {
+    EQ_SCRATCH_NONE,
+    EQ_SCRATCH_ROW,  /* K, or 0 where the weights have 8 bits */
+    EQ_SCRATCH_PAIRS /* 16·⌈K/2⌉ */
+} eq_scratch_t;
+
+typedef struct {
+    uint16_t id;     /* in kernels.toml */
+    uint8_t family;  /* eq_family_t */
+    uint8_t scratch; /* eq_scratch_t */
+    eq_kernel_function_t run;
+} eq_kernel_t;
+
+/* eq_kernels.c: generated, the kernels of this firmware. */
+extern const eq_kernel_t eq_kernels[];
+extern const uint16_t eq_kernel_count;
+
+/* The kernel of that id, or NULL where the firmware lacks it (eq_run.c). */
+const eq_kernel_t *eq_kernel_find(uint32_t id);
+
+void eq_conv_s8_ref(const eq_call_t *call);
+void eq_conv_s8_dsp(const eq_call_t *call);
+void eq_depthwise_s8_ref(const eq_call_t *call);
+void eq_depthwise_s8_dsp(const eq_call_t *call);
+void eq_fc_s8_ref(const eq_call_t *call);
+void eq_fc_s8_dsp(const eq_call_t *call);
+void eq_add_s8_ref(const eq_call_t *call);
+void eq_max_pool_s8_ref(const eq_call_t *call);
+void eq_average_pool_s8_ref(const eq_call_t *call);
+void eq_softmax_s8_ref(const eq_call_t *call);
+
+/// What kernels share ///
+
+static inline uint32_t eq_elements(const eq_tensor_record_t *tensor)
+{
+    return tensor->shape[0] * tensor->shape[1] * tensor->shape[2];
+}
+
+/* From a sum to a stored value: requantise, add the zero point, clamp. */
+typedef struct {
+    int32_t bias;
+    int32_t multiplier;
+    int32_t shift;
+    int32_t low; /* the clamp less the zero point: clamping first cannot overflow */
+    int32_t high;
+    int32_t zero_point;
+} eq_stage_t;
+
+static inline eq_stage_t eq_stage(const eq_call_t *call, uint32_t channel)
+{
+    const int32_t zero_point = call->out->zero_point;
+    const eq_stage_t stage = {call->bias[channel],
+                              call->multiplier[channel],
+                              call->shift[channel],
+                              call->op->clamp_min - zero_point,
+                              call->op->clamp_max - zero_point,
+                              zero_point};
+    return stage;
+}
+
+static inline int8_t eq_finish(const eq_stage_t *stage, int32_t sum)
+{
+    const int32_t value = eq_requantize(sum, stage->multiplier, stage->shift);
+    return (int8_t)(eq_clamp(value, stage->low, stage->high) + stage->zero_point);
+}
+
+/* sum + Σ weights[i] · (values[i] − zero_point) */
+static inline int32_t eq_dot(const int8_t *weights, const int8_t *values, int32_t count,
+                             int32_t zero_point, int32_t sum)
+{
+    for (int32_t i = 0; i < count; i++) {
+        sum += weights[i] * (values[i] - zero_point);
+    }
+    return sum;
+}
+
+#endif

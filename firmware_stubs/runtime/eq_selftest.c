@@ -1,0 +1,60 @@
+#include "eq_selftest.h"
+
+#include <stddef.h>
+
+static void fill_input(const eq_tensor_t *input, const void *values, const int8_t *lut)
+{
+    const uint8_t *raw = values;
+    int8_t *data = input->data;
+    const uint32_t channels = input->shape[2];
+    uint32_t channel = 0;
+    for (uint32_t i = 0; i < input->bytes; i++) {
+        data[i] = lut != NULL ? lut[channel * 256u + raw[i]] : ((const int8_t *)values)[i];
+        channel = channel + 1 == channels ? 0 : channel + 1;
+    }
+}
+
+/* Whether a case passes; fault says why it does not. */
+static int run_case(const eq_selftest_t *tables, const eq_selftest_case_t *golden, eq_ctx_t *ctx,
+                    eq_selftest_fault_t *fault)
+{
+    const eq_tensor_t *port;
+    for (uint32_t i = 0; (port = eq_input(ctx, i)) != NULL; i++) {
+        fill_input(port, golden->inputs[i], tables->input_luts[i]);
+    }
+    fault->status = eq_run(ctx, NULL);
+    if (fault->status != EQ_OK) {
+        return 0;
+    }
+    for (uint32_t i = 0; (port = eq_output(ctx, i)) != NULL; i++) {
+        const int8_t *computed = port->data;
+        for (uint32_t element = 0; element < port->bytes; element++) {
+            if (computed[element] != golden->outputs[i][element]) {
+                fault->output = i;
+                fault->element = element;
+                fault->expected = golden->outputs[i][element];
+                fault->computed = computed[element];
+                return 0;
+            }
+        }
+    }
+    return 1;
+}
+
+uint32_t eq_selftest(const eq_selftest_t *tables, eq_ctx_t *ctx, void *arena, uint32_t arena_bytes,
+                     eq_selftest_report_t report)
+{
+    const eq_config_t config = {tables->image, tables->image_bytes, arena, arena_bytes};
+    const eq_status_t status = eq_init(ctx, &config);
+    uint32_t failed = 0;
+    for (uint32_t i = 0; i < tables->case_count; i++) {
+        eq_selftest_fault_t fault = {i, status, 0, 0, 0, 0};
+        if (status != EQ_OK || !run_case(tables, &tables->cases[i], ctx, &fault)) {
+            failed++;
+            if (report != NULL) {
+                report(tables, &fault);
+            }
+        }
+    }
+    return failed;
+}

@@ -1,0 +1,53 @@
+/*
+ * eq_selftest.h - golden vectors against what this core computes.
+ *
+ * selftest.c is generated and holds tables only; the logic is in eq_selftest.c. On a host the last
+ * line of selftest.c makes it a program (eq_selftest_main.h); firmware calls eq_selftest itself.
+ */
+#ifndef EQ_SELFTEST_H
+#define EQ_SELFTEST_H
+
+#include <stdint.h>
+
+#include "edgeq.h"
+
+typedef struct {
+    /* Per input: raw uint8 where the input has a lookup table, else int8; row-major. */
+    const void *inputs[EQ_MAX_PORTS];
+    const int8_t *outputs[EQ_MAX_PORTS];
+} eq_selftest_case_t;
+
+typedef struct {
+    const char *name; /* of the model */
+    const void *image;
+    uint32_t image_bytes;
+    /* Per input NULL or its NAME_input_lut: [channels][256], raw to int8. */
+    const int8_t *input_luts[EQ_MAX_PORTS];
+    const eq_selftest_case_t *cases;
+    uint32_t case_count;
+} eq_selftest_t;
+
+/* In selftest.c. */
+extern const eq_selftest_t eq_selftest_tables;
+
+/* The first difference of a case that failed. */
+typedef struct {
+    uint32_t index;     /* of the case */
+    eq_status_t status; /* of eq_init or eq_run; where it is EQ_OK, the values differ: */
+    uint32_t output;
+    uint32_t element;
+    int8_t expected;
+    int8_t computed;
+} eq_selftest_fault_t;
+
+/* Told about each case that fails. */
+typedef void (*eq_selftest_report_t)(const eq_selftest_t *tables, const eq_selftest_fault_t *fault);
+
+/*
+ * How many cases fail; all of them where eq_init refuses the image. The arena is the caller's, and
+ * report may be NULL.
+ */
+uint32_t eq_selftest(const eq_selftest_t *tables, eq_ctx_t *ctx, void *arena, uint32_t arena_bytes,
+                     eq_selftest_report_t report);
+
+#endif

@@ -1,0 +1,44 @@
+/*
+ * eq_window.h - where a sliding window meets the input.
+ */
+#ifndef EQ_WINDOW_H
+#define EQ_WINDOW_H
+
+#include <stdint.h>
+
+#include "eq_kernel.h"
+
+/* One axis of a window: where its tap 0 lies, and which taps [first, last) lie inside the input. */
+typedef struct {
+    int32_t start;
+    int32_t first;
+    int32_t last;
+} eq_span_t;
+
+static inline eq_span_t eq_clip(int32_t start, int32_t taps, int32_t dilation, int32_t size)
+{
+    eq_span_t span = {start, 0, taps};
+    while (span.first < taps && start + span.first * dilation < 0) {
+        span.first++;
+    }
+    while (span.last > span.first && start + (span.last - 1) * dilation >= size) {
+        span.last--;
+    }
+    return span;
+}
+
+static inline eq_span_t eq_clip_rows(const eq_call_t *call, uint32_t y)
+{
+    const eq_operator_t *op = call->op;
+    return eq_clip((int32_t)y * op->stride_height - op->pad_top, op->kernel_height,
+                   op->dilation_height, (int32_t)call->in[0]->shape[0]);
+}
+
+static inline eq_span_t eq_clip_columns(const eq_call_t *call, uint32_t x)
+{
+    const eq_operator_t *op = call->op;
+    return eq_clip((int32_t)x * op->stride_width - op->pad_left, op->kernel_width,
+                   op->dilation_width, (int32_t)call->in[0]->shape[1]);
+}
+
+#endif

@@ -1,0 +1,107 @@
+"""Writes vectors/fixed.h: what edgeq.fixedpoint computes, for test_fixed.c.
+
+Run from the repository root: python firmware_stubs/tests/make_vectors.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgeq import fixedpoint
+
+SEED = 20261121
+INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
+SOFTMAX_LONG = (list(range(-128, 128)), [0] * 600)  # of 600, the result's shift passes 31
+EDGES = (0, 1, -1, 2, -2, 3, -3, INT32_MAX, -INT32_MAX, 1 << 30, -(1 << 30), (1 << 30) - 1)
+
+
+def high_multiply_rows(rng: np.random.Generator) -> Iterable[Sequence[int]]:
+    """(a, b, result), both extremes squared first."""
+    values = [INT32_MIN, *EDGES, *map(int, rng.integers(INT32_MIN, INT32_MAX, 8))]
+    for a in values:
+        for b in values:
+            yield a, b, int(fixedpoint.high_multiply(np.int64(a), b))
+
+
+def shift_rows(rng: np.random.Generator) -> Iterable[Sequence[int]]:
+    """(x, exponent, result), around every tie."""
+    for exponent in range(32):
+        half = 1 << exponent >> 1
+        near = [s * (k * 2 * half + half) + d for s in (1, -1) for k in (0, 3) for d in (-1, 0, 1)]
+        for x in [INT32_MIN, INT32_MAX, 0, -1, *near, int(rng.integers(INT32_MIN, INT32_MAX))]:
+            if INT32_MIN <= x <= INT32_MAX:
+                yield x, exponent, int(fixedpoint.rounding_shift_right(np.int64(x), exponent))
+
+
+def requantize_rows(rng: np.random.Generator) -> Iterable[Sequence[int]]:
+    """(x, multiplier, shift, result) for every shift, x up to the last that is allowed."""
+    multipliers = (0, 1 << 30, INT32_MAX, int(rng.integers(1 << 30, 1 << 31)))
+    for shift in range(-31, 31):
+        most = INT32_MAX >> max(shift, 0)
+        near = [s * ((1 << 15) + d) for s in (1, -1) for d in (-1, 0, 1)]
+        values = {most, -most, 0, *near, *map(int, rng.integers(-most, most + 1, 2))}
+        for x in sorted(v for v in values if abs(v) <= most):
+            for multiplier in multipliers:
+                result = fixedpoint.requantize(np.int64(x), multiplier, shift)
+                yield x, multiplier, shift, int(result)
+
+
+def divide_rows(rng: np.random.Generator) -> Iterable[Sequence[int]]:
+    """(total, count, result), around every tie."""
+    for count in (1, 2, 3, 4, 7, 9, 48, 49, 64, 1 << 20):
+        near = [s * (k * count + count // 2) + d for s in (1, -1) for k in (0, 5) for d in (-1, 0, 1)]
+        for total in [*near, *map(int, rng.integers(-128 * count, 127 * count + 1, 3))]:
+            result = fixedpoint.round_away_divide(np.int64(total), np.int64(count))
+            yield total, count, int(result)
+
+
+def softmax_rows(rng: np.random.Generator) -> Iterable[Sequence[int]]:
+    """(multiplier, shift, count, count inputs, count outputs)."""
+    scales = (2.0**-26, 0.001, 0.0117, 0.05, 0.1, 0.25, 0.7, 1.0, 3.9, 15.9)
+    for i, scale in enumerate(scales):
+        multiplier, shift = fixedpoint.quantize_multiplier(scale * (1 << 26))
+        for x in (*softmax_inputs(rng), *(SOFTMAX_LONG if i % 4 == 0 else ())):
+            y = fixedpoint.softmax(np.asarray(x, np.int64), multiplier, shift)
+            yield multiplier, shift, len(x), *x, *map(int, y)
+
+
+def softmax_inputs(rng: np.random.Generator) -> Iterable[list[int]]:
+    """Rows of one value, of equal values, of extremes, and random ones."""
+    yield [5]
+    yield [-128] * 10
+    yield [127, -128]
+    yield [127, 126, 127, -128, 0]
+    for count in (2, 10, 40):
+        yield list(map(int, rng.integers(-128, 128, count)))
+
+
+def table(name: str, rows: Iterable[Sequence[int]], columns: int) -> str:
+    """A C array of rows of `columns` int32, or a flat one where columns is 0."""
+    lines = []
+    for row in rows:
+        text = ", ".join("INT32_MIN" if v == INT32_MIN else str(v) for v in row)
+        lines.append(f"    {{{text}}},\n" if columns else f"    {text},\n")
+    suffix = f"[][{columns}]" if columns else "[]"
+    return f"static const int32_t {name}{suffix} = {{\n{''.join(lines)}}};\n"
+
+
+def main() -> None:
+    """Write the file."""
+    rng = np.random.default_rng(SEED)
+    text = "/* Generated: python firmware_stubs/tests/make_vectors.py */\n\n" + "\n".join(
+        (
+            table("high_multiply_rows", high_multiply_rows(rng), 3),
+            table("shift_rows", shift_rows(rng), 3),
+            table("requantize_rows", requantize_rows(rng), 4),
+            table("divide_rows", divide_rows(rng), 3),
+            table("softmax_rows", softmax_rows(rng), 0),
+        )
+    )
+    (Path(__file__).parent / "vectors" / "fixed.h").write_text(text, encoding="utf-8", newline="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,277 @@
+/*
+ * model.h - a small image with an operator of every kernel, made by hand, for test_image.c and
+ * fuzz_image.c.
+ */
+#ifndef MODEL_H
+#define MODEL_H
+
+#include <string.h>
+
+#include "check.h"
+#include "edgeq.h"
+#include "eq_crc32.h"
+#include "eq_image.h"
+#include "eq_kernel.h"
+
+enum { MODEL_RECORDS = 24, MODEL_POOL_BYTES = 8192, MODEL_SECTIONS = 7 };
+
+/* The sections as they grow. */
+typedef struct {
+    eq_tensor_record_t tensors[MODEL_RECORDS];
+    eq_operator_t operators[MODEL_RECORDS];
+    eq_variant_t variants[MODEL_RECORDS];
+    eq_block_t blocks[MODEL_RECORDS];
+    eq_port_t ports[MODEL_RECORDS];
+    uint8_t tables[MODEL_POOL_BYTES];
+    uint8_t weights[MODEL_POOL_BYTES];
+    uint32_t count[MODEL_SECTIONS + 1]; /* of records, or bytes; by section kind */
+    uint32_t arena_bytes;
+    uint32_t random;
+} model_t;
+
+/* A finished image in a block of exactly its size. */
+typedef struct {
+    uint8_t *bytes;
+    uint32_t length;
+} image_t;
+
+static uint32_t align8(uint32_t bytes)
+{
+    return (bytes + 7u) & ~7u;
+}
+
+/// Building ///
+
+static uint16_t add_tensor(model_t *m, uint8_t rank, uint32_t height, uint32_t width,
+                           uint32_t channels)
+{
+    const uint32_t index = m->count[EQ_SECTION_TENSORS]++;
+    eq_tensor_record_t *record = &m->tensors[index];
+    record->offset = align8(m->arena_bytes);
+    record->shape[0] = height;
+    record->shape[1] = width;
+    record->shape[2] = channels;
+    record->scale = 0.5f;
+    record->zero_point = (int16_t)(index % 2 ? -3 : 4);
+    record->bits = 8;
+    record->rank = rank;
+    m->arena_bytes = record->offset + height * width * channels;
+    return (uint16_t)index;
+}
+
+static eq_operator_t *add_operator(model_t *m, uint16_t kernel, uint16_t input, uint16_t output)
+{
+    eq_operator_t *op = &m->operators[m->count[EQ_SECTION_OPERATORS]++];
+    op->kernel = kernel;
+    op->input[0] = input;
+    op->input[1] = EQ_NONE;
+    op->output = output;
+    op->clamp_min = -128;
+    op->clamp_max = 127;
+    return op;
+}
+
+static void set_window(eq_operator_t *op, uint16_t taps, uint16_t stride, uint16_t dilation,
+                       uint16_t pad)
+{
+    op->kernel_height = op->kernel_width = taps;
+    op->stride_height = op->stride_width = stride;
+    op->dilation_height = op->dilation_width = dilation;
+    op->pad_top = op->pad_left = pad;
+}
+
+static uint32_t add_words(model_t *m, uint32_t count, const int32_t *values)
+{
+    const uint32_t offset = m->count[EQ_SECTION_TABLES];
+    memcpy(m->tables + offset, values, count * sizeof *values);
+    m->count[EQ_SECTION_TABLES] = align8(offset + count * 4);
+    return offset;
+}
+
+static uint32_t add_bytes(model_t *m, uint32_t count, int8_t value)
+{
+    const uint32_t offset = m->count[EQ_SECTION_TABLES];
+    memset(m->tables + offset, value, count);
+    m->count[EQ_SECTION_TABLES] = align8(offset + count);
+    return offset;
+}
+
+/* Weights, biases, scales and scratch of an operator with `count` weights a channel. */
+static void add_weights(model_t *m, eq_operator_t *op, uint32_t count, uint8_t bits)
+{
+    const uint32_t channels = m->tensors[op->output].shape[2];
+    const uint32_t bytes = (count * channels * bits + 7) / 8;
+    int32_t bias[16], multiplier[16];
+    for (uint32_t i = 0; i < channels; i++) {
+        bias[i] = random_in(&m->random, -500, 500);
+        multiplier[i] = (1 << 30) + (int32_t)(random_next(&m->random) >> 2);
+    }
+    op->weight_bits = bits;
+    op->bias = add_words(m, channels, bias);
+    op->multiplier = add_words(m, channels, multiplier);
+    op->shift = add_bytes(m, channels, (int8_t)(-bits));
+    op->weights = m->count[EQ_SECTION_WEIGHTS];
+    for (uint32_t i = 0; i < bytes; i++) {
+        m->weights[op->weights + i] = (uint8_t)random_next(&m->random);
+    }
+    m->count[EQ_SECTION_WEIGHTS] = op->weights + bytes;
+    const eq_kernel_t *kernel = eq_kernel_find(op->kernel);
+    op->scratch_bytes = kernel->scratch == EQ_SCRATCH_PAIRS ? 16 * ((count + 1) / 2)
+                        : bits == 8                         ? 0
+                                                            : count;
+    op->scratch = align8(m->arena_bytes);
+    m->arena_bytes = op->scratch + op->scratch_bytes;
+}
+
+static void add_scales(model_t *m, eq_operator_t *op, uint32_t count, int8_t shift)
+{
+    static const int32_t multiplier[] = {1 << 30, 1500000000, 1200000000};
+    op->multiplier = add_words(m, count, multiplier);
+    op->shift = add_bytes(m, count, shift);
+}
+
+/* Indices of the operators below. */
+enum {
+    OP_CONV_DSP,
+    OP_DEPTHWISE_DSP,
+    OP_ADD,
+    OP_MAX_POOL,
+    OP_CONV_REF,
+    OP_DEPTHWISE_REF,
+    OP_AVERAGE_POOL,
+    OP_FC_REF,
+    OP_FC_DSP,
+    OP_SOFTMAX
+};
+
+static void add_operators(model_t *m)
+{
+    const uint16_t image = add_tensor(m, 4, 5, 6, 4);
+    const uint16_t conv = add_tensor(m, 4, 5, 6, 8);
+    const uint16_t depthwise = add_tensor(m, 4, 5, 6, 8);
+    const uint16_t pooled = add_tensor(m, 4, 2, 3, 8);
+    const uint16_t pointwise = add_tensor(m, 4, 2, 3, 6);
+    const uint16_t expanded = add_tensor(m, 4, 2, 3, 12);
+    const uint16_t mean = add_tensor(m, 4, 1, 1, 12);
+    const uint16_t hidden = add_tensor(m, 2, 1, 1, 9);
+    const uint16_t logits = add_tensor(m, 2, 1, 1, 7);
+    const uint16_t shares = add_tensor(m, 2, 1, 1, 7);
+    eq_operator_t *op = add_operator(m, 2, image, conv);
+    set_window(op, 3, 1, 1, 1);
+    add_weights(m, op, 36, 4);
+    op = add_operator(m, 4, conv, depthwise);
+    set_window(op, 3, 1, 1, 1);
+    add_weights(m, op, 9, 8);
+    op = add_operator(m, 7, conv, depthwise); /* in place */
+    op->input[1] = depthwise;
+    add_scales(m, op, 3, 0);
+    m->tables[op->shift + 2] = (uint8_t)-19;
+    op = add_operator(m, 8, depthwise, pooled);
+    set_window(op, 2, 2, 1, 0);
+    m->tensors[pooled].zero_point = m->tensors[depthwise].zero_point;
+    op = add_operator(m, 1, pooled, pointwise);
+    set_window(op, 1, 1, 1, 0);
+    add_weights(m, op, 8, 3);
+    op = add_operator(m, 3, pointwise, expanded);
+    set_window(op, 2, 1, 2, 1);
+    add_weights(m, op, 4, 5);
+    op = add_operator(m, 9, expanded, mean);
+    set_window(op, 3, 1, 1, 0);
+    m->tensors[mean].zero_point = m->tensors[expanded].zero_point;
+    op = add_operator(m, 5, mean, hidden);
+    add_weights(m, op, 12, 2);
+    op = add_operator(m, 6, hidden, logits);
+    add_weights(m, op, 9, 8);
+    op = add_operator(m, 10, logits, shares); /* in place */
+    add_scales(m, op, 1, 22);
+    m->tensors[shares].zero_point = -128;
+    m->tensors[shares].offset = m->tensors[logits].offset;
+}
+
+static void add_chain(model_t *m)
+{
+    const eq_variant_t variants[] = {{0, 4, 0, 0}, {0, 4, 1, 0}, {4, 6, 0, 0}};
+    const eq_block_t blocks[] = {{0, 2}, {2, 1}};
+    const eq_port_t ports[] = {{0, 0}, {9, 1}, {7, 1}};
+    memcpy(m->variants, variants, sizeof variants);
+    memcpy(m->blocks, blocks, sizeof blocks);
+    memcpy(m->ports, ports, sizeof ports);
+    m->count[EQ_SECTION_VARIANTS] = 3;
+    m->count[EQ_SECTION_BLOCKS] = 2;
+    m->count[EQ_SECTION_PORTS] = 3;
+}
+
+/// Images ///
+
+static eq_header_t *image_header(image_t image)
+{
+    return (void *)image.bytes;
+}
+
+static eq_section_t *image_sections(image_t image)
+{
+    return (void *)(image.bytes + sizeof(eq_header_t));
+}
+
+/* The bytes of a section of the undamaged image. */
+static void *image_section(image_t image, uint32_t kind)
+{
+    return image.bytes + image_sections(image)[kind - 1].offset;
+}
+
+static void image_seal(image_t image)
+{
+    image_header(image)->crc32 = eq_crc32(image.bytes + 16, image.length - 16);
+}
+
+static image_t model_image(const model_t *m)
+{
+    const void *data[] = {NULL,      m->tensors, m->operators, m->variants,
+                          m->blocks, m->ports,   m->tables,    m->weights};
+    const uint32_t size[] = {0,
+                             sizeof m->tensors[0],
+                             sizeof m->operators[0],
+                             sizeof m->variants[0],
+                             sizeof m->blocks[0],
+                             sizeof m->ports[0],
+                             1,
+                             1};
+    eq_section_t sections[MODEL_SECTIONS];
+    uint32_t length = align8((uint32_t)(sizeof(eq_header_t) + sizeof sections));
+    for (uint32_t kind = 1; kind <= MODEL_SECTIONS; kind++) {
+        sections[kind - 1] = (eq_section_t){kind, length, m->count[kind] * size[kind]};
+        length = align8(length + m->count[kind] * size[kind]);
+    }
+    image_t image = {exact_block(length), length};
+    eq_header_t *header = image_header(image);
+    *header = (eq_header_t){.magic = EQ_IMAGE_MAGIC,
+                            .format = EQ_IMAGE_FORMAT,
+                            .abi = EQ_ABI,
+                            .length = length,
+                            .layouts = 1u << EQ_LAYOUT_DENSE,
+                            .arena_bytes = m->arena_bytes,
+                            .section_count = MODEL_SECTIONS};
+    for (uint32_t i = 0; i < m->count[EQ_SECTION_OPERATORS]; i++) {
+        header->kernels[m->operators[i].kernel / 32] |= 1u << m->operators[i].kernel % 32;
+    }
+    memcpy(image_sections(image), sections, sizeof sections);
+    for (uint32_t kind = 1; kind <= MODEL_SECTIONS; kind++) {
+        memcpy(image_section(image, kind), data[kind], sections[kind - 1].bytes);
+    }
+    image_seal(image);
+    return image;
+}
+
+/* The model that every test starts from. */
+static image_t seed_image(void)
+{
+    model_t *m = exact_block(sizeof *m);
+    m->random = 20261121u;
+    add_operators(m);
+    add_chain(m);
+    const image_t image = model_image(m);
+    free(m);
+    return image;
+}
+
+#endif

@@ -1,0 +1,463 @@
+/*
+ * test_kernels.c - every kernel against a plain definition of its operator, bit for bit.
+ *
+ * The portable and the SMLAD kernels meet the same cases, so that they agree with each other. Every
+ * block has its exact size and the tensors start at any address, so that a sanitizer sees a kernel
+ * that reads or writes too far, or aligned where it must not.
+ */
+#include <string.h>
+
+#include "check.h"
+#include "eq_image.h"
+#include "eq_kernel.h"
+
+static uint32_t state = 20261121u;
+
+/// Plain definitions ///
+
+/* ⌊a / 2^31⌋ and the like, by division. */
+static int64_t floor_divide(int64_t a, int64_t b)
+{
+    const int64_t quotient = a / b;
+    return a % b != 0 && (a < 0) != (b < 0) ? quotient - 1 : quotient;
+}
+
+static int32_t naive_requantize(int32_t x, int32_t multiplier, int32_t shift)
+{
+    const int64_t left = INT64_C(1) << (shift > 0 ? shift : 0);
+    const int64_t right = INT64_C(1) << (shift < 0 ? -shift : 0);
+    const int64_t high = floor_divide(x * left * multiplier + (INT64_C(1) << 30), INT64_C(1) << 31);
+    const int64_t magnitude = ((high < 0 ? -high : high) + right / 2) / right;
+    return (int32_t)(high < 0 ? -magnitude : magnitude);
+}
+
+static int32_t naive_weight(const uint8_t *stream, uint32_t index, uint32_t bits)
+{
+    int32_t value = 0;
+    for (uint32_t b = 0; b < bits; b++) {
+        const uint32_t bit = index * bits + b;
+        value |= (stream[bit / 8] >> bit % 8 & 1) << b;
+    }
+    return value >= 1 << (bits - 1) ? value - (1 << bits) : value;
+}
+
+/* The input under a tap, or the zero point outside. */
+static int32_t naive_value(const eq_call_t *call, int32_t y, int32_t x, uint32_t channel)
+{
+    const uint32_t *shape = call->in[0]->shape;
+    if (y < 0 || x < 0 || y >= (int32_t)shape[0] || x >= (int32_t)shape[1]) {
+        return call->in[0]->zero_point;
+    }
+    return call->input[0][((uint32_t)y * shape[1] + (uint32_t)x) * shape[2] + channel];
+}
+
+static int8_t naive_finish(const eq_call_t *call, int32_t sum, uint32_t channel)
+{
+    const int64_t value = (int64_t)naive_requantize(sum, call->multiplier[channel],
+                                                    call->shift[channel]) +
+                          call->out->zero_point;
+    const int64_t low = call->op->clamp_min;
+    const int64_t high = call->op->clamp_max;
+    return (int8_t)(value < low ? low : value > high ? high : value);
+}
+
+static int8_t naive_conv(const eq_call_t *call, int32_t y, int32_t x, uint32_t channel,
+                         int depthwise)
+{
+    const eq_operator_t *op = call->op;
+    const uint32_t channels = call->in[0]->shape[2];
+    const uint32_t depth = depthwise ? 1 : channels;
+    int32_t sum = call->bias[channel];
+    for (uint32_t k = 0; k < (uint32_t)op->kernel_height * op->kernel_width; k++) {
+        const int32_t ty = y * op->stride_height - op->pad_top +
+                           (int32_t)(k / op->kernel_width) * op->dilation_height;
+        const int32_t tx = x * op->stride_width - op->pad_left +
+                           (int32_t)(k % op->kernel_width) * op->dilation_width;
+        for (uint32_t i = 0; i < depth; i++) {
+            const uint32_t index =
+                (channel * op->kernel_height * op->kernel_width + k) * depth + i;
+            const uint32_t source = depthwise ? channel / (call->out->shape[2] / channels) : i;
+            sum += naive_weight(call->weights, index, op->weight_bits) *
+                   (naive_value(call, ty, tx, source) - call->in[0]->zero_point);
+        }
+    }
+    return naive_finish(call, sum, channel);
+}
+
+static int8_t naive_fc(const eq_call_t *call, uint32_t channel)
+{
+    const uint32_t count = eq_elements(call->in[0]);
+    int32_t sum = call->bias[channel];
+    for (uint32_t i = 0; i < count; i++) {
+        sum += naive_weight(call->weights, channel * count + i, call->op->weight_bits) *
+               (call->input[0][i] - call->in[0]->zero_point);
+    }
+    return naive_finish(call, sum, channel);
+}
+
+static int8_t naive_pool(const eq_call_t *call, int32_t y, int32_t x, uint32_t channel, int average)
+{
+    const eq_operator_t *op = call->op;
+    int32_t count = 0, sum = 0, best = INT8_MIN;
+    for (int32_t k = 0; k < op->kernel_height * op->kernel_width; k++) {
+        const int32_t ty = y * op->stride_height - op->pad_top + k / op->kernel_width;
+        const int32_t tx = x * op->stride_width - op->pad_left + k % op->kernel_width;
+        if (ty >= 0 && tx >= 0 && ty < (int32_t)call->in[0]->shape[0] &&
+            tx < (int32_t)call->in[0]->shape[1]) {
+            const int32_t value = naive_value(call, ty, tx, channel);
+            count++;
+            sum += value;
+            best = value > best ? value : best;
+        }
+    }
+    const int32_t magnitude = ((sum < 0 ? -sum : sum) * 2 + count) / (2 * count);
+    const int32_t value = average ? (sum < 0 ? -magnitude : magnitude) : best;
+    return (int8_t)(value < op->clamp_min   ? op->clamp_min
+                    : value > op->clamp_max ? op->clamp_max
+                                            : value);
+}
+
+/// Cases ///
+
+/* An operator with memory of its own; the call's pointers point into blocks. */
+typedef struct {
+    eq_operator_t op;
+    eq_tensor_record_t in[2];
+    eq_tensor_record_t out;
+    eq_call_t call;
+    void *blocks[8];
+    uint32_t block_count;
+} case_t;
+
+static void *case_block(case_t *c, size_t bytes, size_t misalign)
+{
+    uint8_t *block = exact_block(bytes + misalign);
+    c->blocks[c->block_count++] = block;
+    return block + misalign;
+}
+
+static void case_free(case_t *c)
+{
+    for (uint32_t i = 0; i < c->block_count; i++) {
+        free(c->blocks[i]);
+    }
+}
+
+/* Bytes at random, or all of one extreme. */
+static void fill(void *bytes, uint32_t count)
+{
+    static const uint8_t extremes[] = {0x80, 0x7F, 0xFF, 0x00, 0x55};
+    uint8_t *to = bytes;
+    const uint32_t kind = random_next(&state) % 8;
+    for (uint32_t i = 0; i < count; i++) {
+        to[i] = kind < sizeof extremes ? extremes[kind] : (uint8_t)random_next(&state);
+    }
+}
+
+static int16_t random_zero_point(void)
+{
+    return (int16_t)RANDOM_OF(&state, -128, -127, -3, 0, 5, 127);
+}
+
+static void set_shape(eq_tensor_record_t *record, uint32_t height, uint32_t width,
+                      uint32_t channels)
+{
+    record->shape[0] = height;
+    record->shape[1] = width;
+    record->shape[2] = channels;
+    record->zero_point = random_zero_point();
+    record->bits = 8;
+}
+
+static uint32_t window_outputs(uint32_t size, uint32_t pads, uint32_t taps, uint32_t stride,
+                               uint32_t dilation)
+{
+    const uint32_t span = dilation * (taps - 1) + 1;
+    return size + pads < span ? 0 : (size + pads - span) / stride + 1;
+}
+
+static void random_window(eq_operator_t *op, int pool)
+{
+    op->kernel_height = (uint16_t)RANDOM_OF(&state, 1, 1, 2, 3, 3, 5);
+    op->kernel_width = (uint16_t)RANDOM_OF(&state, 1, 1, 2, 3, 3, 5, 7);
+    op->stride_height = (uint16_t)RANDOM_OF(&state, 1, 1, 2, 3);
+    op->stride_width = (uint16_t)RANDOM_OF(&state, 1, 1, 2, 3);
+    op->dilation_height = (uint16_t)(pool ? 1 : RANDOM_OF(&state, 1, 1, 1, 2, 3));
+    op->dilation_width = (uint16_t)(pool ? 1 : RANDOM_OF(&state, 1, 1, 1, 2, 3));
+    op->pad_top = (uint16_t)random_in(&state, 0, pool ? op->kernel_height - 1 : 6);
+    op->pad_left = (uint16_t)random_in(&state, 0, pool ? op->kernel_width - 1 : 6);
+}
+
+/* 0 where the window does not fit. */
+static int random_shapes(case_t *c, uint32_t channels, uint32_t outputs, int pool)
+{
+    eq_operator_t *op = &c->op;
+    const uint32_t height = (uint32_t)random_in(&state, 1, 9);
+    const uint32_t width = (uint32_t)random_in(&state, 1, 9);
+    random_window(op, pool);
+    const uint32_t bottom = (uint32_t)random_in(&state, 0, pool ? op->kernel_height - 1 : 6);
+    const uint32_t right = (uint32_t)random_in(&state, 0, pool ? op->kernel_width - 1 : 6);
+    const uint32_t out_height = window_outputs(height, op->pad_top + bottom, op->kernel_height,
+                                               op->stride_height, op->dilation_height);
+    const uint32_t out_width = window_outputs(width, op->pad_left + right, op->kernel_width,
+                                              op->stride_width, op->dilation_width);
+    set_shape(&c->in[0], height, width, channels);
+    set_shape(&c->out, out_height, out_width, outputs);
+    return out_height > 0 && out_width > 0 && out_height * out_width <= 120;
+}
+
+static void random_clamp(eq_operator_t *op)
+{
+    op->clamp_min = (int16_t)RANDOM_OF(&state, -128, -128, -20, 0);
+    op->clamp_max = (int16_t)RANDOM_OF(&state, 127, 127, 0, 50);
+}
+
+/* Tables of a weighted operator with `count` weights a channel; scales bring sums to about int8. */
+static void random_tables(case_t *c, uint32_t count, uint32_t scratch_bytes)
+{
+    const uint32_t channels = c->out.shape[2];
+    int32_t *bias = case_block(c, channels * 4, 0);
+    int32_t *multiplier = case_block(c, channels * 4, 0);
+    int8_t *shift = case_block(c, channels, 0);
+    c->op.weight_bits = (uint8_t)random_in(&state, 2, 8);
+    const uint32_t bytes = (count * channels * c->op.weight_bits + 7) / 8;
+    uint8_t *weights = case_block(c, bytes, random_next(&state) % 4);
+    fill(weights, bytes);
+    for (uint32_t i = 0; i < channels; i++) {
+        bias[i] = RANDOM_OF(&state, 0, 1000, -1000, 1 << 20, -(1 << 20), 77);
+        multiplier[i] =
+            random_next(&state) % 16 == 0 ? 0 : (1 << 30) + (int32_t)(random_next(&state) >> 2);
+        shift[i] = (int8_t)RANDOM_OF(&state, 3, 1, 0, -1, -5, -7, -9, -11, -20, -31);
+    }
+    c->op.scratch_bytes = scratch_bytes;
+    c->call.bias = bias;
+    c->call.multiplier = multiplier;
+    c->call.shift = shift;
+    c->call.weights = weights;
+}
+
+static void random_memory(case_t *c, uint32_t scratch_bytes)
+{
+    const uint32_t in_bytes = eq_elements(&c->in[0]);
+    int8_t *input = case_block(c, in_bytes, random_next(&state) % 4);
+    fill(input, in_bytes);
+    random_clamp(&c->op);
+    c->call.op = &c->op;
+    c->call.in[0] = &c->in[0];
+    c->call.in[1] = &c->in[0];
+    c->call.out = &c->out;
+    c->call.input[0] = input;
+    c->call.input[1] = input;
+    c->call.output = case_block(c, eq_elements(&c->out), random_next(&state) % 4);
+    c->call.scratch = case_block(c, scratch_bytes, 0);
+    memset(c->call.scratch, 0xA5, scratch_bytes);
+}
+
+static void describe(const case_t *c, char *text, size_t bytes)
+{
+    const eq_operator_t *op = &c->op;
+    snprintf(text, bytes,
+             "in %u×%u×%u out %u×%u×%u kernel %d×%d stride %d×%d dilation %d×%d pads %d,%d bits %d",
+             c->in[0].shape[0], c->in[0].shape[1], c->in[0].shape[2], c->out.shape[0],
+             c->out.shape[1], c->out.shape[2], op->kernel_height, op->kernel_width,
+             op->stride_height, op->stride_width, op->dilation_height, op->dilation_width,
+             op->pad_top, op->pad_left, op->weight_bits);
+}
+
+static void check_output(const char *name, const case_t *c, const int8_t *expected)
+{
+    const uint32_t count = eq_elements(&c->out);
+    for (uint32_t i = 0; i < count; i++) {
+        if (c->call.output[i] != expected[i]) {
+            char text[200];
+            describe(c, text, sizeof text);
+            CHECK(0, "%s: value %u is %d, expected %d (%s)", name, i, c->call.output[i],
+                  expected[i], text);
+            return;
+        }
+    }
+    CHECK(1, "%s", name);
+}
+
+/// Kernels ///
+
+typedef struct {
+    const char *name;
+    eq_kernel_function_t run;
+    uint32_t pairs; /* scratch rule: 1 pairs, 0 a row */
+} tested_t;
+
+static uint32_t scratch_for(const tested_t *kernel, uint32_t count, uint32_t bits)
+{
+    return kernel->pairs ? 16 * ((count + 1) / 2) : bits == 8 ? 0 : count;
+}
+
+/* Runs each kernel on the case, with scratch of exactly its size. */
+static void check_kernels(case_t *c, const tested_t *kernels, uint32_t kernel_count, uint32_t count,
+                          const int8_t *expected)
+{
+    for (uint32_t i = 0; i < kernel_count; i++) {
+        const uint32_t bytes = scratch_for(&kernels[i], count, c->op.weight_bits);
+        void *scratch = exact_block(bytes);
+        memset(scratch, 0xA5, bytes);
+        memset(c->call.output, 0x5A, eq_elements(&c->out));
+        c->call.scratch = scratch;
+        kernels[i].run(&c->call);
+        check_output(kernels[i].name, c, expected);
+        free(scratch);
+    }
+}
+
+static void expect_conv(const case_t *c, int8_t *expected, int depthwise)
+{
+    const uint32_t *shape = c->out.shape;
+    for (uint32_t i = 0; i < eq_elements(&c->out); i++) {
+        expected[i] = naive_conv(&c->call, (int32_t)(i / shape[2] / shape[1]),
+                                 (int32_t)(i / shape[2] % shape[1]), i % shape[2], depthwise);
+    }
+}
+
+static void test_conv(uint32_t rounds)
+{
+    static const tested_t kernels[] = {{"eq_conv_s8_ref", eq_conv_s8_ref, 0},
+                                       {"eq_conv_s8_dsp", eq_conv_s8_dsp, 0}};
+    for (uint32_t i = 0; i < rounds; i++) {
+        case_t c = {.block_count = 0};
+        const uint32_t channels = (uint32_t)RANDOM_OF(&state, 1, 2, 3, 4, 5, 7, 8, 9);
+        if (!random_shapes(&c, channels, (uint32_t)random_in(&state, 1, 5), 0)) {
+            continue;
+        }
+        const uint32_t count = (uint32_t)c.op.kernel_height * c.op.kernel_width * channels;
+        random_tables(&c, count, 0);
+        random_memory(&c, 0);
+        int8_t *expected = case_block(&c, eq_elements(&c.out), 0);
+        expect_conv(&c, expected, 0);
+        check_kernels(&c, kernels, 2, count, expected);
+        case_free(&c);
+    }
+}
+
+static void test_depthwise(uint32_t rounds)
+{
+    static const tested_t kernels[] = {{"eq_depthwise_s8_ref", eq_depthwise_s8_ref, 0},
+                                       {"eq_depthwise_s8_dsp", eq_depthwise_s8_dsp, 1}};
+    for (uint32_t i = 0; i < rounds; i++) {
+        case_t c = {.block_count = 0};
+        const uint32_t channels = (uint32_t)RANDOM_OF(&state, 1, 3, 4, 5, 7, 8, 9);
+        const uint32_t multiplier = (uint32_t)RANDOM_OF(&state, 1, 1, 1, 2, 3);
+        if (!random_shapes(&c, channels, channels * multiplier, 0)) {
+            continue;
+        }
+        const uint32_t count = (uint32_t)c.op.kernel_height * c.op.kernel_width;
+        random_tables(&c, count, 0);
+        random_memory(&c, 0);
+        int8_t *expected = case_block(&c, eq_elements(&c.out), 0);
+        expect_conv(&c, expected, 1);
+        check_kernels(&c, kernels, 2, count, expected);
+        case_free(&c);
+    }
+}
+
+static void test_fc(uint32_t rounds)
+{
+    static const tested_t kernels[] = {{"eq_fc_s8_ref", eq_fc_s8_ref, 0},
+                                       {"eq_fc_s8_dsp", eq_fc_s8_dsp, 0}};
+    for (uint32_t i = 0; i < rounds; i++) {
+        case_t c = {.block_count = 0};
+        const uint32_t count = i % 40 + 1;
+        set_shape(&c.in[0], 1, 1, count);
+        set_shape(&c.out, 1, 1, (uint32_t)random_in(&state, 1, 6));
+        random_tables(&c, count, 0);
+        random_memory(&c, 0);
+        int8_t *expected = case_block(&c, eq_elements(&c.out), 0);
+        for (uint32_t channel = 0; channel < c.out.shape[2]; channel++) {
+            expected[channel] = naive_fc(&c.call, channel);
+        }
+        check_kernels(&c, kernels, 2, count, expected);
+        case_free(&c);
+    }
+}
+
+static void test_pool(uint32_t rounds)
+{
+    static const tested_t kernels[] = {{"eq_max_pool_s8_ref", eq_max_pool_s8_ref, 0},
+                                       {"eq_average_pool_s8_ref", eq_average_pool_s8_ref, 0}};
+    for (uint32_t i = 0; i < rounds; i++) {
+        case_t c = {.block_count = 0};
+        const uint32_t channels = (uint32_t)random_in(&state, 1, 5);
+        const int average = (int)(i % 2);
+        if (!random_shapes(&c, channels, channels, 1)) {
+            continue;
+        }
+        c.op.weight_bits = 8; /* no scratch */
+        random_memory(&c, 0);
+        int8_t *expected = case_block(&c, eq_elements(&c.out), 0);
+        const uint32_t *shape = c.out.shape;
+        for (uint32_t e = 0; e < eq_elements(&c.out); e++) {
+            expected[e] = naive_pool(&c.call, (int32_t)(e / shape[2] / shape[1]),
+                                     (int32_t)(e / shape[2] % shape[1]), e % shape[2], average);
+        }
+        check_kernels(&c, &kernels[average], 1, 0, expected);
+        case_free(&c);
+    }
+}
+
+/* Every pair of values; apart, or the output being either input. */
+static void check_add(const int32_t *multiplier, const int8_t *shift, uint32_t aliased)
+{
+    enum { COUNT = 65536 };
+    case_t c = {.block_count = 0};
+    set_shape(&c.in[0], 1, 1, COUNT);
+    set_shape(&c.out, 1, 1, COUNT);
+    random_memory(&c, 0);
+    c.in[1] = c.in[0];
+    c.in[1].zero_point = random_zero_point();
+    int8_t *a = case_block(&c, COUNT, 1);
+    int8_t *b = case_block(&c, COUNT, 2);
+    int8_t *expected = case_block(&c, COUNT, 0);
+    c.call.in[1] = &c.in[1];
+    c.call.input[0] = a;
+    c.call.input[1] = b;
+    c.call.output = aliased == 0 ? c.call.output : aliased == 1 ? a : b;
+    c.call.multiplier = multiplier;
+    c.call.shift = shift;
+    for (uint32_t i = 0; i < COUNT; i++) {
+        a[i] = (int8_t)((int32_t)(i % 256) - 128);
+        b[i] = (int8_t)((int32_t)(i / 256) - 128);
+        const int32_t left = naive_requantize((a[i] - c.in[0].zero_point) * (1 << 20),
+                                              multiplier[0], shift[0]);
+        const int32_t right = naive_requantize((b[i] - c.in[1].zero_point) * (1 << 20),
+                                               multiplier[1], shift[1]);
+        const int32_t value =
+            naive_requantize(left + right, multiplier[2], shift[2]) + c.out.zero_point;
+        expected[i] = (int8_t)(value < c.op.clamp_min   ? c.op.clamp_min
+                               : value > c.op.clamp_max ? c.op.clamp_max
+                                                        : value);
+    }
+    eq_add_s8_ref(&c.call);
+    check_output("eq_add_s8_ref", &c, expected);
+    case_free(&c);
+}
+
+static void test_add(uint32_t rounds)
+{
+    for (uint32_t i = 0; i < rounds; i++) {
+        const int32_t multiplier[] = {(1 << 30) + (int32_t)(random_next(&state) >> 2),
+                                      (1 << 30) + (int32_t)(random_next(&state) >> 2),
+                                      (1 << 30) + (int32_t)(random_next(&state) >> 2)};
+        const int8_t shift[] = {(int8_t)random_in(&state, -6, 0), (int8_t)random_in(&state, -6, 0),
+                                (int8_t)random_in(&state, -22, -12)};
+        check_add(multiplier, shift, i % 3);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const uint32_t rounds = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 4000u;
+    test_conv(rounds);
+    test_depthwise(rounds);
+    test_fc(rounds);
+    test_pool(rounds);
+    test_add(30);
+    return check_report("test_kernels");
+}

@@ -1,0 +1,242 @@
+"""Runners: where the exported C can be executed, all with the same two verbs.
+
+`run` gives the outputs of samples; `trace` the arena after every operator of one sample, which
+tells the first layer that diverges.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Protocol
+
+from edgeq.errors import MismatchError
+from edgeq.targets import emulators, toolchain
+from edgeq.targets.emulators import Board, Firmware
+from edgeq.targets.toolchain import Compiler
+from edgeq.target import Target
+
+TIMEOUT_SECONDS = 3600
+CHUNK = 64  # samples between two steps of a progress bar
+FIRMWARE = "firmware.elf"
+STACK_BYTES = 4096  # reserved while measuring; the report states what was used
+EQ_MORE = 1  # eq_status_t: operators are left to run
+MAX_PORTS = 4  # EQ_MAX_PORTS
+
+Progress = Callable[[int, int], None]
+
+
+class Runner(Protocol):
+    """Executes a model's C on int8 samples (each the bytes of all inputs, back to back)."""
+
+    name: str
+    version: str
+
+    def run(self, samples: Sequence[bytes], progress: Progress | None = None) -> list[bytes]:
+        """The bytes of all outputs, back to back, of every sample."""
+
+    def trace(self, sample: bytes) -> bytes:
+        """The arena after every operator, back to back."""
+
+
+def harness_header(name: str) -> str:
+    """`harness_model.h`: what the generic harness needs to know of the model `name`."""
+    upper = name.upper()
+    return (
+        f'#include "{name}.h"\n'
+        f"#define HARNESS_IMAGE {name}_image\n"
+        f"#define HARNESS_IMAGE_BYTES {upper}_IMAGE_BYTES\n"
+        f"#define HARNESS_ARENA_BYTES {upper}_ARENA_BYTES\n"
+    )
+
+
+def copy_board(board: str, folder: Path) -> tuple[str, ...]:
+    """Copies the sources of a board into `folder`; their names, C files only."""
+    names = []
+    for source in resources.files("edgeq.firmware_stubs").joinpath("boards", board).iterdir():
+        (folder / source.name).write_bytes(source.read_bytes())
+        if source.name.endswith(".c"):
+            names.append(source.name)
+    return tuple(sorted(names))
+
+
+def model_sources(build: Path, name: str, folder: Path) -> tuple[str, ...]:
+    """Copies what a firmware is linked from into `folder`, so that no path enters an object file."""
+    shutil.copytree(build / "runtime", folder / "runtime")
+    for file in (f"{name}.h", f"{name}.c", "selftest.c"):
+        shutil.copy(build / file, folder / file)
+    (folder / "harness_model.h").write_text(harness_header(name), encoding="utf-8")
+    runtime = sorted(f"runtime/{file.name}" for file in (folder / "runtime").glob("*.c"))
+    return (*runtime, f"{name}.c")
+
+
+class HostRunner:
+    """The C compiled for this machine, in a process of its own."""
+
+    name = "c-host"
+
+    def __init__(self, build: Path, model: str, compiler: Compiler, flags: Sequence[str] = ()) -> None:
+        self.version = str(compiler)
+        self._folder = tempfile.TemporaryDirectory(prefix="edgeq-host-")
+        folder = Path(self._folder.name)
+        sources = (*model_sources(build, model, folder), *copy_board("host", folder))
+        toolchain.build_host(compiler, [*flags, "-I.", *sources], folder, "main.exe")
+
+    def __enter__(self) -> HostRunner:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._folder.cleanup()
+
+    def run(self, samples: Sequence[bytes], progress: Progress | None = None) -> list[bytes]:
+        """The outputs of every sample.
+
+        Raises:
+            MismatchError: the program failed; its words follow.
+        """
+        outputs: list[bytes] = []
+        for start in range(0, len(samples), CHUNK):
+            part = samples[start : start + CHUNK]
+            data = self._execute(b"".join(part))
+            size = len(data) // len(part)
+            outputs += [data[i * size : (i + 1) * size] for i in range(len(part))]
+            if progress is not None:
+                progress(len(outputs), len(samples))
+        return outputs
+
+    def trace(self, sample: bytes) -> bytes:
+        """The arena after every operator, back to back."""
+        return self._execute(sample, "trace")
+
+    def _execute(self, data: bytes, *arguments: str) -> bytes:
+        folder = Path(self._folder.name)
+        (folder / "in").write_bytes(data)
+        done = subprocess.run(
+            [folder / "main.exe", "in", "out", *arguments],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+            check=False,
+        )
+        if done.returncode:
+            raise MismatchError("EQ0503", f"{self.name}: {done.stderr.strip()[-2000:]}")
+        return (folder / "out").read_bytes()
+
+
+def link_firmware(build: Path, model: str, target: Target, compiler: Compiler) -> Path:
+    """Links the build with the board harness for `target` into `firmware.elf`; its path.
+
+    Raises:
+        CompilerError: the compiler failed.
+    """
+    flash, ram = target.first("flash"), target.first("ram")
+    with tempfile.TemporaryDirectory(prefix="edgeq-firmware-") as name:
+        folder = Path(name)
+        sources = (*model_sources(build, model, folder), "selftest.c")
+        sources += copy_board("cortex_m", folder)
+        script = Template((folder / "link.ld.in").read_text(encoding="utf-8"))
+        text = script.substitute(
+            flash_base=flash.base,
+            flash_bytes=flash.bytes,
+            ram_base=ram.base,
+            ram_bytes=ram.bytes,
+            stack_bytes=STACK_BYTES,
+        )
+        (folder / "link.ld").write_text(text, encoding="utf-8")
+        toolchain.build_firmware(compiler, target, ["-I.", *sources], folder, FIRMWARE)
+        shutil.copyfile(folder / FIRMWARE, build / FIRMWARE)
+    return build / FIRMWARE
+
+
+class EmulatorRunner:
+    """`firmware.elf` on the target's emulated core."""
+
+    name = "c-emulator"
+
+    def __init__(self, firmware: Firmware, target: Target) -> None:
+        self.version = f"unicorn {emulators.needs(target)}, {target.name}"
+        self.board = Board(firmware, target)
+        self.board.boot()
+        self.failed_cases = _signed(self.board.read_word(self._address("harness_status")))
+        self._call("harness_init")
+
+    def run(self, samples: Sequence[bytes], progress: Progress | None = None) -> list[bytes]:
+        """The outputs of every sample.
+
+        Raises:
+            EmulatorFault: the firmware faulted.
+            MismatchError: it refused to run.
+        """
+        outputs = []
+        for index, sample in enumerate(samples, start=1):
+            self._fill(sample)
+            self._call("harness_run")
+            outputs.append(b"".join(self.board.read(*port) for port in self._ports("output")))
+            if progress is not None:
+                progress(index, len(samples))
+        return outputs
+
+    def trace(self, sample: bytes) -> bytes:
+        """The arena after every operator, back to back."""
+        arena = self.board.symbol("harness_arena")
+        self._fill(sample)
+        arenas = []
+        status = EQ_MORE
+        while status == EQ_MORE:
+            status = self._call("harness_step")
+            arenas.append(self.board.read(arena.address, arena.bytes))
+        return b"".join(arenas)
+
+    def measure_stack(self, sample: bytes) -> int:
+        """Bytes of stack that checking the image and running one sample take, by painting."""
+        self.board.paint_stack()
+        self._call("harness_init")
+        self.run([sample])
+        return self.board.stack_bytes()
+
+    def measure_arena(self, sample: bytes) -> int:
+        """Bytes of the arena that one run touches, by painting it with two patterns."""
+        arena = self.board.symbol("harness_arena")
+        touched = 0
+        for pattern in (0x5A, 0xA5):
+            self.board.write(arena.address, bytes([pattern]) * arena.bytes)
+            self.run([sample])
+            after = self.board.read(arena.address, arena.bytes)
+            touched = max(touched, len(after.rstrip(bytes([pattern]))))
+        return touched
+
+    def _address(self, name: str) -> int:
+        return self.board.symbol(name).address
+
+    def _call(self, name: str) -> int:
+        status = _signed(self.board.call(name))
+        if status < 0:
+            raise MismatchError("EQ0504", f"{self.version}: {name} refused with status {status}")
+        return status
+
+    def _ports(self, kind: str) -> list[tuple[int, int]]:
+        """Address and bytes of every input or output: the first two fields of eq_tensor_t."""
+        ports = []
+        context = self._address("harness_context")
+        for index in range(MAX_PORTS):
+            port = self.board.call(f"eq_{kind}", context, index)
+            if port == 0:
+                break
+            ports.append((self.board.read_word(port), self.board.read_word(port + 4)))
+        return ports
+
+    def _fill(self, sample: bytes) -> None:
+        start = 0
+        for address, size in self._ports("input"):
+            self.board.write(address, sample[start : start + size])
+            start += size
+
+
+def _signed(word: int) -> int:
+    return word - (1 << 32) if word >> 31 else word
