@@ -10,7 +10,8 @@ from typing import Literal
 from edgeq import assemble, examples, pipeline, targets
 from edgeq import policy as policies
 from edgeq.assemble import Check, Request
-from edgeq.build import Build, sha256
+from edgeq.build import Build as Build
+from edgeq.build import sha256
 from edgeq.errors import UsageError
 from edgeq.kernels import Optimize
 from edgeq.pipeline import Progress

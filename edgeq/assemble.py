@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ from edgeq.report import (
 from edgeq.samples import Samples
 from edgeq.target import Target
 from edgeq.targets import emulators, runners, toolchain
-from edgeq.targets.runners import EmulatorRunner, HostRunner, Runner
+from edgeq.targets.runners import EmulatorRunner, HostProgram, HostRunner, Runner
 from edgeq.targets.toolchain import Compiler
 
 Check = Literal["none", "host", "emulator"]
@@ -181,14 +182,13 @@ def _measure(
     rows = []
     if tools.host is not None:
         progress("compiling for this machine", 0, 1)
-        with HostRunner(folder, program.name, tools.host) as host:
+        with contextlib.closing(HostProgram(folder / c_arrays.RUNTIME, tools.host)) as compiled:
+            host = HostRunner(compiled, built.data)
             rows.append(_row(request, host, inputs, expected, HOST_SAMPLES, progress))
     if tools.target is None:
         flash, ram = _estimate(request, built)
         return _Measured(flash, ram, NotCounted(0, 0), tuple(rows))
-    # Before linking: a network that cannot fit gets the table, not the linker's words.
-    _, least = _estimate(request, built)
-    budget.check(program, _estimate(request, built)[0], least, request.budget)
+    _refuse_unlinkable(request, built)
     progress("compiling for the target", 0, 1)
     elf = runners.link_firmware(folder, program.name, program.target, tools.target)
     firmware = emulators.read_firmware(elf)
@@ -214,6 +214,15 @@ def _measure(
     ram = Ram(arena, context, 0, stack, arena + context + stack)
     harness_ram = footprint.ram(firmware) - arena - context
     return _Measured(flash, ram, NotCounted(code.harness, harness_ram), tuple(rows))
+
+
+def _refuse_unlinkable(request: Request, built: Image) -> None:
+    """What cannot be linked into the device's memories gets the table, not the linker's words."""
+    flash, ram = _estimate(request, built)
+    target = request.program.target
+    least = runners.STACK_BYTES + ram.arena
+    if len(built.data) > target.first("flash").bytes or least > target.first("ram").bytes:
+        budget.check(request.program, flash, ram, request.budget)
 
 
 def _row(

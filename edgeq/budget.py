@@ -15,6 +15,7 @@ from edgeq.report import Budget, Flash, Ram
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|KB|MB)", re.IGNORECASE)
 UNITS = {"B": 1, "KB": 1 << 10, "MB": 1 << 20}
 LEAST_BITS = 2
+COSTLY_BITS = 3  # going below costs accuracy: done only when nothing else is left
 
 
 def parse_size(text: str, flag: str) -> int:
@@ -89,16 +90,20 @@ def _lighter_policy(program: Program, excess: int) -> str:
             least = sum(_stored(t, LEAST_BITS) for t in weights.values())
             return (
                 f"No policy fits: with 2 bits everywhere the weights take {least:,} bytes, "
-                f"{excess - (before - least):,} too many remain. Give --flash more, or a smaller model."
+                f"{excess - (before - least):,} too many: give --flash more, or a smaller model."
             )
-        heaviest = max(candidates, key=lambda name: _stored(weights[name], bits[name]))
-        bits[heaviest] -= 1
+        bits[
+            max(candidates, key=lambda n: (bits[n] > COSTLY_BITS, _stored(weights[n], bits[n])))
+        ] -= 1
     rules = "\n".join(
         f'[[rule]]\nmatch = "{_literal(name)}"\nweights = {bits[name]}'
         for name in weights
         if bits[name] < requested[name]
     )
-    return f"This would fit; add it to the policy, and export with --policy:\n\n{rules}\n"
+    return (
+        "These rules would fit. Append them to the policy, where later rules win, and run the same "
+        f"command with --policy:\n\n{rules}"
+    )
 
 
 def _literal(name: str) -> str:

@@ -42,10 +42,12 @@ class Ranges:
     samples: int
 
 
-def round_significant(values: Array | float, bits: int = SIGNIFICANT_BITS) -> npt.NDArray[np.float64]:
+def round_significant(
+    values: Array | float, bits: int = SIGNIFICANT_BITS
+) -> npt.NDArray[np.float64]:
     """The values with `bits` bits of mantissa, ties to even."""
     mantissa, exponent = np.frexp(np.asarray(values, np.float64))
-    return np.ldexp(np.rint(np.ldexp(mantissa, bits)), exponent - bits)
+    return np.asarray(np.ldexp(np.rint(np.ldexp(mantissa, bits)), exponent - bits))
 
 
 class _Observer:
@@ -117,11 +119,11 @@ def _mean_input(graph: Graph, node: Node, mean: Array) -> Array:
     if node.op is Op.FULLY_CONNECTED or node.window is None:
         return mean.reshape(-1)
     _, height, width, _ = graph.tensors[node.output].shape
-    seen = windows(mean[None], node.window, 0, (height, width)).mean(axis=(0, 1, 2))
+    seen: Array = windows(mean[None], node.window, 0, (height, width)).mean(axis=(0, 1, 2))
     if node.op is Op.CONV_2D:
         return seen
     channels_first = np.moveaxis(seen, 2, 0)
-    return np.repeat(channels_first, weights.shape[0] // channels_first.shape[0], axis=0)
+    return channels_first.repeat(weights.shape[0] // len(channels_first), axis=0)
 
 
 def _minmax(seen: _Observer, bits: int, settings: Calibration) -> tuple[float, float]:

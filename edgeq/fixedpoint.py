@@ -48,16 +48,21 @@ def quantize_multiplier(real: float) -> tuple[int, int]:
 
 def high_multiply(a: Int64, b: Int64 | int) -> Int64:
     """The rounded high word of 2·a·b, saturated (gemmlowp SaturatingRoundingDoublingHighMul)."""
-    product = (np.asarray(a, np.int64) * np.asarray(b, np.int64) + (1 << 30)) >> 31
-    return np.minimum(product, INT32_MAX)  # only −2^31 · −2^31 exceeds it
+    product = np.asarray(a, np.int64) * np.asarray(b, np.int64)
+    product += 1 << 30
+    product >>= 31
+    return np.asarray(np.minimum(product, INT32_MAX), np.int64)  # only −2^31 · −2^31 exceeds it
 
 
 def rounding_shift_right(x: Int64, exponent: Int64 | int) -> Int64:
     """x / 2^exponent, ties away from zero (gemmlowp RoundingDivideByPOT)."""
     x = np.asarray(x, np.int64)
-    mask = (np.int64(1) << np.asarray(exponent, np.int64)) - 1
-    threshold = (mask >> 1) + (x < 0)
-    return np.asarray((x >> exponent) + ((x & mask) > threshold), np.int64)
+    exponent = np.asarray(exponent, np.int64)
+    half = (np.int64(1) << exponent) >> 1
+    rounded = x + half
+    rounded -= (x < 0) & (half > 0)  # floor would take negative ties the other way
+    rounded >>= exponent
+    return rounded
 
 
 def requantize(x: Int64, multiplier: Int64 | int, shift: Int64 | int) -> Int64:
@@ -82,7 +87,7 @@ def softmax_minimum_difference(shift: int) -> int:
 
 
 def _shift_left_saturate(x: Int64, exponent: int) -> Int64:
-    return np.clip(x << exponent, -(1 << 31), INT32_MAX)
+    return np.asarray(np.clip(x << exponent, -(1 << 31), INT32_MAX), np.int64)
 
 
 def exp_on_negative(x: Int64) -> Int64:

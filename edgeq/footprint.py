@@ -7,7 +7,7 @@ literals, compiler support routines) counts as runtime.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edgeq.kernels import Kernel
@@ -42,9 +42,7 @@ def measure(firmware: Firmware, model: str, kernels: Iterable[Kernel]) -> CodeBy
 
 
 def _loaded(firmware: Firmware, symbol: Symbol) -> bool:
-    return any(
-        start <= symbol.address < start + len(data) for start, data in firmware.segments
-    )
+    return any(start <= symbol.address < start + len(data) for start, data in firmware.segments)
 
 
 class _Purposes:

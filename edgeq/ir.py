@@ -83,7 +83,7 @@ class QParams:
     def quantize(self, real: Array) -> npt.NDArray[np.int64]:
         """`real` (per-tensor only) as integers, ties to even, clipped to [qmin, qmax]."""
         scaled = np.rint(np.asarray(real, np.float64) / self.scale[0]) + self.zero_point
-        return np.clip(scaled, self.qmin, self.qmax).astype(np.int64)
+        return np.asarray(np.clip(scaled, self.qmin, self.qmax), np.int64)
 
     def dequantize(self, q: Array) -> npt.NDArray[np.float64]:
         """The reals (per-tensor only) that the integers `q` stand for."""
@@ -134,7 +134,7 @@ class Window:
 
     def __post_init__(self) -> None:
         if min(*self.kernel, *self.strides, *self.dilations) < 1 or min(self.pads) < 0:
-            raise GraphError("EQ0302", f"a window must have positive sides and no negative pad: {self}")
+            raise GraphError("EQ0302", f"a window has positive sides and no negative pad: {self}")
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the result; below 1 where the window does not fit."""

@@ -36,9 +36,7 @@ def bits_per_weight(program: Program) -> float:
     return total / count if count else 0.0
 
 
-def _layer(
-    program: Program, graph: Graph, node: Node, bits: Bits, sqnr_db: float | None
-) -> Layer:
+def _layer(program: Program, graph: Graph, node: Node, bits: Bits, sqnr_db: float | None) -> Layer:
     choice = program.choices.get(node.name)
     weights, layout, weight_bytes = None, None, 0
     if choice is not None and OPS[node.op].weighted:

@@ -166,7 +166,7 @@ OPS: Mapping[Op, OpInfo] = {
 
 
 def windows(x: Array, window: Window, fill: float, size: tuple[int, int]) -> Array:
-    """The values that `window` sees: a view (N, Ho, Wo, kh, kw, C) of NHWC `x`, padded with `fill`."""
+    """What `window` sees of NHWC `x`, padded with `fill`: a view (N, Ho, Wo, kh, kw, C)."""
     top, left, bottom, right = window.pads
     padded = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=fill)
     reach = [d * (k - 1) + 1 for d, k in zip(window.dilations, window.kernel, strict=True)]

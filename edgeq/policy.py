@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -91,7 +92,7 @@ class InputSpec(_Section):
         """Raw bytes, channels last, as the reals that the network takes."""
         low, high = self.range
         unit = low + raw.astype(np.float64) * ((high - low) / 255)
-        return ((unit - np.asarray(self.mean)) / np.asarray(self.std)).astype(np.float32)
+        return np.asarray((unit - np.asarray(self.mean)) / np.asarray(self.std), np.float32)
 
 
 class Provenance(_Section):
@@ -122,15 +123,17 @@ class Bits:
     activations: int
 
 
-def load(source: str | Path) -> Policy:
+def load(source: str | os.PathLike[str]) -> Policy:
     """The policy named by `source`: `w4a8` and its like, or a JSON or TOML file.
 
     Raises:
         PolicyError: there is no such file, it cannot be read, or it breaks the schema.
     """
-    text = str(source)
+    text = os.fspath(source)
     if match := UNIFORM.fullmatch(text):
-        return _validate({"default": {"weights": int(match[1]), "activations": int(match[2])}}, text)
+        return _validate(
+            {"default": {"weights": int(match[1]), "activations": int(match[2])}}, text
+        )
     path = Path(source)
     try:
         content = path.read_text(encoding="utf-8")
@@ -196,7 +199,8 @@ def resolve(policy: Policy, graph: Graph, name: str = "policy") -> dict[str, Bit
         if not matched:
             raise PolicyError(
                 "EQ0323",
-                f'{name}: rule {index} "{rule.match}" matches no layer; {_near(rule.match, layers)}',
+                f'{name}: rule {index} "{rule.match}" matches no layer; '
+                + _near(rule.match, layers),
             )
         for layer in matched:
             chosen[layer] = Bits(

@@ -38,9 +38,7 @@ class _Build:
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
     def activation(self, name: str, qparams: QParams) -> None:
-        self.tensors[name] = replace(
-            self.graph.tensors[name], dtype=DType.S8, qparams=qparams
-        )
+        self.tensors[name] = replace(self.graph.tensors[name], dtype=DType.S8, qparams=qparams)
 
     def constant(self, name: str, data: Array, dtype: DType, qparams: QParams | None = None) -> str:
         stored = data.astype(dtype.value)
@@ -62,9 +60,7 @@ class _Build:
         self.nodes.append(replace(node, inputs=(*activations, *constants), clamp=clamp))
 
 
-def run(
-    graph: Graph, bits: Mapping[str, Bits], ranges: Ranges, settings: Calibration
-) -> Graph:
+def run(graph: Graph, bits: Mapping[str, Bits], ranges: Ranges, settings: Calibration) -> Graph:
     """The integer graph of `graph`, verified.
 
     Raises:

@@ -22,7 +22,7 @@ from edgeq.ops import windows
 
 Int64 = npt.NDArray[np.int64]
 
-PATCH_BYTES = 1 << 25  # most memory for the patches of one step of a convolution
+PATCH_BYTES = 1 << 22  # most memory for the patches of one step of a convolution
 
 
 class Rounding(Enum):
@@ -101,11 +101,11 @@ def _finish(o: Operands, total: Int64, multiplier: Int64, shift: Int64) -> Int64
 def _clamp(o: Operands, values: Int64) -> Int64:
     y = qparams_of(o.output)
     low, high = o.node.clamp or (y.qmin, y.qmax)
-    return np.clip(values, int(low), int(high))
+    return np.asarray(np.clip(values, int(low), int(high)), np.int64)
 
 
 def _products(x: Array, weights: Array) -> Int64:
-    """x @ weights.T, exact: x (rows, K) and weights (O, K) hold integers."""
+    """X @ weights.T, exact: x (rows, K) and weights (O, K) hold integers."""
     bound = int(np.abs(weights).sum(axis=1).max()) * max(int(np.abs(x).max(initial=0)), 1)
     exact = np.float32 if bound < 1 << 24 else np.float64
     return np.asarray(x.astype(exact) @ weights.T.astype(exact), np.int64)
@@ -147,21 +147,20 @@ def _fully_connected(o: Operands) -> Int64:
 
 def _add(o: Operands) -> Int64:
     a, b, y = (qparams_of(t) for t in (*o.tensors[:2], o.output))
-    left, right = (
-        v.astype(np.int64) - q.zero_point for v, q in zip(o.values, (a, b), strict=True)
-    )
     if o.rounding is Rounding.DOUBLE:
         multiplier, shift = o.constant(2), o.constant(3)
-        total = sum(
-            fixedpoint.requantize(v << fixedpoint.ADD_LEFT_SHIFT, multiplier[i], shift[i])
-            for i, v in enumerate((left, right))
-        )
-        scaled = fixedpoint.requantize(np.asarray(total), multiplier[2], shift[2])
+        total = np.zeros(o.values[0].shape, np.int64)
+        for i, q in enumerate((a, b)):
+            every = np.arange(q.qmin, q.qmax + 1, dtype=np.int64)  # an input has few values
+            wide = (every - q.zero_point) << fixedpoint.ADD_LEFT_SHIFT
+            table = fixedpoint.requantize(wide, multiplier[i], shift[i])
+            total += table[o.values[i].astype(np.intp) - q.qmin]
+        scaled = fixedpoint.requantize(total, multiplier[2], shift[2])
     else:
-        ratios = (np.float32(q.scale[0]) / np.float32(y.scale[0]) for q in (a, b))
-        real = sum(
-            v.astype(np.float32) * r for v, r in zip((left, right), ratios, strict=True)
-        )
+        real = np.zeros(o.values[0].shape, np.float32)
+        for value, q in zip(o.values, (a, b), strict=True):
+            ratio = np.float32(q.scale[0]) / np.float32(y.scale[0])
+            real += (value.astype(np.float32) - q.zero_point) * ratio
         scaled = np.rint(real).astype(np.int64)
     return _clamp(o, scaled + y.zero_point)
 
@@ -194,7 +193,7 @@ def _softmax(o: Operands) -> Int64:
     scaled = (x - x.max(axis=-1, keepdims=True)) * qparams_of(o.tensors[0]).scale[0]
     exponential = np.exp(scaled)
     share = exponential / exponential.sum(axis=-1, keepdims=True)
-    return np.clip(np.rint(share * 256) - 128, -128, 127).astype(np.int64)
+    return np.asarray(np.clip(np.rint(share * 256) - 128, -128, 127), np.int64)
 
 
 MEANINGS: Mapping[Op, Callable[[Operands], Int64]] = {

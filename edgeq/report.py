@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+Fraction = float  # 0..1; a name of its own, since two fields are called float and int
+
 
 class Verdict(StrEnum):
     """What a parity row found."""
@@ -97,8 +99,8 @@ class Accuracy:
     """Top-1 on labelled samples: the float network and the integers that the device computes."""
 
     samples: int
-    float: float
-    int: float
+    float: Fraction
+    int: Fraction
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,9 @@ def load(
         if name not in arrays and len(ports) == 1 and SINGLE in arrays:
             name = SINGLE
         if name not in arrays:
-            wanted = port.name if len(ports) > 1 or port.name == SINGLE else f"{port.name} or {SINGLE}"
+            wanted = (
+                port.name if len(ports) > 1 or port.name == SINGLE else f"{port.name} or {SINGLE}"
+            )
             raise UsageError(
                 "EQ0221", f"{path}: no array {wanted}; it holds {', '.join(arrays) or 'nothing'}"
             )
@@ -100,13 +102,12 @@ def _read(path: Path) -> dict[str, Array]:
         raise UsageError("EQ0220", f"{path} is no readable .npz file: {error}") from error
     except ValueError as error:
         raise UsageError(
-            "EQ0220", f"{path} holds Python objects or damaged arrays; edgeq reads plain arrays only"
+            "EQ0220",
+            f"{path} holds Python objects or damaged arrays; edgeq reads plain arrays only",
         ) from error
 
 
-def _check(
-    path: Path, name: str, array: Array, port: Port, spec: InputSpec | None
-) -> Array:
+def _check(path: Path, name: str, array: Array, port: Port, spec: InputSpec | None) -> Array:
     if array.ndim < 1 or len(array) == 0:
         raise UsageError("EQ0222", f"{path}: {name} holds no samples")
     expected = tuple(port.shape[1:])

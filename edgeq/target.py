@@ -89,5 +89,7 @@ def parse(text: str, name: str) -> Target:
     try:
         return Target.model_validate(tomllib.loads(text))
     except (tomllib.TOMLDecodeError, ValidationError) as error:
-        message = describe(error, name) if isinstance(error, ValidationError) else f"{name}: {error}"
+        message = (
+            describe(error, name) if isinstance(error, ValidationError) else f"{name}: {error}"
+        )
         raise ModelError("EQ0340", message) from error

@@ -6,7 +6,7 @@ Everything written here is constants; the logic stands in `firmware_stubs`.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -121,7 +121,7 @@ def _signed_rows(values: Array) -> str:
 
 
 def _shape(tensor: Tensor) -> str:
-    return " × ".join(map(str, tensor.shape[1:]))
+    return " x ".join(map(str, tensor.shape[1:]))
 
 
 def _meaning(tensor: Tensor) -> str:
@@ -130,7 +130,8 @@ def _meaning(tensor: Tensor) -> str:
 
 
 def _input_lines(program: Program, source: Input) -> Iterable[str]:
-    yield f"/* input {program.inputs.index(source)}, {source.port.name}: {_meaning(source.tensor)} */"
+    index = program.inputs.index(source)
+    yield f"/* input {index}, {source.port.name}: {_meaning(source.tensor)} */"
     if source.lut is not None:
         lut = _lut_name(program, source)
         yield f"/* Raw byte to integer: {lut}[channel % {lut.upper()}_CHANNELS][byte]. */"
@@ -255,7 +256,7 @@ def _array(name: str, values: Array) -> Iterable[str]:
 
 def _cmake(program: Program) -> str:
     return (
-        f"# {program.name}: add_subdirectory(this folder), then link {program.name} to your firmware.\n"
+        "# add_subdirectory(this folder), then link the library below to your firmware.\n"
         "cmake_minimum_required(VERSION 3.15)\n"
         f"project({program.name} C)\n"
         f"file(GLOB EDGEQ_RUNTIME CONFIGURE_DEPENDS ${{CMAKE_CURRENT_SOURCE_DIR}}/{RUNTIME}/*.c)\n"

@@ -97,7 +97,9 @@ def build(program: Program) -> Image:
     tensors = {name: t for g in program.network.graphs for name, t in g.tensors.items()}
     records = [_tensor(tensors[name], program.plan.tensors[name].offset) for name in names]
     pools[Kind.TENSORS].add(f"tensors: {', '.join(names)}", b"".join(records))
-    operators, variants, blocks = [], [], []
+    operators: list[bytes] = []
+    variants: list[bytes] = []
+    blocks: list[bytes] = []
     for block in program.network.blocks:
         blocks.append(BLOCK.pack(len(variants), len(block.variants)))
         for variant in block.variants:
@@ -141,7 +143,7 @@ def _operator(
     if OPS[node.op].weighted:
         kernel = graph.tensors[constants[0]]
         weights = pools[Kind.WEIGHTS].add(
-            f"{node.name}: weights {'×'.join(map(str, kernel.shape))}, "
+            f"{node.name}: weights {'x'.join(map(str, kernel.shape))}, "
             f"{choice.weight_bits} bits, {choice.layout}",
             pack_dense(graph.constant(constants[0]), choice.weight_bits),
         )
@@ -155,7 +157,7 @@ def _operator(
     scratch = program.plan.scratch[node.name].offset if choice.scratch_bytes else 0
     return OPERATOR.pack(
         choice.kernel.id,
-        *(computed + [NONE])[:2],
+        *[*computed, NONE][:2],
         index[node.output],
         weights,
         bias,

@@ -6,6 +6,7 @@ device would, and is reported as what it was. It counts no cycles.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,9 +50,7 @@ def read_firmware(path: Path) -> Firmware:
     with path.open("rb") as file:
         elf = ELFFile(file)
         segments = tuple(
-            (int(s["p_paddr"]), s.data())
-            for s in elf.iter_segments("PT_LOAD")
-            if s["p_filesz"]
+            (int(s["p_paddr"]), s.data()) for s in elf.iter_segments("PT_LOAD") if s["p_filesz"]
         )
         return Firmware(segments, tuple(_symbols(elf)))
 
@@ -67,7 +66,7 @@ def _symbols(elf: Any) -> Iterator[Symbol]:
             yield Symbol(entry.name, entry["st_value"] & ~1, entry["st_size"], kind, local)
 
 
-class EmulatorFault(MismatchError):
+class EmulatorFaultError(MismatchError):
     """The firmware did what the device would have refused."""
 
 
@@ -95,19 +94,17 @@ class Board:
     """A target with firmware in its flash, emulated by Unicorn."""
 
     def __init__(self, firmware: Firmware, target: Target) -> None:
-        import unicorn
-        from unicorn import arm_const
-
+        unicorn: Any = importlib.import_module("unicorn")  # untyped
+        arm_const: Any = importlib.import_module("unicorn.arm_const")
         self._symbols = {symbol.name: symbol for symbol in firmware.symbols}
         self.target = target
         self._uc: Any = unicorn.Uc(
             unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB | unicorn.UC_MODE_MCLASS
         )
-        self._uc.ctl_set_cpu_model(
-            getattr(arm_const, f"UC_CPU_ARM_{target.emulator.unicorn}")
-        )
+        self._uc.ctl_set_cpu_model(getattr(arm_const, f"UC_CPU_ARM_{target.emulator.unicorn}"))
         self._registers = arm_const
         self._error = unicorn.UcError
+        self._writes = (unicorn.UC_MEM_WRITE_UNMAPPED, unicorn.UC_MEM_WRITE_PROT)
         self._fault = ""
         self._stopped = False
         flash, ram = target.first("flash"), target.first("ram")
@@ -123,10 +120,7 @@ class Board:
     def _on_invalid(
         self, uc: Any, access: int, address: int, size: int, value: int, data: object
     ) -> bool:
-        import unicorn
-
-        writes = (unicorn.UC_MEM_WRITE_UNMAPPED, unicorn.UC_MEM_WRITE_PROT)
-        kind = "write to" if access in writes else "read of"
+        kind = "write to" if access in self._writes else "read of"
         self._fault = f"{kind} {size} bytes at {address:#010x}{self._where(address)}"
         return False
 
@@ -166,19 +160,19 @@ class Board:
         """Starts at the reset vector and runs until the firmware stops itself.
 
         Raises:
-            EmulatorFault: it never got there.
+            EmulatorFaultError: it never got there.
         """
         vectors = self.target.first("flash").base
         self._uc.reg_write(self._registers.UC_ARM_REG_SP, self.read_word(vectors))
         self._start(self.read_word(vectors + 4))
         if not self._stopped:
-            raise EmulatorFault("EQ0502", f"{self.target.name}: the firmware never stopped")
+            raise EmulatorFaultError("EQ0502", f"{self.target.name}: the firmware never stopped")
 
     def call(self, name: str, *arguments: int) -> int:
         """Calls a function on a fresh stack; the value of r0 when it returns.
 
         Raises:
-            EmulatorFault: it did not return.
+            EmulatorFaultError: it did not return.
         """
         reg = self._registers
         for register, value in zip(
@@ -189,7 +183,7 @@ class Board:
         self._uc.reg_write(reg.UC_ARM_REG_LR, self._return | 1)
         self._start(self.symbol(name).address | 1)
         if self._uc.reg_read(reg.UC_ARM_REG_PC) & ~1 != self._return:
-            raise EmulatorFault("EQ0502", f"{self.target.name}: {name} did not return")
+            raise EmulatorFaultError("EQ0502", f"{self.target.name}: {name} did not return")
         return int(self._uc.reg_read(reg.UC_ARM_REG_R0))
 
     def _start(self, address: int) -> None:
@@ -199,7 +193,7 @@ class Board:
         except self._error as error:
             self._fault = self._fault or str(error)
         if self._fault:
-            raise EmulatorFault(
+            raise EmulatorFaultError(
                 "EQ0501", f"{self.target.name}: {self._fault}, in {self._function()}"
             )
 

@@ -16,14 +16,15 @@ from string import Template
 from typing import Protocol
 
 from edgeq.errors import MismatchError
+from edgeq.target import Target
 from edgeq.targets import emulators, toolchain
 from edgeq.targets.emulators import Board, Firmware
 from edgeq.targets.toolchain import Compiler
-from edgeq.target import Target
 
 TIMEOUT_SECONDS = 3600
 CHUNK = 64  # samples between two steps of a progress bar
 FIRMWARE = "firmware.elf"
+PROGRAM = "main.exe"
 STACK_BYTES = 4096  # reserved while measuring; the report states what was used
 EQ_MORE = 1  # eq_status_t: operators are left to run
 MAX_PORTS = 4  # EQ_MAX_PORTS
@@ -66,7 +67,7 @@ def copy_board(board: str, folder: Path) -> tuple[str, ...]:
 
 
 def model_sources(build: Path, name: str, folder: Path) -> tuple[str, ...]:
-    """Copies what a firmware is linked from into `folder`, so that no path enters an object file."""
+    """Copies what a firmware is linked from into `folder`: no path enters an object file."""
     shutil.copytree(build / "runtime", folder / "runtime")
     for file in (f"{name}.h", f"{name}.c", "selftest.c"):
         shutil.copy(build / file, folder / file)
@@ -75,23 +76,32 @@ def model_sources(build: Path, name: str, folder: Path) -> tuple[str, ...]:
     return (*runtime, f"{name}.c")
 
 
+class HostProgram:
+    """The runtime compiled for this machine: runs any image whose kernels it has."""
+
+    def __init__(self, runtime: Path, compiler: Compiler, flags: Sequence[str] = ()) -> None:
+        self.version = str(compiler)
+        self._folder = tempfile.TemporaryDirectory(prefix="edgeq-host-")
+        self.folder = Path(self._folder.name)
+        shutil.copytree(runtime, self.folder / "runtime")
+        sources = [f"runtime/{f.name}" for f in sorted((self.folder / "runtime").glob("*.c"))]
+        sources += copy_board("host", self.folder)
+        toolchain.build_host(compiler, [*flags, *sources], self.folder, PROGRAM)
+
+    def close(self) -> None:
+        """Deletes the program."""
+        self._folder.cleanup()
+
+
 class HostRunner:
-    """The C compiled for this machine, in a process of its own."""
+    """A model image in a host program, in a process of its own."""
 
     name = "c-host"
 
-    def __init__(self, build: Path, model: str, compiler: Compiler, flags: Sequence[str] = ()) -> None:
-        self.version = str(compiler)
-        self._folder = tempfile.TemporaryDirectory(prefix="edgeq-host-")
-        folder = Path(self._folder.name)
-        sources = (*model_sources(build, model, folder), *copy_board("host", folder))
-        toolchain.build_host(compiler, [*flags, "-I.", *sources], folder, "main.exe")
-
-    def __enter__(self) -> HostRunner:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._folder.cleanup()
+    def __init__(self, program: HostProgram, image: bytes) -> None:
+        self.version = program.version
+        self._program = program
+        self._image = image
 
     def run(self, samples: Sequence[bytes], progress: Progress | None = None) -> list[bytes]:
         """The outputs of every sample.
@@ -114,10 +124,11 @@ class HostRunner:
         return self._execute(sample, "trace")
 
     def _execute(self, data: bytes, *arguments: str) -> bytes:
-        folder = Path(self._folder.name)
+        folder = self._program.folder
+        (folder / "image").write_bytes(self._image)
         (folder / "in").write_bytes(data)
         done = subprocess.run(
-            [folder / "main.exe", "in", "out", *arguments],
+            [folder / PROGRAM, "image", "in", "out", *arguments],
             cwd=folder,
             capture_output=True,
             text=True,
@@ -170,7 +181,7 @@ class EmulatorRunner:
         """The outputs of every sample.
 
         Raises:
-            EmulatorFault: the firmware faulted.
+            EmulatorFaultError: the firmware faulted.
             MismatchError: it refused to run.
         """
         outputs = []

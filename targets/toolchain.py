@@ -120,7 +120,9 @@ def build_firmware(
     chain = target.compiler.get(compiler.name)
     if chain is None:
         known = ", ".join(target.compiler)
-        raise MissingToolError("EQ0602", f"{target.name} is built with {known}, not {compiler.name}")
+        raise MissingToolError(
+            "EQ0602", f"{target.name} is built with {known}, not {compiler.name}"
+        )
     flags = (*chain.flags, *compiler.flags, *COMMON, *LINK)
     _run(compiler, [*flags, "-Iruntime", "-o", output, *sources], folder)
 
@@ -131,7 +133,9 @@ def build_host(compiler: Compiler, sources: Sequence[str], folder: Path, output:
     Raises:
         CompilerError: the compiler failed.
     """
-    _run(compiler, ["-std=c99", "-O2", *compiler.flags, "-Iruntime", "-o", output, *sources], folder)
+    _run(
+        compiler, ["-std=c99", "-O2", *compiler.flags, "-Iruntime", "-o", output, *sources], folder
+    )
 
 
 def _run(compiler: Compiler, arguments: Sequence[str], folder: Path) -> None:

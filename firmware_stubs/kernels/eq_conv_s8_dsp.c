@@ -42,7 +42,7 @@ static int32_t window_sum(const walk_t *walk, eq_span_t rows, eq_span_t columns)
 static inline void dot_two(const int8_t *weights, const int8_t *a, const int8_t *b, int32_t count,
                            int32_t zero_point, int32_t sums[2])
 {
-    const uint32_t offset = eq_pair(-zero_point);
+    const uint32_t offset = eq_pack(-zero_point, -zero_point);
     int32_t sum_a = sums[0];
     int32_t sum_b = sums[1];
     for (; count >= 4; count -= 4) {
@@ -109,7 +109,8 @@ void eq_conv_s8_dsp(const eq_call_t *call)
         .call = call, .width = (int32_t)call->in[0]->shape[1], .channels = (int32_t)channels};
     find_clear_columns(&walk);
     for (uint32_t channel = 0; channel < shape[2]; channel++) {
-        const uint32_t count = (uint32_t)call->op->kernel_height * call->op->kernel_width * channels;
+        const uint32_t count =
+            (uint32_t)call->op->kernel_height * call->op->kernel_width * channels;
         int8_t *output = call->output + channel;
         walk.row = eq_weight_row(call, channel, count);
         walk.stage = eq_stage(call, channel);

@@ -27,8 +27,7 @@ void eq_max_pool_s8_ref(const eq_call_t *call)
         for (uint32_t x = 0; x < shape[1]; x++) {
             const eq_span_t columns = eq_clip_columns(call, x);
             for (uint32_t channel = 0; channel < shape[2]; channel++) {
-                const int32_t best =
-                    window_maximum(call, call->input[0] + channel, rows, columns);
+                const int32_t best = window_maximum(call, call->input[0] + channel, rows, columns);
                 *output++ = (int8_t)eq_clamp(best, call->op->clamp_min, call->op->clamp_max);
             }
         }

@@ -67,7 +67,8 @@ static void softmax_row(const eq_call_t *call, const int8_t *input, int8_t *outp
     }
     for (uint32_t i = 0; i < count; i++) {
         if (input[i] - best >= minimum) {
-            total += (uint32_t)eq_rounding_shift_right(exponential(call, input[i] - best), SUM_BITS);
+            total +=
+                (uint32_t)eq_rounding_shift_right(exponential(call, input[i] - best), SUM_BITS);
         }
     }
     while ((total & 0x80000000u) == 0) { /* the maximum alone brings 2^19 */

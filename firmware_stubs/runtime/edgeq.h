@@ -83,16 +83,16 @@ typedef struct {
 
 /* The state of one model. Its fields are private; it holds no memory but its own. */
 typedef struct {
-    const uint8_t *image;   /* NULL: not initialised */
+    const uint8_t *image; /* NULL: not initialised */
     uint8_t *arena;
-    const void *tensors;    /* the sections of the image */
+    const void *tensors; /* the sections of the image */
     const void *operators;
     const void *variants;
     const void *blocks;
     const uint8_t *tables;
     const uint8_t *weights;
     uint16_t block_count;
-    uint16_t block;         /* where eq_step stands */
+    uint16_t block; /* where eq_step stands */
     uint16_t operator_index;
     uint16_t input_count;
     uint16_t output_count;

@@ -11,9 +11,9 @@
 #include "eq_image.h"
 #include "eq_kernel.h"
 
-#define SECTION_KINDS 8u /* one more than the greatest kind */
-#define MOST_BYTES 0x7FFFFFF8u /* of an arena: offsets and indices are int32 */
-#define MOST_WEIGHTS (1u << 28) /* of an operator: bit positions are uint32 */
+#define SECTION_KINDS 8u         /* one more than the greatest kind */
+#define MOST_BYTES 0x7FFFFFF8u   /* of an arena: offsets and indices are int32 */
+#define MOST_WEIGHTS (1u << 28)  /* of an operator: bit positions are uint32 */
 #define MOST_POSITION (1u << 30) /* of a window: positions are int32 */
 #define MOST_SUM (UINT64_C(1) << 30)
 #define MOST_SCALED (UINT64_C(1) << 31)
@@ -164,8 +164,8 @@ static int tensor_fits(const eq_tensor_record_t *tensor, uint32_t arena_bytes)
     const uint64_t end = tensor->offset + pixels * tensor->shape[2]; /* below 2^63 + 2^32 */
     const int vector = tensor->shape[0] == 1 && tensor->shape[1] == 1;
     return tensor->offset % EQ_IMAGE_ALIGN == 0 && end <= arena_bytes && tensor->bits == 8 &&
-           (tensor->rank == 4 || (tensor->rank == 2 && vector)) &&
-           tensor->zero_point >= INT8_MIN && tensor->zero_point <= INT8_MAX;
+           (tensor->rank == 4 || (tensor->rank == 2 && vector)) && tensor->zero_point >= INT8_MIN &&
+           tensor->zero_point <= INT8_MAX;
 }
 
 static eq_status_t check_tensors(const view_t *view)
@@ -297,8 +297,7 @@ static int window_fits(const operands_t *o)
 {
     const eq_operator_t *op = o->op;
     return o->in->rank == 4 && o->out->rank == 4 &&
-           axis_fits(o->out->shape[0], op->kernel_height, op->stride_height,
-                     op->dilation_height) &&
+           axis_fits(o->out->shape[0], op->kernel_height, op->stride_height, op->dilation_height) &&
            axis_fits(o->out->shape[1], op->kernel_width, op->stride_width, op->dilation_width);
 }
 
@@ -337,8 +336,9 @@ static int in_place_or_apart(const eq_tensor_record_t *in, const eq_tensor_recor
 static eq_status_t check_add(const view_t *view, const operands_t *o)
 {
     const eq_operator_t *op = o->op;
-    if (!without_weights(op) || o->other == NULL || !same_shape(o->in, o->other) || !same_shape(o->in, o->out) ||
-        !in_place_or_apart(o->in, o->out) || !in_place_or_apart(o->other, o->out) ||
+    if (!without_weights(op) || o->other == NULL || !same_shape(o->in, o->other) ||
+        !same_shape(o->in, o->out) || !in_place_or_apart(o->in, o->out) ||
+        !in_place_or_apart(o->other, o->out) ||
         !in_tables(view, op->multiplier, 3, sizeof(int32_t)) ||
         !in_tables(view, op->shift, 3, sizeof(int8_t))) {
         return EQ_E_OPERATOR;
@@ -352,7 +352,7 @@ static eq_status_t check_add(const view_t *view, const operands_t *o)
         if (!scale_fits(multiplier[i], shift[i], term)) {
             return EQ_E_ARITHMETIC;
         }
-        bound += (uint32_t)eq_requantize((int32_t)term, multiplier[i], shift[i]);
+        bound += (uint32_t)eq_requantize((int32_t)term, multiplier[i], eq_shift(shift[i]));
     }
     return scale_fits(multiplier[2], shift[2], bound) ? EQ_OK : EQ_E_ARITHMETIC;
 }
@@ -370,8 +370,8 @@ static eq_status_t check_pool(const operands_t *o)
     const eq_tensor_record_t *in = o->in;
     const eq_tensor_record_t *out = o->out;
     if (!without_weights(op) || (op->multiplier | op->shift) != 0 || o->other != NULL ||
-        !window_fits(o) || op->dilation_height != 1 ||
-        op->dilation_width != 1 || in->shape[2] != out->shape[2] || tensors_overlap(in, out) ||
+        !window_fits(o) || op->dilation_height != 1 || op->dilation_width != 1 ||
+        in->shape[2] != out->shape[2] || tensors_overlap(in, out) ||
         in->zero_point != out->zero_point ||
         !axis_meets(in->shape[0], out->shape[0], op->kernel_height, op->stride_height,
                     op->pad_top) ||
@@ -386,8 +386,9 @@ static eq_status_t check_pool(const operands_t *o)
 static eq_status_t check_softmax(const view_t *view, const operands_t *o)
 {
     const eq_operator_t *op = o->op;
-    if (!without_weights(op) || o->other != NULL || !same_shape(o->in, o->out) || !in_place_or_apart(o->in, o->out) ||
-        o->out->zero_point != INT8_MIN || !in_tables(view, op->multiplier, 1, sizeof(int32_t)) ||
+    if (!without_weights(op) || o->other != NULL || !same_shape(o->in, o->out) ||
+        !in_place_or_apart(o->in, o->out) || o->out->zero_point != INT8_MIN ||
+        !in_tables(view, op->multiplier, 1, sizeof(int32_t)) ||
         !in_tables(view, op->shift, 1, sizeof(int8_t))) {
         return EQ_E_OPERATOR;
     }

@@ -42,8 +42,7 @@ static inline void eq_depthwise_channel(const eq_call_t *call, uint32_t channel)
         const eq_span_t rows = eq_clip_rows(call, y);
         for (uint32_t x = 0; x < shape[1]; x++) {
             const eq_span_t columns = eq_clip_columns(call, x);
-            const int32_t sum =
-                eq_depthwise_sum(call, row, input, rows, columns, stage.bias);
+            const int32_t sum = eq_depthwise_sum(call, row, input, rows, columns, stage.bias);
             *output = eq_finish(&stage, sum);
             output += shape[2];
         }

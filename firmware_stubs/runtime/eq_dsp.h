@@ -58,6 +58,22 @@ static inline int32_t eq_smlad(uint32_t a, uint32_t b, int32_t sum)
     return result;
 }
 
+/* sum + a.low · b.low */
+static inline int32_t eq_smlabb(uint32_t a, uint32_t b, int32_t sum)
+{
+    int32_t result;
+    __asm__("smlabb %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
+    return result;
+}
+
+/* sum + a.high · b.high */
+static inline int32_t eq_smlatt(uint32_t a, uint32_t b, int32_t sum)
+{
+    int32_t result;
+    __asm__("smlatt %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
+    return result;
+}
+
 #else
 
 static inline uint32_t eq_load_quad(const int8_t *bytes)
@@ -99,33 +115,31 @@ static inline int32_t eq_smlad(uint32_t a, uint32_t b, int32_t sum)
     return sum + (int16_t)a * (int16_t)b + (int16_t)(a >> 16) * (int16_t)(b >> 16);
 }
 
+static inline int32_t eq_smlabb(uint32_t a, uint32_t b, int32_t sum)
+{
+    return sum + (int16_t)a * (int16_t)b;
+}
+
+static inline int32_t eq_smlatt(uint32_t a, uint32_t b, int32_t sum)
+{
+    return sum + (int16_t)(a >> 16) * (int16_t)(b >> 16);
+}
+
 #endif
 
-/// Folded by the compiler ///
+/// Built on them ///
 
-/* PKHBT: a.low and b.low. */
-static inline uint32_t eq_pack_low(uint32_t a, uint32_t b)
+/* Two int16 as a pair. */
+static inline uint32_t eq_pack(int32_t low, int32_t high)
 {
-    return (a & 0xFFFFu) | b << 16;
-}
-
-/* PKHTB: a.high and b.high. */
-static inline uint32_t eq_pack_high(uint32_t a, uint32_t b)
-{
-    return a >> 16 | (b & 0xFFFF0000u);
-}
-
-/* The same int16 twice. */
-static inline uint32_t eq_pair(int32_t value)
-{
-    return ((uint32_t)value & 0xFFFFu) * 0x10001u;
+    return ((uint32_t)low & 0xFFFFu) | (uint32_t)high << 16;
 }
 
 /* sum + Σ weights[i] · (values[i] − zero_point) */
 static inline int32_t eq_dot_dsp(const int8_t *weights, const int8_t *values, int32_t count,
                                  int32_t zero_point, int32_t sum)
 {
-    const uint32_t offset = eq_pair(-zero_point);
+    const uint32_t offset = eq_pack(-zero_point, -zero_point);
     for (; count >= 4; count -= 4) {
         const uint32_t w = eq_load_quad(weights);
         const uint32_t x = eq_load_quad(values);

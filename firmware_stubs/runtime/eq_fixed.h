@@ -18,13 +18,16 @@ static inline int32_t eq_clamp(int32_t x, int32_t low, int32_t high)
     return x < low ? low : x > high ? high : x;
 }
 
+/* The rounded high word of 2·a·b, where a and b are not both −2^31. */
+static inline int32_t eq_high_multiply_small(int32_t a, int32_t b)
+{
+    return (int32_t)(((int64_t)a * b + (INT64_C(1) << 30)) >> 31);
+}
+
 /* The rounded high word of 2·a·b, saturated (gemmlowp SaturatingRoundingDoublingHighMul). */
 static inline int32_t eq_high_multiply(int32_t a, int32_t b)
 {
-    if (a == INT32_MIN && b == INT32_MIN) {
-        return INT32_MAX;
-    }
-    return (int32_t)(((int64_t)a * b + (INT64_C(1) << 30)) >> 31);
+    return a == INT32_MIN && b == INT32_MIN ? INT32_MAX : eq_high_multiply_small(a, b);
 }
 
 /* x / 2^exponent, ties away from zero (gemmlowp RoundingDivideByPOT); exponent in [0, 31]. */
@@ -42,16 +45,26 @@ static inline int32_t eq_shift_left_saturate(int32_t x, int32_t exponent)
     return wide > INT32_MAX ? INT32_MAX : wide < INT32_MIN ? INT32_MIN : (int32_t)wide;
 }
 
-/*
- * x · multiplier · 2^(shift − 31) with double rounding (MultiplyByQuantizedMultiplier).
- * |x| · 2^max(shift, 0) must be below 2^31, which eq_init checks; shift in [-31, 30].
- */
-static inline int32_t eq_requantize(int32_t x, int32_t multiplier, int32_t shift)
+/* A shift as its two parts, of which one is 0. */
+typedef struct {
+    int32_t left;
+    int32_t right;
+} eq_shift_t;
+
+static inline eq_shift_t eq_shift(int32_t shift)
 {
-    const int32_t left = shift > 0 ? shift : 0;
-    const int32_t right = shift > 0 ? 0 : -shift;
-    const int32_t scaled = x * (int32_t)(UINT32_C(1) << left);
-    return eq_rounding_shift_right(eq_high_multiply(scaled, multiplier), right);
+    const eq_shift_t parts = {shift > 0 ? shift : 0, shift > 0 ? 0 : -shift};
+    return parts;
+}
+
+/*
+ * x · multiplier · 2^(left − right − 31) with double rounding (MultiplyByQuantizedMultiplier).
+ * |x| · 2^left must be below 2^31, which eq_init checks; left in [0, 30], right in [0, 31].
+ */
+static inline int32_t eq_requantize(int32_t x, int32_t multiplier, eq_shift_t shift)
+{
+    const int32_t scaled = x * (int32_t)(UINT32_C(1) << shift.left);
+    return eq_rounding_shift_right(eq_high_multiply_small(scaled, multiplier), shift.right);
 }
 
 /* total / count, ties away from zero: the mean of an average pool. */

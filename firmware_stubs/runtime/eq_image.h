@@ -34,14 +34,14 @@ typedef struct {
     uint32_t magic;
     uint16_t format;
     uint16_t abi;
-    uint32_t length;         /* of the whole image, a multiple of 8 */
-    uint32_t crc32;          /* IEEE 802.3, of bytes 16 .. length */
-    uint8_t model_hash[16];  /* first half of the SHA-256 of the source model */
-    uint32_t layouts;        /* bit set of eq_layout_t */
-    uint32_t kernels[4];     /* bit set of the kernel ids in kernels.toml */
+    uint32_t length;        /* of the whole image, a multiple of 8 */
+    uint32_t crc32;         /* IEEE 802.3, of bytes 16 .. length */
+    uint8_t model_hash[16]; /* first half of the SHA-256 of the source model */
+    uint32_t layouts;       /* bit set of eq_layout_t */
+    uint32_t kernels[4];    /* bit set of the kernel ids in kernels.toml */
     uint32_t arena_bytes;
     uint32_t section_count;
-    uint32_t reserved;       /* 0 */
+    uint32_t reserved; /* 0 */
 } eq_header_t;
 
 /* Follows the header, section_count times, padded to a multiple of 8. */

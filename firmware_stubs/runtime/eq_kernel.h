@@ -81,7 +81,7 @@ static inline uint32_t eq_elements(const eq_tensor_record_t *tensor)
 typedef struct {
     int32_t bias;
     int32_t multiplier;
-    int32_t shift;
+    eq_shift_t shift;
     int32_t low; /* the clamp less the zero point: clamping first cannot overflow */
     int32_t high;
     int32_t zero_point;
@@ -92,7 +92,7 @@ static inline eq_stage_t eq_stage(const eq_call_t *call, uint32_t channel)
     const int32_t zero_point = call->out->zero_point;
     const eq_stage_t stage = {call->bias[channel],
                               call->multiplier[channel],
-                              call->shift[channel],
+                              eq_shift(call->shift[channel]),
                               call->op->clamp_min - zero_point,
                               call->op->clamp_max - zero_point,
                               zero_point};

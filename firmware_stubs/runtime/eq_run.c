@@ -117,9 +117,9 @@ eq_status_t eq_set_tradeoff(eq_ctx_t *ctx, uint32_t lambda_q16)
 const char *eq_status_name(eq_status_t status)
 {
     static const char *const names[] = {
-        "EQ_MORE",      "EQ_OK",       "EQ_E_ARGUMENT", "EQ_E_LENGTH",
-        "EQ_E_MAGIC",   "EQ_E_FORMAT", "EQ_E_ABI",      "EQ_E_CRC",
-        "EQ_E_SECTION", "EQ_E_LAYOUT", "EQ_E_KERNEL",   "EQ_E_ARENA",
+        "EQ_MORE",      "EQ_OK",         "EQ_E_ARGUMENT",   "EQ_E_LENGTH",
+        "EQ_E_MAGIC",   "EQ_E_FORMAT",   "EQ_E_ABI",        "EQ_E_CRC",
+        "EQ_E_SECTION", "EQ_E_LAYOUT",   "EQ_E_KERNEL",     "EQ_E_ARENA",
         "EQ_E_TENSOR",  "EQ_E_OPERATOR", "EQ_E_ARITHMETIC", "EQ_E_GATES",
     };
     const uint32_t i = (uint32_t)(EQ_MORE - status);

@@ -52,7 +52,9 @@ def requantize_rows(rng: np.random.Generator) -> Iterable[Sequence[int]]:
 def divide_rows(rng: np.random.Generator) -> Iterable[Sequence[int]]:
     """(total, count, result), around every tie."""
     for count in (1, 2, 3, 4, 7, 9, 48, 49, 64, 1 << 20):
-        near = [s * (k * count + count // 2) + d for s in (1, -1) for k in (0, 5) for d in (-1, 0, 1)]
+        near = [
+            s * (k * count + count // 2) + d for s in (1, -1) for k in (0, 5) for d in (-1, 0, 1)
+        ]
         for total in [*near, *map(int, rng.integers(-128 * count, 127 * count + 1, 3))]:
             result = fixedpoint.round_away_divide(np.int64(total), np.int64(count))
             yield total, count, int(result)

@@ -32,7 +32,7 @@ static void test_requantize(void)
 {
     for (size_t i = 0; i < ROWS(requantize_rows); i++) {
         const int32_t *row = requantize_rows[i];
-        const int32_t result = eq_requantize(row[0], row[1], row[2]);
+        const int32_t result = eq_requantize(row[0], row[1], eq_shift(row[2]));
         CHECK(result == row[3], "%d · %d · 2^%d gives %d, expected %d", row[0], row[1], row[2],
               result, row[3]);
     }
@@ -74,9 +74,10 @@ static void check_softmax(const int32_t *row, int in_place)
                             .shift = &shift};
     eq_softmax_s8_ref(&call);
     for (int32_t i = 0; i < count; i++) {
-        CHECK(output[i] == row[3 + count + i], "softmax of %d values, multiplier %d, shift %d: "
-              "value %d is %d, expected %d", count, row[0], shift, i, output[i],
-              row[3 + count + i]);
+        CHECK(output[i] == row[3 + count + i],
+              "softmax of %d values, multiplier %d, shift %d: "
+              "value %d is %d, expected %d",
+              count, row[0], shift, i, output[i], row[3 + count + i]);
     }
     if (!in_place) {
         free(output);

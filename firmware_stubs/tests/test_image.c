@@ -264,8 +264,8 @@ static void test_sections(void)
     REFUSED(EQ_E_OPERATOR, header->section_count = 6); /* no weights */
     REFUSED(EQ_E_OPERATOR, section[7].bytes -= 1);
     REFUSED(EQ_E_OPERATOR, section[6].bytes = 0);
-    REFUSED(EQ_E_OPERATOR, section[1].bytes -= sizeof *tensor);
-    REFUSED(EQ_E_SECTION, section[2].bytes -= sizeof *op);
+    REFUSED(EQ_E_OPERATOR, section[1].bytes -= (uint32_t)sizeof *tensor);
+    REFUSED(EQ_E_SECTION, section[2].bytes -= (uint32_t)sizeof *op);
 }
 
 static void test_chain(void)
@@ -318,7 +318,7 @@ static void test_operands(void)
     REFUSED(EQ_E_OPERATOR, op[0].output = op[0].input[0]);
     REFUSED(EQ_E_OPERATOR, tensor[1].offset = tensor[0].offset + 8);
     REFUSED(EQ_E_OPERATOR, tensor[2].rank = 2; tensor[2].shape[0] = tensor[2].shape[1] = 1);
-    REFUSED(EQ_E_OPERATOR, tensor[2].shape[2] = 7);             /* depthwise */
+    REFUSED(EQ_E_OPERATOR, tensor[2].shape[2] = 7); /* depthwise */
     REFUSED(EQ_E_OPERATOR, tensor[8].shape[1] = 7; tensor[8].shape[2] = 1; tensor[8].rank = 4);
     REFUSED(EQ_E_OPERATOR, op[OP_ADD].input[1] = EQ_NONE);
     REFUSED(EQ_E_OPERATOR, op[OP_ADD].input[1] = 0);
@@ -331,7 +331,9 @@ static void test_operands(void)
     REFUSED(EQ_E_OPERATOR, op[OP_SOFTMAX].input[1] = 8);
     REFUSED(EQ_E_OPERATOR, op[OP_SOFTMAX].output = 7);
     REFUSED(EQ_E_OPERATOR, tensor[9].zero_point = -127);
-    REFUSED(EQ_E_OPERATOR, tensor[9].offset -= 8; tensor[8].shape[2] = tensor[9].shape[2] = 9);
+    REFUSED(EQ_OK, op[1].input[0] = 0; op[OP_ADD].input[1] = 1);
+    REFUSED(EQ_E_OPERATOR, op[1].input[0] = 0; op[OP_ADD].input[1] = 1;
+            tensor[2].offset = tensor[1].offset + 8);
     REFUSED(EQ_E_OPERATOR, op[OP_SOFTMAX].shift = 0xFFFFFFFFu);
     REFUSED(EQ_E_OPERATOR, op[OP_SOFTMAX].scratch = 8);
 }

@@ -53,9 +53,9 @@ static int32_t naive_value(const eq_call_t *call, int32_t y, int32_t x, uint32_t
 
 static int8_t naive_finish(const eq_call_t *call, int32_t sum, uint32_t channel)
 {
-    const int64_t value = (int64_t)naive_requantize(sum, call->multiplier[channel],
-                                                    call->shift[channel]) +
-                          call->out->zero_point;
+    const int64_t value =
+        (int64_t)naive_requantize(sum, call->multiplier[channel], call->shift[channel]) +
+        call->out->zero_point;
     const int64_t low = call->op->clamp_min;
     const int64_t high = call->op->clamp_max;
     return (int8_t)(value < low ? low : value > high ? high : value);
@@ -74,8 +74,7 @@ static int8_t naive_conv(const eq_call_t *call, int32_t y, int32_t x, uint32_t c
         const int32_t tx = x * op->stride_width - op->pad_left +
                            (int32_t)(k % op->kernel_width) * op->dilation_width;
         for (uint32_t i = 0; i < depth; i++) {
-            const uint32_t index =
-                (channel * op->kernel_height * op->kernel_width + k) * depth + i;
+            const uint32_t index = (channel * op->kernel_height * op->kernel_width + k) * depth + i;
             const uint32_t source = depthwise ? channel / (call->out->shape[2] / channels) : i;
             sum += naive_weight(call->weights, index, op->weight_bits) *
                    (naive_value(call, ty, tx, source) - call->in[0]->zero_point);
@@ -424,10 +423,10 @@ static void check_add(const int32_t *multiplier, const int8_t *shift, uint32_t a
     for (uint32_t i = 0; i < COUNT; i++) {
         a[i] = (int8_t)((int32_t)(i % 256) - 128);
         b[i] = (int8_t)((int32_t)(i / 256) - 128);
-        const int32_t left = naive_requantize((a[i] - c.in[0].zero_point) * (1 << 20),
-                                              multiplier[0], shift[0]);
-        const int32_t right = naive_requantize((b[i] - c.in[1].zero_point) * (1 << 20),
-                                               multiplier[1], shift[1]);
+        const int32_t left =
+            naive_requantize((a[i] - c.in[0].zero_point) * (1 << 20), multiplier[0], shift[0]);
+        const int32_t right =
+            naive_requantize((b[i] - c.in[1].zero_point) * (1 << 20), multiplier[1], shift[1]);
         const int32_t value =
             naive_requantize(left + right, multiplier[2], shift[2]) + c.out.zero_point;
         expected[i] = (int8_t)(value < c.op.clamp_min   ? c.op.clamp_min

@@ -1,27 +1,46 @@
 /*
- * Runs a model on this machine: `main INPUTS OUTPUTS [trace]`.
+ * Runs a model image on this machine: `main IMAGE INPUTS OUTPUTS [trace]`.
  *
  * INPUTS holds samples back to back, each the bytes of every input in order; OUTPUTS gets the bytes
  * of every output of each sample. With `trace` it gets the whole arena after every operator.
+ * Image and arena lie in blocks of exactly their size, so that a sanitizer sees every step outside.
  */
 #include <stdio.h>
+#include <stdlib.h>
 
-#include "harness_model.h"
+#include "edgeq.h"
+#include "eq_image.h"
 
-static uint8_t harness_arena[HARNESS_ARENA_BYTES] EQ_ALIGNED;
-static eq_ctx_t harness_context;
+static eq_ctx_t context;
 
-static int harness_fail(const char *what, eq_status_t status)
+static int fail(const char *what, const char *why)
 {
-    (void)fprintf(stderr, "%s: %s\n", what, eq_status_name(status));
+    (void)fprintf(stderr, "%s: %s\n", what, why);
     return 1;
 }
 
+/* The whole file in a block of its size, or NULL. */
+static void *read_file(const char *path, uint32_t *bytes)
+{
+    FILE *file = fopen(path, "rb");
+    if (file == NULL || fseek(file, 0, SEEK_END) != 0) {
+        return NULL;
+    }
+    const long size = ftell(file);
+    void *data = size > 0 ? malloc((size_t)size) : NULL;
+    if (data != NULL) {
+        rewind(file);
+        *bytes = (uint32_t)fread(data, 1, (size_t)size, file);
+    }
+    (void)fclose(file);
+    return data;
+}
+
 /* 1: a whole sample was read; 0: the end. */
-static int harness_read(FILE *file)
+static int read_sample(FILE *file)
 {
     const eq_tensor_t *tensor;
-    for (uint32_t i = 0; (tensor = eq_input(&harness_context, i)) != NULL; i++) {
+    for (uint32_t i = 0; (tensor = eq_input(&context, i)) != NULL; i++) {
         if (fread(tensor->data, 1, tensor->bytes, file) != tensor->bytes) {
             return 0;
         }
@@ -29,47 +48,66 @@ static int harness_read(FILE *file)
     return 1;
 }
 
-static void harness_write(FILE *file)
+static void write_outputs(FILE *file)
 {
     const eq_tensor_t *tensor;
-    for (uint32_t i = 0; (tensor = eq_output(&harness_context, i)) != NULL; i++) {
+    for (uint32_t i = 0; (tensor = eq_output(&context, i)) != NULL; i++) {
         (void)fwrite(tensor->data, 1, tensor->bytes, file);
     }
 }
 
-static eq_status_t harness_trace(FILE *file)
+static eq_status_t trace(FILE *file, const eq_config_t *config)
 {
     eq_status_t status;
     do {
-        status = eq_step(&harness_context);
-        (void)fwrite(harness_arena, 1, sizeof harness_arena, file);
+        status = eq_step(&context);
+        (void)fwrite(config->arena, 1, config->arena_bytes, file);
     } while (status == EQ_MORE);
     return status;
 }
 
+static int run_samples(const eq_config_t *config, FILE *inputs, FILE *outputs, int traced)
+{
+    while (read_sample(inputs)) {
+        const eq_status_t status = traced ? trace(outputs, config) : eq_run(&context, NULL);
+        if (status != EQ_OK) {
+            return fail("eq_run", eq_status_name(status));
+        }
+        if (!traced) {
+            write_outputs(outputs);
+        }
+    }
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
-    const eq_config_t config = {HARNESS_IMAGE, HARNESS_IMAGE_BYTES, harness_arena,
-                                HARNESS_ARENA_BYTES};
-    eq_status_t status = eq_init(&harness_context, &config);
+    if (argc < 4) {
+        return fail("usage", "main IMAGE INPUTS OUTPUTS [trace]");
+    }
+    eq_config_t config = {NULL, 0, NULL, 0};
+    void *image = read_file(argv[1], &config.image_bytes);
+    if (image == NULL || config.image_bytes < sizeof(eq_header_t)) {
+        return fail(argv[1], "cannot be read");
+    }
+    config.image = image;
+    config.arena_bytes = ((const eq_header_t *)image)->arena_bytes;
+    config.arena = malloc(config.arena_bytes);
+    const eq_status_t status = eq_init(&context, &config);
     if (status != EQ_OK) {
-        return harness_fail("eq_init", status);
+        return fail("eq_init", eq_status_name(status));
     }
-    FILE *inputs = argc > 2 ? fopen(argv[1], "rb") : NULL;
-    FILE *outputs = argc > 2 ? fopen(argv[2], "wb") : NULL;
+    FILE *inputs = fopen(argv[2], "rb");
+    FILE *outputs = fopen(argv[3], "wb");
     if (inputs == NULL || outputs == NULL) {
-        (void)fprintf(stderr, "usage: main INPUTS OUTPUTS [trace]\n");
-        return 2;
+        return fail("inputs or outputs", "cannot be opened");
     }
-    while (harness_read(inputs)) {
-        status = argc > 3 ? harness_trace(outputs) : eq_run(&harness_context, NULL);
-        if (status != EQ_OK) {
-            return harness_fail("eq_run", status);
-        }
-        if (argc <= 3) {
-            harness_write(outputs);
-        }
-    }
+    int failed = run_samples(&config, inputs, outputs, argc > 4);
     (void)fclose(inputs);
-    return fclose(outputs) == 0 ? 0 : harness_fail("outputs", EQ_E_ARGUMENT);
+    if (fclose(outputs) != 0) {
+        failed = fail(argv[3], "cannot be written");
+    }
+    free(config.arena);
+    free(image);
+    return failed;
 }

@@ -1,0 +1,184 @@
+"""The command line: parse, make one call, show the result. No logic lives here."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeq import __version__
+from edgeq.errors import EdgeqError, UsageError
+
+if TYPE_CHECKING:
+    from edgeq.policy import InputSpec
+
+SETTINGS = "edgeq.toml"
+INPUTS = "input"  # the table of edgeq.toml that belongs to no command
+
+
+class _Commands(click.Group):
+    """Turns refusals into one message on stderr and the exit code of their kind."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EdgeqError as error:
+            click.echo(f"error {error}", err=True)
+            sys.exit(error.exit_code)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"auto_envvar_prefix": "EDGEQ", "help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, prog_name="edgeq")
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """Run trained networks in kilobytes, bit for bit as predicted.
+
+    Settings: a flag beats EDGEQ_<COMMAND>_<FLAG> beats ./edgeq.toml beats the default. Exit codes:
+    0 done and checked, 1 bug, 2 usage, 3 model or policy, 4 over budget, 5 mismatch, 6 tool
+    missing, 7 integrity.
+    """
+    settings = _settings(Path(SETTINGS))
+    ctx.obj = settings.pop(INPUTS, {})
+    ctx.default_map = settings
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """What `edgeq.toml` says: a table per command, and `[input.NAME]`."""
+    if not path.is_file():
+        return {}
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError("EQ0204", f"{path}: {error}") from error
+    for command, table in settings.items():
+        if command == INPUTS:
+            continue
+        known = main.commands.get(command)
+        if known is None or not isinstance(table, dict):
+            tables = ", ".join([*main.commands, f"{INPUTS}.NAME"])
+            raise UsageError("EQ0204", f"{path}: unknown table {command}; there are {tables}")
+        flags = [p.name for p in known.params]
+        if unknown := [key for key in table if key not in flags]:
+            raise UsageError(
+                "EQ0204", f"{path}: {command}.{unknown[0]} is no flag; flags are {', '.join(flags)}"
+            )
+    return settings
+
+
+def _input_specs(tables: Mapping[str, Any]) -> dict[str, InputSpec]:
+    from pydantic import ValidationError
+
+    from edgeq.policy import InputSpec, describe
+
+    try:
+        return {name: InputSpec.model_validate(table) for name, table in tables.items()}
+    except ValidationError as error:
+        raise UsageError("EQ0204", describe(error, f"{SETTINGS}: {INPUTS}")) from error
+
+
+def _shapes(entries: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    shapes = {}
+    for entry in entries:
+        name, _, sizes = entry.rpartition("=")
+        try:
+            shapes[name] = tuple(int(size) for size in sizes.split(","))
+        except ValueError:
+            shapes[name] = ()
+        if not name or not shapes[name] or min(shapes[name]) < 1:
+            raise UsageError("EQ0205", f"--shape {entry}: expected NAME=1,3,32,32")
+    return shapes
+
+
+def _labels(path: Path | None) -> tuple[str, ...]:
+    if path is None:
+        return ()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError("EQ0206", f"--labels {path}: {error}") from error
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+PATH = click.Path(path_type=Path)
+
+
+@main.command()
+@click.argument("model", required=False, type=PATH)
+@click.option("--target", default="mcu", show_default=True, help="Device, core or alias.")
+@click.option("--policy", help="Policy file (JSON, TOML), or w8a8, w4a8, …  [default: w8a8]")
+@click.option("--calib", type=PATH, help="Samples (.npz) that activation ranges come from.")
+@click.option("--data", type=PATH, help="Labelled samples (.npz) that accuracy is measured on.")
+@click.option("--flash", help="Flash budget, as 256KB (1 KB = 1024 B).  [default: the target's]")
+@click.option("--ram", help="RAM budget, as 64KB.  [default: the target's]")
+@click.option("-o", "--out", type=PATH, help="Build folder.  [default: build/NAME]")
+@click.option(
+    "--optimize",
+    type=click.Choice(["flash", "time"]),
+    default="flash",
+    show_default=True,
+    help="Weights in the policy's bits, or unpacked in 8.",
+)
+@click.option(
+    "--check",
+    type=click.Choice(["none", "host", "emulator"]),
+    default="emulator",
+    show_default=True,
+    help="What executes the result before it is kept.",
+)
+@click.option(
+    "--compiler", type=click.Choice(["gcc", "zig"]), help="[default: first that is there]"
+)
+@click.option("--shape", "shapes", multiple=True, metavar="NAME=1,3,32,32", help="Input shape.")
+@click.option("--labels", type=PATH, help="Class names, one a line.")
+@click.option(
+    "--kernels",
+    type=click.Choice(["own", "all"]),
+    default="own",
+    show_default=True,
+    help="Kernels that the firmware is linked with.",
+)
+@click.option(
+    "--firmware-for",
+    multiple=True,
+    type=PATH,
+    metavar="IMAGE",
+    help="Another model's .eqb that the firmware must run as well.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report's export section.")
+@click.pass_obj
+def export(
+    inputs: Mapping[str, Any],
+    /,
+    model: Path | None,
+    flash: str | None,
+    ram: str | None,
+    shapes: tuple[str, ...],
+    labels: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Export MODEL (ONNX) as C that was compiled, run and found equal to its prediction.
+
+    Without MODEL the bundled example is exported: a ResNet-8 trained on Fashion-MNIST.
+    """
+    from edgeq import api, budget, views
+
+    with views.progress() as progress:
+        build = api.export(
+            model,
+            flash=budget.parse_size(flash, "--flash") if flash else None,
+            ram=budget.parse_size(ram, "--ram") if ram else None,
+            shapes=_shapes(shapes),
+            labels=_labels(labels),
+            inputs=_input_specs(inputs),
+            progress=progress,
+            **options,
+        )
+    views.show_export(build, as_json=as_json)

@@ -1,0 +1,161 @@
+"""How reports look on a terminal. Everything shown was computed elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+from rich.console import Console, Group, RenderableType
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from edgeq.budget import show_size
+from edgeq.build import Build
+from edgeq.pipeline import Progress as Callback
+from edgeq.report import Export, Layer, Report, Row, Verdict, dumps
+
+BAR_WIDTH = 32
+NOISY_DB = 15.0  # layers below it are marked: the policy's culprits
+PARTS = ("weights", "tables", "gates", "kernels", "runtime")
+SHADES = ("blue", "cyan", "magenta", "yellow", "green")
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Callback]:
+    """A callback that draws bars on stderr, or a line per stage where that is no terminal."""
+    if not sys.stderr.isatty():
+        yield _plain_lines()
+        return
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description:<28}"), BarColumn(BAR_WIDTH), TaskProgressColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def update(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield update
+
+
+def _plain_lines() -> Callback:
+    seen: set[str] = set()
+
+    def update(stage: str, done: int, total: int) -> None:
+        if stage not in seen:
+            seen.add(stage)
+            print(f"edgeq: {stage}", file=sys.stderr, flush=True)
+
+    return update
+
+
+def show_export(build: Build, *, as_json: bool) -> None:
+    """Prints what `export` did to stdout."""
+    if as_json:
+        sys.stdout.write(dumps(build.report.to_json()["export"]))
+        return
+    console = Console(highlight=False)
+    console.print(export_view(build.report))
+    console.print(f"[bold]written to[/] {build.folder}", soft_wrap=True)
+    console.print("[dim]next: open README.txt there; try another policy with --policy w4a8[/]")
+
+
+def export_view(report: Report) -> RenderableType:
+    """Layers, memory against budget, accuracy, checks and notes."""
+    export = report.export
+    title = Text.assemble((report.model, "bold"), " for ", (report.target, "bold"))
+    title.append(f"  {export.compiler or 'not compiled'}, optimized for {export.optimize}", "dim")
+    return Group(
+        title,
+        "",
+        _layers(export),
+        "",
+        _memory(export),
+        "",
+        *_accuracy(export),
+        *(_check(row) for row in report.validate.rows),
+        "",
+        *(Text(f"note: {note}", "dim") for note in export.notes),
+    )
+
+
+def _layers(export: Export) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("layer")
+    table.add_column("kernel", style="dim")
+    for title in ("MACs", "weights", "bytes", "activations", "SQNR"):
+        table.add_column(title, justify="right")
+    for layer in export.layers:
+        if layer.kernel is not None:
+            table.add_row(*_layer_cells(layer))
+    return table
+
+
+def _layer_cells(layer: Layer) -> tuple[str | Text, ...]:
+    weights = layer.bits.weights
+    noise = "exact" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f} dB"
+    loud = layer.sqnr_db is not None and layer.sqnr_db < NOISY_DB
+    stored = "" if weights is None else f"{weights.stored} bit"
+    if weights is not None and weights.stored != weights.requested:
+        stored += f" (asked {weights.requested})"
+    return (
+        layer.name,
+        (layer.kernel or "").removeprefix("eq_"),
+        f"{layer.macs:,}" if layer.macs else "",
+        stored,
+        f"{layer.weight_bytes:,}" if layer.weight_bytes else "",
+        f"{layer.bits.activations.stored} bit",
+        Text(noise, "yellow" if loud else ""),
+    )
+
+
+def _memory(export: Export) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    flash, ram, budget = export.flash, export.ram, export.budget
+    named = [(part, int(getattr(flash, part))) for part in PARTS]
+    table.add_row("flash", *_usage(named, flash.total, budget.flash, flash.estimated))
+    named = [("arena", ram.arena), ("context", ram.context), ("io", ram.io), ("stack", ram.stack)]
+    table.add_row("RAM", *_usage(named, ram.total, budget.ram, ram.estimated))
+    return table
+
+
+def _usage(
+    parts: list[tuple[str, int]], total: int, limit: int, estimated: bool
+) -> tuple[Text, str, Text]:
+    """A bar of the budget, the sum, and the parts in the bar's colours."""
+    bar, legend = Text(), Text()
+    filled = 0.0
+    for (name, size), shade in zip(parts, SHADES, strict=False):
+        if size:
+            before, filled = filled, filled + size * BAR_WIDTH / limit
+            bar.append("█" * (round(filled) - round(before)), shade)
+            legend.append(f"{name} ", shade)
+            legend.append(f"{show_size(size)}  ")
+    bar.append("░" * max(0, BAR_WIDTH - len(bar)), "dim")
+    about = "about " if estimated else ""
+    share = f"{about}{show_size(total)} of {show_size(limit)} ({total / limit:.1%})"
+    return bar, share, legend
+
+
+def _accuracy(export: Export) -> list[RenderableType]:
+    accuracy = export.accuracy
+    if accuracy is None:
+        return []
+    change = 100 * (accuracy.int - accuracy.float)
+    return [
+        f"accuracy  {accuracy.int:.2%} integer, {accuracy.float:.2%} float "
+        f"({change:+.2f} points, {accuracy.samples:,} labelled samples); "
+        f"{export.bits_per_weight:.2f} bits a weight"
+    ]
+
+
+def _check(row: Row) -> Text:
+    exact = row.verdict is Verdict.EXACT
+    verdict = "equal, bit for bit" if exact else f"{row.mismatches} differ"
+    text = Text("✓ " if exact else "✗ ", "green" if exact else "red")
+    text.append(f"{row.runner:<11} {verdict} on {row.samples} samples", "")
+    text.append(f"  {row.version}", "dim")
+    return text
