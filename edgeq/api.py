@@ -100,8 +100,8 @@ def export(
         calibration=calibration,
         labelled=labelled,
         budget=Budget(
-            flash or device.first("flash").bytes,
-            ram or device.first("ram").bytes,
+            device.first("flash").bytes if flash is None else flash,
+            device.first("ram").bytes if ram is None else ram,
         ),
         optimize=optimize,
         linked=assemble.linked_kernels(program.program, kernels, firmware_for),

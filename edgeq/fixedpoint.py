@@ -55,7 +55,7 @@ def high_multiply(a: Int64, b: Int64 | int) -> Int64:
 
 
 def rounding_shift_right(x: Int64, exponent: Int64 | int) -> Int64:
-    """x / 2^exponent, ties away from zero (gemmlowp RoundingDivideByPOT)."""
+    """The quotient x / 2^exponent, ties away from zero (gemmlowp RoundingDivideByPOT)."""
     x = np.asarray(x, np.int64)
     exponent = np.asarray(exponent, np.int64)
     half = (np.int64(1) << exponent) >> 1

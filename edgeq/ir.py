@@ -125,7 +125,7 @@ def qparams_of(tensor: Tensor) -> QParams:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """How a convolution or pool walks over height and width; pads are (top, left, bottom, right)."""
+    """How a window walks over height and width; pads are (top, left, bottom, right)."""
 
     kernel: tuple[int, int]
     strides: tuple[int, int] = (1, 1)

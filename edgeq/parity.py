@@ -15,12 +15,19 @@ from edgeq.report import Row, Verdict
 from edgeq.targets.runners import Progress, Runner
 
 RULE = reference.Rounding.DOUBLE.value
+BATCH = 128  # samples of one reference run, which holds every activation of each
 
 
 def predict(program: Program, inputs: Mapping[str, Array]) -> list[Array]:
     """The reference's outputs for quantised inputs, one array per output, batch first."""
-    values = reference.run(program.network, inputs)
-    return [values[tensor.name] for tensor in program.network.outputs]
+    names = [tensor.name for tensor in program.network.outputs]
+    parts: dict[str, list[Array]] = {name: [] for name in names}
+    for start in range(0, len(next(iter(inputs.values()))), BATCH):
+        batch = {name: array[start : start + BATCH] for name, array in inputs.items()}
+        values = reference.run(program.network, batch)
+        for name, kept in parts.items():
+            kept.append(values[name])
+    return [np.concatenate(parts[name]) for name in names]
 
 
 def top1(outputs: Sequence[Array], labels: npt.NDArray[np.int64] | None) -> float | None:

@@ -17,8 +17,10 @@ from edgeq.pipeline import Progress as Callback
 from edgeq.report import Export, Layer, Report, Row, Verdict, dumps
 
 BAR_WIDTH = 32
-NOISY_DB = 15.0  # layers below it are marked: the policy's culprits
-PARTS = ("weights", "tables", "gates", "kernels", "runtime")
+NOISY_DB = 15.0  # layers below it are marked
+WORST_LAYERS = 3
+FLASH_PARTS = ("weights", "tables", "gates", "kernels", "runtime")
+RAM_PARTS = ("arena", "context", "io", "stack")
 SHADES = ("blue", "cyan", "magenta", "yellow", "green")
 
 
@@ -73,6 +75,8 @@ def export_view(report: Report) -> RenderableType:
         "",
         _layers(export),
         "",
+        _noisiest(export),
+        "",
         _memory(export),
         "",
         *_accuracy(export),
@@ -84,10 +88,10 @@ def export_view(report: Report) -> RenderableType:
 
 def _layers(export: Export) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("layer")
+    table.add_column("layer", no_wrap=True)
     table.add_column("kernel", style="dim")
-    for title in ("MACs", "weights", "bytes", "activations", "SQNR"):
-        table.add_column(title, justify="right")
+    for title in ("MACs", "weights", "bytes", "output", "SQNR"):
+        table.add_column(title, justify="right", no_wrap=True)
     for layer in export.layers:
         if layer.kernel is not None:
             table.add_row(*_layer_cells(layer))
@@ -115,29 +119,35 @@ def _layer_cells(layer: Layer) -> tuple[str | Text, ...]:
 def _memory(export: Export) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
     flash, ram, budget = export.flash, export.ram, export.budget
-    named = [(part, int(getattr(flash, part))) for part in PARTS]
-    table.add_row("flash", *_usage(named, flash.total, budget.flash, flash.estimated))
-    named = [("arena", ram.arena), ("context", ram.context), ("io", ram.io), ("stack", ram.stack)]
-    table.add_row("RAM", *_usage(named, ram.total, budget.ram, ram.estimated))
+    named = [(part, int(getattr(flash, part))) for part in FLASH_PARTS]
+    _add_usage(table, "flash", named, flash.total, budget.flash, flash.estimated)
+    named = [(part, int(getattr(ram, part))) for part in RAM_PARTS]
+    _add_usage(table, "RAM", named, ram.total, budget.ram, ram.estimated)
     return table
 
 
-def _usage(
-    parts: list[tuple[str, int]], total: int, limit: int, estimated: bool
-) -> tuple[Text, str, Text]:
-    """A bar of the budget, the sum, and the parts in the bar's colours."""
+def _add_usage(
+    table: Table,
+    name: str,
+    parts: list[tuple[str, int]],
+    total: int,
+    limit: int,
+    estimated: bool,
+) -> None:
+    """A bar of the budget with the sum, and below it the parts in the bar's colours."""
     bar, legend = Text(), Text()
     filled = 0.0
-    for (name, size), shade in zip(parts, SHADES, strict=False):
+    for (part, size), shade in zip(parts, SHADES, strict=False):
         if size:
             before, filled = filled, filled + size * BAR_WIDTH / limit
             bar.append("█" * (round(filled) - round(before)), shade)
-            legend.append(f"{name} ", shade)
+            legend.append(f"{part} ", shade)
             legend.append(f"{show_size(size)}  ")
     bar.append("░" * max(0, BAR_WIDTH - len(bar)), "dim")
     about = "about " if estimated else ""
     share = f"{about}{show_size(total)} of {show_size(limit)} ({total / limit:.1%})"
-    return bar, share, legend
+    table.add_row(name, Text.assemble(bar, "  ", share))
+    table.add_row("", legend)
 
 
 def _accuracy(export: Export) -> list[RenderableType]:
@@ -146,10 +156,16 @@ def _accuracy(export: Export) -> list[RenderableType]:
         return []
     change = 100 * (accuracy.int - accuracy.float)
     return [
-        f"accuracy  {accuracy.int:.2%} integer, {accuracy.float:.2%} float "
-        f"({change:+.2f} points, {accuracy.samples:,} labelled samples); "
-        f"{export.bits_per_weight:.2f} bits a weight"
+        f"accuracy {accuracy.int:.2%}, float {accuracy.float:.2%} ({change:+.2f} points) "
+        f"on {accuracy.samples:,} labelled samples"
     ]
+
+
+def _noisiest(export: Export) -> str:
+    """The layers that lose most of the signal: where more bits would help first."""
+    known = [(layer.sqnr_db, layer.name) for layer in export.layers if layer.sqnr_db is not None]
+    worst = ", ".join(f"{name} {noise:.1f} dB" for noise, name in sorted(known)[:WORST_LAYERS])
+    return f"{export.bits_per_weight:.2f} bits a weight; noisiest layers: {worst}"
 
 
 def _check(row: Row) -> Text:

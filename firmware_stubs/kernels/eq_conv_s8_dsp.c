@@ -7,6 +7,10 @@
 #include "eq_unpack.h"
 #include "eq_window.h"
 
+/* Windows of at most so many values, in rows of fewer than SHORT_RUN, are copied to the stack. */
+#define SMALL_WINDOW 32
+#define SHORT_RUN 16
+
 /* What is the same for every pixel of a channel. */
 typedef struct {
     const eq_call_t *call;
@@ -18,29 +22,9 @@ typedef struct {
     uint32_t clear_last;
 } walk_t;
 
-static int32_t window_sum(const walk_t *walk, eq_span_t rows, eq_span_t columns)
-{
-    const eq_operator_t *op = walk->call->op;
-    const int32_t zero_point = walk->call->in[0]->zero_point;
-    const int32_t runs = op->dilation_width == 1 ? 1 : columns.last - columns.first;
-    const int32_t taps = op->dilation_width == 1 ? columns.last - columns.first : 1;
-    int32_t sum = walk->stage.bias;
-    for (int32_t ky = rows.first; taps > 0 && ky < rows.last; ky++) {
-        const int32_t y = rows.start + ky * op->dilation_height;
-        for (int32_t kx = columns.first; kx < columns.first + runs; kx++) {
-            const int32_t x = columns.start + kx * op->dilation_width;
-            const int32_t weight = (ky * op->kernel_width + kx) * walk->channels;
-            const int32_t value = (y * walk->width + x) * walk->channels;
-            sum = eq_dot_dsp(walk->row + weight, walk->call->input[0] + value,
-                             taps * walk->channels, zero_point, sum);
-        }
-    }
-    return sum;
-}
-
 /* Two dot products with the same weights. */
-static inline void dot_two(const int8_t *weights, const int8_t *a, const int8_t *b, int32_t count,
-                           int32_t zero_point, int32_t sums[2])
+EQ_NOINLINE static void dot_two(const int8_t *weights, const int8_t *a, const int8_t *b,
+                                int32_t count, int32_t zero_point, int32_t sums[2])
 {
     const uint32_t offset = eq_pack(-zero_point, -zero_point);
     int32_t sum_a = sums[0];
@@ -68,6 +52,26 @@ static inline void dot_two(const int8_t *weights, const int8_t *a, const int8_t 
     sums[1] = sum_b;
 }
 
+static int32_t window_sum(const walk_t *walk, eq_span_t rows, eq_span_t columns)
+{
+    const eq_operator_t *op = walk->call->op;
+    const int32_t zero_point = walk->call->in[0]->zero_point;
+    const int32_t runs = op->dilation_width == 1 ? 1 : columns.last - columns.first;
+    const int32_t taps = op->dilation_width == 1 ? columns.last - columns.first : 1;
+    int32_t sum = walk->stage.bias;
+    for (int32_t ky = rows.first; taps > 0 && ky < rows.last; ky++) {
+        const int32_t y = rows.start + ky * op->dilation_height;
+        for (int32_t kx = columns.first; kx < columns.first + runs; kx++) {
+            const int32_t x = columns.start + kx * op->dilation_width;
+            const int32_t weight = (ky * op->kernel_width + kx) * walk->channels;
+            const int32_t value = (y * walk->width + x) * walk->channels;
+            sum = eq_dot_dsp(walk->row + weight, walk->call->input[0] + value,
+                             taps * walk->channels, zero_point, sum);
+        }
+    }
+    return sum;
+}
+
 /* Pixels x and x + 1 of a row, both clear of the left and right border, without dilation. */
 static void two_pixels(const walk_t *walk, eq_span_t rows, uint32_t x, int8_t *output)
 {
@@ -86,6 +90,58 @@ static void two_pixels(const walk_t *walk, eq_span_t rows, uint32_t x, int8_t *o
     output[walk->call->out->shape[2]] = eq_finish(&walk->stage, sums[1]);
 }
 
+/* The values under a window, the zero point outside the input, as one run of `count`. */
+static void gather(const eq_call_t *call, eq_span_t rows, eq_span_t columns, int32_t count,
+                   int8_t *patch)
+{
+    const eq_operator_t *op = call->op;
+    const int32_t width = (int32_t)call->in[0]->shape[1];
+    const int32_t channels = (int32_t)call->in[0]->shape[2];
+    for (int32_t i = 0; i < count; i++) {
+        patch[i] = (int8_t)call->in[0]->zero_point;
+    }
+    for (int32_t ky = rows.first; ky < rows.last; ky++) {
+        const int32_t y = rows.start + ky * op->dilation_height;
+        for (int32_t kx = columns.first; kx < columns.last; kx++) {
+            const int32_t x = columns.start + kx * op->dilation_width;
+            const int8_t *values = call->input[0] + (y * width + x) * channels;
+            int8_t *to = patch + (ky * op->kernel_width + kx) * channels;
+            for (int32_t i = 0; i < channels; i++) {
+                to[i] = values[i];
+            }
+        }
+    }
+}
+
+/* Small windows (a first layer's, as a rule): two are gathered and meet every channel. */
+EQ_NOINLINE static void small_windows(const eq_call_t *call, int32_t count)
+{
+    const uint32_t *shape = call->out->shape;
+    const int32_t zero_point = call->in[0]->zero_point;
+    int8_t patches[2][SMALL_WINDOW] = {{0}};
+    int8_t *output = call->output;
+    for (uint32_t y = 0; y < shape[0]; y++) {
+        const eq_span_t rows = eq_clip_rows(call, y);
+        for (uint32_t x = 0; x < shape[1]; x += 2) {
+            const uint32_t pixels = x + 1 < shape[1] ? 2 : 1;
+            const int8_t *row = (const int8_t *)call->weights;
+            for (uint32_t i = 0; i < pixels; i++) {
+                gather(call, rows, eq_clip_columns(call, x + i), count, patches[i]);
+            }
+            for (uint32_t channel = 0; channel < shape[2]; channel++) {
+                const eq_stage_t stage = eq_stage(call, channel);
+                int32_t sums[2] = {stage.bias, stage.bias};
+                dot_two(row, patches[0], patches[1], count, zero_point, sums);
+                for (uint32_t i = 0; i < pixels; i++) {
+                    output[i * shape[2] + channel] = eq_finish(&stage, sums[i]);
+                }
+                row += count;
+            }
+            output += pixels * shape[2];
+        }
+    }
+}
+
 static void find_clear_columns(walk_t *walk)
 {
     const uint32_t columns = walk->call->out->shape[1];
@@ -101,7 +157,7 @@ static void find_clear_columns(walk_t *walk)
     }
 }
 
-void eq_conv_s8_dsp(const eq_call_t *call)
+EQ_NOINLINE static void large_windows(const eq_call_t *call, uint32_t count)
 {
     const uint32_t *shape = call->out->shape;
     const uint32_t channels = call->in[0]->shape[2];
@@ -109,8 +165,6 @@ void eq_conv_s8_dsp(const eq_call_t *call)
         .call = call, .width = (int32_t)call->in[0]->shape[1], .channels = (int32_t)channels};
     find_clear_columns(&walk);
     for (uint32_t channel = 0; channel < shape[2]; channel++) {
-        const uint32_t count =
-            (uint32_t)call->op->kernel_height * call->op->kernel_width * channels;
         int8_t *output = call->output + channel;
         walk.row = eq_weight_row(call, channel, count);
         walk.stage = eq_stage(call, channel);
@@ -128,5 +182,16 @@ void eq_conv_s8_dsp(const eq_call_t *call)
                 x += step;
             }
         }
+    }
+}
+
+void eq_conv_s8_dsp(const eq_call_t *call)
+{
+    const uint32_t run = call->op->kernel_width * call->in[0]->shape[2];
+    const uint32_t count = call->op->kernel_height * run;
+    if (count <= SMALL_WINDOW && run < SHORT_RUN && call->op->weight_bits == 8) {
+        small_windows(call, (int32_t)count);
+    } else {
+        large_windows(call, count);
     }
 }

@@ -12,6 +12,13 @@
 #include "eq_fixed.h"
 #include "eq_image.h"
 
+/* For loops that need all registers to themselves: gcc spills them where it inlines too much. */
+#if defined(__GNUC__)
+#define EQ_NOINLINE __attribute__((noinline))
+#else
+#define EQ_NOINLINE
+#endif
+
 /* One operator with its offsets resolved. What its family does not use points anywhere. */
 typedef struct {
     const eq_operator_t *op;

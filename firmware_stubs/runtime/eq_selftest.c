@@ -2,15 +2,15 @@
 
 #include <stddef.h>
 
-static void fill_input(const eq_tensor_t *input, const void *values, const int8_t *lut)
+static void fill_input(const eq_tensor_t *input, const void *values, const eq_selftest_lut_t *lut)
 {
     const uint8_t *raw = values;
     int8_t *data = input->data;
-    const uint32_t channels = input->shape[2];
-    uint32_t channel = 0;
+    uint32_t row = 0;
     for (uint32_t i = 0; i < input->bytes; i++) {
-        data[i] = lut != NULL ? lut[channel * 256u + raw[i]] : ((const int8_t *)values)[i];
-        channel = channel + 1 == channels ? 0 : channel + 1;
+        data[i] =
+            lut->table != NULL ? lut->table[row * 256u + raw[i]] : ((const int8_t *)values)[i];
+        row = row + 1 < lut->channels ? row + 1 : 0;
     }
 }
 
@@ -20,7 +20,7 @@ static int run_case(const eq_selftest_t *tables, const eq_selftest_case_t *golde
 {
     const eq_tensor_t *port;
     for (uint32_t i = 0; (port = eq_input(ctx, i)) != NULL; i++) {
-        fill_input(port, golden->inputs[i], tables->input_luts[i]);
+        fill_input(port, golden->inputs[i], &tables->input_luts[i]);
     }
     fault->status = eq_run(ctx, NULL);
     if (fault->status != EQ_OK) {

@@ -17,12 +17,17 @@ typedef struct {
     const int8_t *outputs[EQ_MAX_PORTS];
 } eq_selftest_case_t;
 
+/* NAME_input_lut, raw to int8: [channels][256], or one row for all channels. NULL: no table. */
+typedef struct {
+    const int8_t *table;
+    uint32_t channels;
+} eq_selftest_lut_t;
+
 typedef struct {
     const char *name; /* of the model */
     const void *image;
     uint32_t image_bytes;
-    /* Per input NULL or its NAME_input_lut: [channels][256], raw to int8. */
-    const int8_t *input_luts[EQ_MAX_PORTS];
+    eq_selftest_lut_t input_luts[EQ_MAX_PORTS];
     const eq_selftest_case_t *cases;
     uint32_t case_count;
 } eq_selftest_t;

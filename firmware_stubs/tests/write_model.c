@@ -91,7 +91,7 @@ static void write_selftest(const char *folder, image_t image)
     fprintf(file,
             "};\n\nconst eq_selftest_t eq_selftest_tables = {\n    .name = \"model\",\n"
             "    .image = model_image,\n    .image_bytes = MODEL_IMAGE_BYTES,\n"
-            "    .input_luts = {0},\n    .cases = cases,\n    .case_count = %d,\n};\n\n"
+            "    .input_luts = {{0, 0}},\n    .cases = cases,\n    .case_count = %d,\n};\n\n"
             "#define EQ_SELFTEST_ARENA_BYTES MODEL_ARENA_BYTES\n#include \"eq_selftest_main.h\"\n",
             CASES);
     (void)fclose(file);
