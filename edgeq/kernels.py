@@ -18,6 +18,7 @@ from edgeq.ops import OPS
 
 Optimize = Literal["flash", "time"]
 LAYOUTS = ("dense",)  # eq_layout_t: the index is the number in the image
+MAX_PORTS = 4  # EQ_MAX_PORTS
 ALIASED = (Op.RESHAPE,)  # no kernel: the output is the input's memory
 
 
@@ -112,8 +113,11 @@ def choose(
     their unpacking.
 
     Raises:
-        ModelError: no kernel runs a node on this core.
+        ModelError: no kernel runs a node on this core, or the network has too many ports.
     """
+    for kind, ports in (("inputs", network.inputs), ("outputs", network.outputs)):
+        if len(ports) > MAX_PORTS:
+            raise ModelError("EQ0342", f"{len(ports)} {kind}; the runtime has room for {MAX_PORTS}")
     available = set(isa)
     choices = {}
     for graph in network.graphs:

@@ -16,6 +16,8 @@ import numpy as np
 from edgeq.errors import GraphError
 from edgeq.ir import Array, Graph, Node, Op, Tensor, Window
 
+SOFTMAX_MOST = 4095  # values in a row: sums of exponentials are Q12.19
+
 Shape = tuple[int, ...]
 ShapeRule = Callable[[Node, Sequence[Tensor], Tensor], Shape]
 
@@ -77,6 +79,8 @@ def _fully_connected_shape(node: Node, inputs: Sequence[Tensor], output: Tensor)
 def _pool_shape(node: Node, inputs: Sequence[Tensor], output: Tensor) -> Shape:
     _expect_rank(node, inputs[0], 4)
     window = node.window
+    if window is not None and window.dilations != (1, 1):
+        raise GraphError("EQ0305", f"{node.name}: pools have no dilation, got {window.dilations}")
     if window is not None and (
         max(window.pads[0], window.pads[2]) >= window.kernel[0]
         or max(window.pads[1], window.pads[3]) >= window.kernel[1]
@@ -101,6 +105,16 @@ def _reshape_shape(node: Node, inputs: Sequence[Tensor], output: Tensor) -> Shap
     if math.prod(output.shape) != math.prod(inputs[0].shape):
         raise GraphError("EQ0306", f"{node.name}: {inputs[0].shape} cannot become {output.shape}")
     return output.shape
+
+
+def _softmax_shape(node: Node, inputs: Sequence[Tensor], output: Tensor) -> Shape:
+    _expect_rank(node, inputs[0], 2)
+    if inputs[0].shape[1] > SOFTMAX_MOST:
+        raise GraphError(
+            "EQ0305",
+            f"{node.name}: a softmax over {inputs[0].shape[1]} values; at most {SOFTMAX_MOST} fit",
+        )
+    return inputs[0].shape
 
 
 def _same_shape(node: Node, inputs: Sequence[Tensor], output: Tensor) -> Shape:
@@ -133,12 +147,13 @@ OPS: Mapping[Op, OpInfo] = {
     ),
     Op.MAX_POOL: OpInfo(
         1, _pool_shape, "MaxPool", windowed=True, keeps_qparams=True,
-        limits="2-D; pads smaller than the kernel",
+        limits="2-D, no dilation; pads smaller than the kernel",
     ),
     Op.AVERAGE_POOL: OpInfo(
         1, _pool_shape, "AveragePool, GlobalAveragePool, ReduceMean", windowed=True,
         keeps_qparams=True,
-        limits="2-D, padding not counted (count_include_pad 0); ReduceMean over height and width",
+        limits="2-D, no dilation, padding not counted (count_include_pad 0); "
+        "ReduceMean over height and width",
     ),
     Op.RESHAPE: OpInfo(
         1, _reshape_shape, "Reshape, Flatten, Squeeze, Unsqueeze", keeps_qparams=True,
@@ -146,8 +161,8 @@ OPS: Mapping[Op, OpInfo] = {
         limits="static shapes; a flattened image may feed fully connected layers only",
     ),
     Op.SOFTMAX: OpInfo(
-        1, _same_shape, "Softmax", in_place=True, fuses_clamp=False,
-        limits="over the last axis of a rank-2 tensor",
+        1, _softmax_shape, "Softmax", in_place=True, fuses_clamp=False,
+        limits="over the last axis of a rank-2 tensor of at most 4095 values",
     ),
     Op.BATCH_NORM: OpInfo(
         1, _same_shape, "BatchNormalization", device=False, fuses_clamp=False,

@@ -16,6 +16,7 @@ from string import Template
 from typing import Protocol
 
 from edgeq.errors import MismatchError
+from edgeq.kernels import MAX_PORTS
 from edgeq.target import Target
 from edgeq.targets import emulators, toolchain
 from edgeq.targets.emulators import Board, Firmware
@@ -27,7 +28,6 @@ FIRMWARE = "firmware.elf"
 PROGRAM = "main.exe"
 STACK_BYTES = 4096  # reserved while measuring; the report states what was used
 EQ_MORE = 1  # eq_status_t: operators are left to run
-MAX_PORTS = 4  # EQ_MAX_PORTS
 
 Progress = Callable[[int, int], None]
 

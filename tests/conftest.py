@@ -1,4 +1,4 @@
-"""What is dear is made once a session: exports, compiled programs, images; and tools are found."""
+"""What is dear is made once a session: exports, compiled programs, images. Tools are found here."""
 
 from __future__ import annotations
 
@@ -11,24 +11,21 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 import edgeq
 from edgeq import examples, kernels, pipeline, policy, targets
-from edgeq.build import Build
 from edgeq.exporters import c_arrays
 from edgeq.ir import Array
-from edgeq.pipeline import Compiled, Model
-from edgeq.policy import InputSpec
 from edgeq.targets import toolchain
 from edgeq.targets.runners import HostProgram
 
 DATA = Path(os.environ.get("EDGEQ_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SANITIZERS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+ALL_IMAGES = 10_000
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -37,9 +34,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.markexpr = "not nightly"
 
 
+Tool = Callable[[str], tuple[str, ...]]
+
+
 @pytest.fixture(scope="session")
-def tool() -> Callable[[str], tuple[str, ...]]:
-    """The command of a program, or of `zig`; without it a test skips, and fails where CI=true."""
+def tool() -> Tool:
+    """The command of a program or of `zig`; without it a test skips, or fails where CI=true."""
 
     def find(name: str) -> tuple[str, ...]:
         if name == "zig" and importlib.util.find_spec("ziglang"):
@@ -55,29 +55,43 @@ def tool() -> Callable[[str], tuple[str, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A bundled example: its files, and what raw bytes of its images mean."""
+    """A bundled example: its model, its files, and what the bytes of its images mean."""
 
     name: str
-    model: Model
-    policy: Path
-    calib: Path
-    test: Path
-    specs: dict[str, InputSpec]
+    model: pipeline.Model
+    folder: Path
+    specs: dict[str, policy.InputSpec]
 
-    def compile(
-        self, source: str | Path, optimize: Literal["flash", "time"] = "flash"
-    ) -> Compiled:
-        """The example under the policy `source`, for the default target."""
-        samples = pipeline.read_samples(self.calib, self.model, self.specs)
+    @property
+    def policy(self) -> Path:
+        """The policy that is shipped with it."""
+        return self.folder / "policy.toml"
+
+    def samples(self, file: str) -> edgeq.samples.Samples:
+        """`calib.npz` or `test.npz`."""
+        return pipeline.read_samples(self.folder / file, self.model, self.specs)
+
+    def compile(self, chosen: str | Path) -> pipeline.Compiled:
+        """The example under a policy, for the default target."""
         return pipeline.compile(
             self.model,
-            policy.load(source),
+            policy.load(chosen),
             self.specs,
-            samples,
+            self.samples("calib.npz"),
             targets.load("mcu"),
-            optimize,
+            "flash",
             (),
             lambda stage, done, total: None,
+        )
+
+    def export(self, out: Path, **options: Any) -> edgeq.Build:
+        """The example as a build in `out`, under its shipped policy if `options` name no other."""
+        files = {"calib": self.folder / "calib.npz", "data": self.folder / "test.npz"}
+        return edgeq.export(
+            self.folder / "model.onnx",
+            out=out,
+            inputs=self.specs,
+            **{"policy": self.policy, **files, **options},
         )
 
 
@@ -88,14 +102,68 @@ def example() -> Callable[[str], Example]:
     @cache
     def load(name: str) -> Example:
         folder = examples.path(name)
-        shipped = folder / "policy.toml"
-        return Example(
-            name=name,
-            model=pipeline.read(folder / "model.onnx", None, name),
-            policy=shipped,
-            calib=folder / "calib.npz",
-            test=folder / "test.npz",
-            specs=dict(policy.load(shipped).input),
-        )
+        specs = dict(policy.load(folder / "policy.toml").input)
+        return Example(name, pipeline.read(folder / "model.onnx"), folder, specs)
 
     return load
+
+
+@pytest.fixture(scope="session")
+def built(
+    example: Callable[[str], Example], tmp_path_factory: pytest.TempPathFactory, tool: Tool
+) -> Callable[[str, str], edgeq.Build]:
+    """The checked build of an example by a compiler, made once; not to be written to."""
+
+    @cache
+    def export(name: str, compiler: str = "gcc") -> edgeq.Build:
+        tool("arm-none-eabi-gcc" if compiler == "gcc" else compiler)
+        out = tmp_path_factory.mktemp("builds") / f"{name}-{compiler}"
+        return example(name).export(out, compiler=compiler)
+
+    return export
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Fashion-MNIST test images, raw and channels last, with their labels."""
+
+    raw: Array
+    labels: Array
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def inputs(self, program: edgeq.program.Program, count: int | None = None) -> dict[str, Array]:
+        """The first images as the integers that the device takes."""
+        return {port.tensor.name: port.quantize(self.raw[:count]) for port in program.inputs}
+
+
+@pytest.fixture(scope="session")
+def images() -> Images:
+    """All 10,000, or the 1,000 that are bundled where `EDGEQ_DATA` has no fashion_mnist.npz."""
+    file = DATA / "fashion_mnist.npz"
+    if file.is_file():
+        with np.load(file) as archive:
+            return Images(archive["x_test"][..., None], archive["y_test"].astype(np.int64))
+    with np.load(examples.path("fashion-resnet8") / "test.npz") as archive:
+        return Images(np.moveaxis(archive["x"], 1, -1), archive["y"].astype(np.int64))
+
+
+@pytest.fixture(scope="session")
+def host_program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostProgram]:
+    """Every kernel, compiled for this machine."""
+    with closing(_program(tmp_path_factory)) as program:
+        yield program
+
+
+@pytest.fixture(scope="session")
+def sanitized_program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostProgram]:
+    """The same under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    with closing(_program(tmp_path_factory, *SANITIZERS)) as program:
+        yield program
+
+
+def _program(folders: pytest.TempPathFactory, *flags: str) -> HostProgram:
+    runtime = folders.mktemp("host") / "runtime"
+    c_arrays.write_runtime(runtime, kernels.table())
+    return HostProgram(runtime, toolchain.find(toolchain.HOST_COMPILERS), flags)

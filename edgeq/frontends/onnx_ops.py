@@ -180,16 +180,21 @@ def _batch_norm(call: Call) -> Computed:
 
 def _max_pool(call: Call) -> Computed:
     x = call.image()
-    return call.emit(Op.MAX_POOL, x, window=pool_window(call, (x.shape[2], x.shape[3])))
+    return call.emit(Op.MAX_POOL, x, window=_undilated(call, Op.MAX_POOL, x))
+
+
+def _undilated(call: Call, op: Op, x: Computed) -> Window:
+    window = pool_window(call, (x.shape[2], x.shape[3]))
+    if window.dilations != (1, 1):
+        raise _limits(call, op, f"dilations {window.dilations}")
+    return window
 
 
 def _average_pool(call: Call) -> Computed:
     x = call.image()
-    window = pool_window(call, (x.shape[2], x.shape[3]))
+    window = _undilated(call, Op.AVERAGE_POOL, x)
     if call.integer("count_include_pad", 0) and any(window.pads):
         raise _limits(call, Op.AVERAGE_POOL, f"count_include_pad 1 with pads {window.pads}")
-    if window.dilations != (1, 1):
-        raise _limits(call, Op.AVERAGE_POOL, f"dilations {window.dilations}")
     return call.emit(Op.AVERAGE_POOL, x, window=window)
 
 

@@ -20,8 +20,8 @@ void eq_add_s8_ref(const eq_call_t *call)
     for (uint32_t i = 0; i < count; i++) {
         const int32_t a = (input[0][i] - zero[0]) * (1 << EQ_ADD_LEFT_SHIFT);
         const int32_t b = (input[1][i] - zero[1]) * (1 << EQ_ADD_LEFT_SHIFT);
-        const int32_t sum = eq_requantize(a, multiplier[0], shift[0]) +
-                            eq_requantize(b, multiplier[1], shift[1]);
+        const int32_t sum =
+            eq_requantize(a, multiplier[0], shift[0]) + eq_requantize(b, multiplier[1], shift[1]);
         const int32_t value = eq_requantize(sum, multiplier[2], shift[2]);
         output[i] = (int8_t)(eq_clamp(value, low, high) + zero_out);
     }

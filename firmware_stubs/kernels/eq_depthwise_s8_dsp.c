@@ -24,7 +24,7 @@ static void widen_group(const eq_call_t *call, uint32_t channel, uint32_t taps)
 
 /* Adds a window of four channels to sums. */
 static inline void add_window(const eq_call_t *call, const int8_t *input, eq_span_t rows,
-                                   eq_span_t columns, int32_t sums[GROUP])
+                              eq_span_t columns, int32_t sums[GROUP])
 {
     const eq_operator_t *op = call->op;
     const int32_t zero_point = call->in[0]->zero_point;
