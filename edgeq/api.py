@@ -49,11 +49,10 @@ def export(
 ) -> Build:
     """A build in `out`: the model as C for `target`, compiled, executed and found equal.
 
-    Without a model the bundled example is exported; its policy and samples stand in for those that
-    are not given.
+    A bundled example brings its policy and samples, for those that are not given.
 
     Args:
-        model: an ONNX file.
+        model: an ONNX file, or the name of a bundled example; default `fashion-resnet8`.
         policy: a JSON or TOML file, or a uniform policy such as `w4a8`; default `w8a8`.
         calib: `.npz` of the samples that ranges come from.
         data: `.npz` of labelled samples; accuracy is reported for these only.
@@ -76,17 +75,18 @@ def export(
     """
     device = targets.load(target)
     tools = assemble.find_tools(device, check, compiler)
-    name, inputs = None, dict(inputs or {})
-    if model is None:
-        name, folder = EXAMPLE, examples.path(EXAMPLE)
+    name, model, inputs = None, model or EXAMPLE, dict(inputs or {})
+    if os.fspath(model) in examples.names():
+        name = os.fspath(model)
+        folder = examples.path(name)
         inputs = {**policies.load(folder / "policy.toml").input, **inputs}
         policy = policy or folder / "policy.toml"
         model = folder / "model.onnx"
         calib, data = calib or folder / "calib.npz", data or folder / "test.npz"
+    read = pipeline.read(Path(model), shapes, name)
     if calib is None:
         raise UsageError("EQ0202", "export needs --calib: samples to find activation ranges on")
     chosen = policies.load(policy or policies.DEFAULT)
-    read = pipeline.read(Path(model), shapes, name)
     specs = pipeline.input_specs(read, chosen, inputs)
     calibration = pipeline.read_samples(Path(calib), read, specs)
     labelled = None if data is None else pipeline.read_samples(Path(data), read, specs)

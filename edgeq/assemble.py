@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,7 @@ import edgeq
 from edgeq import budget, floatrun, footprint, kernels, layers, parity, sqnr
 from edgeq.build import Build, sha256, staged, write_records
 from edgeq.calibrate import to_json
-from edgeq.errors import IntegrityError, MismatchError, UsageError
+from edgeq.errors import BudgetError, IntegrityError, MismatchError, UsageError
 from edgeq.exporters import c_arrays, image
 from edgeq.exporters.c_arrays import Case
 from edgeq.exporters.image import Image, Kind
@@ -42,7 +42,7 @@ from edgeq.samples import Samples
 from edgeq.target import Target
 from edgeq.targets import emulators, runners, toolchain
 from edgeq.targets.runners import EmulatorRunner, HostProgram, HostRunner, Runner
-from edgeq.targets.toolchain import Compiler
+from edgeq.targets.toolchain import Compiler, CompilerError
 
 Check = Literal["none", "host", "emulator"]
 
@@ -125,7 +125,10 @@ def linked_kernels(
         except OSError as error:
             raise UsageError("EQ0203", f"{path} cannot be read: {error.strerror}") from error
         if not image.is_whole(data):
-            raise IntegrityError("EQ0701", f"{path} is no whole edgeq model image of format 1")
+            raise IntegrityError(
+                "EQ0701",
+                f"{path} is no whole edgeq model image of format {image.FORMAT}, ABI {image.ABI}",
+            )
         chosen.update(c_arrays.kernels_of(data))
     return tuple(sorted(chosen, key=lambda kernel: kernel.id))
 
@@ -149,7 +152,7 @@ def run(request: Request, tools: Tools, out: Path, progress: Progress) -> Build:
         built = c_arrays.export(program, folder, cases, request.linked)
         (folder / "ranges.json").write_text(dumps(to_json(request.compiled.ranges)), "utf-8")
         measured = _measure(request, tools, folder, built, inputs, expected, progress)
-        budget.check(program, measured.flash, measured.ram, request.budget)
+        budget.check(program, measured.flash, measured.ram, request.budget, request.optimize)
         report = _report(request, tools, measured, expected)
         write_records(folder, report, _facts(request, tools))
     return Build(out, report)
@@ -190,8 +193,7 @@ def _measure(
         return _Measured(flash, ram, NotCounted(0, 0), tuple(rows))
     _refuse_unlinkable(request, built)
     progress("compiling for the target", 0, 1)
-    elf = runners.link_firmware(folder, program.name, program.target, tools.target)
-    firmware = emulators.read_firmware(elf)
+    firmware = emulators.read_firmware(_link(request, tools.target, folder))
     emulated = EmulatorRunner(firmware, program.target)
     if emulated.failed_cases:
         raise MismatchError(
@@ -219,10 +221,28 @@ def _measure(
 def _refuse_unlinkable(request: Request, built: Image) -> None:
     """What cannot be linked into the device's memories gets the table, not the linker's words."""
     flash, ram = _estimate(request, built)
-    target = request.program.target
-    least = runners.STACK_BYTES + ram.arena
-    if len(built.data) > target.first("flash").bytes or least > target.first("ram").bytes:
-        budget.check(request.program, flash, ram, request.budget)
+    stack = runners.STACK_BYTES  # the harness reserves as much, the model may need less
+    ram = replace(ram, stack=stack, total=ram.total - ram.stack + stack)
+    budget.check(request.program, flash, ram, _memories(request.program.target), request.optimize)
+
+
+def _link(request: Request, compiler: Compiler, folder: Path) -> Path:
+    program = request.program
+    try:
+        return runners.link_firmware(folder, program.name, program.target, compiler)
+    except CompilerError as error:
+        if "overflowed" not in error.message:  # the word of both linkers for a full memory
+            raise
+        limits = _memories(program.target)
+        raise BudgetError(
+            "EQ0403",
+            f"the firmware that tests the model does not fit {program.target.name} "
+            f"({limits.flash} bytes of flash, {limits.ram} of RAM):\n{error.message}",
+        ) from error
+
+
+def _memories(target: Target) -> Budget:
+    return Budget(target.first("flash").bytes, target.first("ram").bytes)
 
 
 def _row(
@@ -282,7 +302,7 @@ def _report(
     program, compiled = request.program, request.compiled
     integer = program.network.blocks[0].variants[0].graph
     noise = sqnr.by_layer(request.model.graph, integer, request.calibration.real())
-    checked = () if measured.rows else ("unchecked: nothing executed this build",)
+    checked = () if tools.target is not None else (_unchecked(program.target, measured.rows),)
     section = Export(
         layers=layers.describe(program, compiled.bits, noise),
         bits_per_weight=round(layers.bits_per_weight(program), 4),
@@ -296,6 +316,11 @@ def _report(
         notes=(*request.notes, *request.model.source.notes, *_spare(program.target), *checked),
     )
     return Report(program.name, program.target.name, section, Validate(measured.rows))
+
+
+def _unchecked(target: Target, rows: Sequence[Row]) -> str:
+    where = "this machine alone executed this build" if rows else "nothing executed this build"
+    return f"unchecked on {target.name}: {where}; flash and RAM are estimates"
 
 
 def _spare(target: Target) -> Iterable[str]:

@@ -7,14 +7,16 @@ from collections.abc import Mapping
 
 from edgeq.errors import BudgetError, UsageError
 from edgeq.ir import Tensor
+from edgeq.kernels import Optimize
 from edgeq.ops import OPS
 from edgeq.packing import ALIGN
 from edgeq.program import Program
 from edgeq.report import Budget, Flash, Ram
 
-SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|KB|MB)", re.IGNORECASE)
+SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*(B|KB|MB)", re.IGNORECASE)
 UNITS = {"B": 1, "KB": 1 << 10, "MB": 1 << 20}
 LEAST_BITS = 2
+DEFAULT_BITS = 8  # of a layer that no rule names
 COSTLY_BITS = 3  # going below costs accuracy: done only when nothing else is left
 
 
@@ -36,7 +38,7 @@ def show_size(size: int) -> str:
     return f"{size / 1024:.1f} KB" if size >= 1024 else f"{size} B"
 
 
-def check(program: Program, flash: Flash, ram: Ram, budget: Budget) -> None:
+def check(program: Program, flash: Flash, ram: Ram, budget: Budget, optimize: Optimize) -> None:
     """Nothing, if both budgets hold.
 
     Raises:
@@ -50,6 +52,8 @@ def check(program: Program, flash: Flash, ram: Ram, budget: Budget) -> None:
             "tables": flash.tables,
         }
         advice = _lighter_policy(program, flash.total - budget.flash)
+        if optimize == "time":
+            advice = "--optimize time stores every weight in 8 bits; take --optimize flash instead."
         raise BudgetError("EQ0401", _table("flash", flash.total, budget.flash, parts) + advice)
     if ram.total > budget.ram:
         parts = {"arena": ram.arena, "context": ram.context, "stack": ram.stack}
@@ -83,7 +87,6 @@ def _lighter_policy(program: Program, excess: int) -> str:
     weights = _weights(program)
     bits = {name: program.choices[name].weight_bits for name in weights}
     before = sum(_stored(tensor, bits[name]) for name, tensor in weights.items())
-    requested = dict(bits)
     while excess > before - sum(_stored(t, bits[name]) for name, t in weights.items()):
         candidates = [name for name in bits if bits[name] > LEAST_BITS]
         if not candidates:
@@ -98,11 +101,11 @@ def _lighter_policy(program: Program, excess: int) -> str:
     rules = "\n".join(
         f'[[rule]]\nmatch = "{_literal(name)}"\nweights = {bits[name]}'
         for name in weights
-        if bits[name] < requested[name]
+        if bits[name] < DEFAULT_BITS
     )
     return (
-        "These rules would fit. Append them to the policy, where later rules win, and run the same "
-        f"command with --policy:\n\n{rules}"
+        "These rules would fit. Append them to a TOML policy, where later rules win, or let them "
+        f"be one, and run the same command with --policy:\n\n{rules}"
     )
 
 

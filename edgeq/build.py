@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,12 +33,16 @@ def staged(out: Path) -> Iterator[Path]:
         UsageError: `out` holds files that are no edgeq build, or cannot be written.
     """
     out = out.absolute()
-    _refuse_foreign(out)
+    made: list[Path] = []
     try:
+        _refuse_foreign(out)
+        made = [folder for folder in out.parents if not folder.exists()]
         out.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise UsageError("EQ0231", f"{out} cannot be written: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        _remove_empty(made)
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError("EQ0231", f"{out} cannot be written: {reason}") from error
     try:
         work = staging / "build"
         work.mkdir()
@@ -50,6 +54,13 @@ def staged(out: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        _remove_empty(made)
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # refuses where something was written
 
 
 def _refuse_foreign(out: Path) -> None:

@@ -6,6 +6,7 @@ that follows is the same on every machine, whatever its float library rounds dif
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -53,9 +54,9 @@ def round_significant(
 class _Observer:
     """What one activation was seen to hold."""
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, step: int) -> None:
         self.low = self.high = 0.0
-        self.step = max(1, int(1 / share))
+        self.step = step  # every how many-th value is kept
         self.values: list[Array] = []
         self.total: Array | None = None
 
@@ -66,6 +67,14 @@ class _Observer:
         if mean:
             part = batch.sum(axis=0, dtype=np.float64)
             self.total = part if self.total is None else self.total + part
+
+
+def _step(samples: int, elements: int) -> int:
+    """Every how many-th value to keep; coprime to a sample's size, so that no channel is missed."""
+    step = max(1, samples * elements // KEPT_VALUES)
+    while math.gcd(step, elements) > 1:
+        step += 1
+    return step
 
 
 def run(
@@ -86,9 +95,7 @@ def run(
     names = [*graph.inputs, *(node.output for node in graph.nodes)]
     weighted = [node for node in graph.nodes if OPS[node.op].weighted]
     averaged = {node.inputs[0] for node in weighted}
-    observers = {
-        name: _Observer(KEPT_VALUES / (samples * graph.tensors[name].elements)) for name in names
-    }
+    observers = {name: _Observer(_step(samples, graph.tensors[name].elements)) for name in names}
     session = floatrun.FloatRun(graph, names)
     for start in range(0, samples, BATCH):
         batch = {name: array[start : start + BATCH] for name, array in inputs.items()}
@@ -138,7 +145,7 @@ def _percentile(seen: _Observer, bits: int, settings: Calibration) -> tuple[floa
 
 def _mse(seen: _Observer, bits: int, settings: Calibration) -> tuple[float, float]:
     """The share of the full range with the least squared error, on a histogram of the values."""
-    if seen.low == seen.high:
+    if seen.high - seen.low < HISTOGRAM_BINS * np.finfo(np.float32).tiny:
         return seen.low, seen.high
     counts, edges = np.histogram(
         np.concatenate(seen.values), HISTOGRAM_BINS, range=(seen.low, seen.high)

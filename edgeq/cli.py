@@ -6,7 +6,7 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -26,9 +26,15 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            _refuse(UsageError("EQ0200", error.format_message()))
         except EdgeqError as error:
-            click.echo(f"error {error}", err=True)
-            sys.exit(error.exit_code)
+            _refuse(error)
+
+
+def _refuse(error: EdgeqError) -> NoReturn:
+    click.echo(f"error {error}", err=True)
+    sys.exit(error.exit_code)
 
 
 @click.group(
@@ -55,21 +61,29 @@ def _settings(path: Path) -> dict[str, Any]:
         return {}
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError("EQ0204", f"{path}: {error}") from error
-    for command, table in settings.items():
-        if command == INPUTS:
-            continue
-        known = main.commands.get(command)
-        if known is None or not isinstance(table, dict):
-            tables = ", ".join([*main.commands, f"{INPUTS}.NAME"])
-            raise UsageError("EQ0204", f"{path}: unknown table {command}; there are {tables}")
-        flags = [p.name for p in known.params]
-        if unknown := [key for key in table if key not in flags]:
+    return {name: _table(path, name, table) for name, table in settings.items()}
+
+
+def _table(path: Path, name: str, table: object) -> dict[str, Any]:
+    """A table of `edgeq.toml` with its keys as click knows them."""
+    command = main.commands.get(name)
+    if not isinstance(table, dict) or (command is None and name != INPUTS):
+        tables = ", ".join([*(f"[{known}]" for known in main.commands), f"[{INPUTS}.NAME]"])
+        raise UsageError("EQ0204", f"{path}: {name} is no table of settings; there are {tables}")
+    if command is None:
+        return table
+    flags = {max(p.opts, key=len).lstrip("-"): p for p in command.params}
+    for key, value in table.items():
+        if key not in flags:
             raise UsageError(
-                "EQ0204", f"{path}: {command}.{unknown[0]} is no flag; flags are {', '.join(flags)}"
+                "EQ0204", f"{path}: {name}.{key} is no flag; flags are {', '.join(flags)}"
             )
-    return settings
+        if isinstance(value, list) is not flags[key].multiple or isinstance(value, dict):
+            wanted = "a list" if flags[key].multiple else "one value"
+            raise UsageError("EQ0204", f"{path}: {name}.{key} = {value!r}; it takes {wanted}")
+    return {str(flags[key].name): value for key, value in table.items()}
 
 
 def _input_specs(tables: Mapping[str, Any]) -> dict[str, InputSpec]:
@@ -103,7 +117,10 @@ def _labels(path: Path | None) -> tuple[str, ...]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError("EQ0206", f"--labels {path}: {error}") from error
-    return tuple(line.strip() for line in lines if line.strip())
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names:
+        raise UsageError("EQ0206", f"--labels {path}: holds no names; expected one a line")
+    return names
 
 
 PATH = click.Path(path_type=Path)
@@ -135,7 +152,7 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "--compiler", type=click.Choice(["gcc", "zig"]), help="[default: first that is there]"
 )
-@click.option("--shape", "shapes", multiple=True, metavar="NAME=1,3,32,32", help="Input shape.")
+@click.option("--shape", multiple=True, metavar="NAME=1,3,32,32", help="Input shape.")
 @click.option("--labels", type=PATH, help="Class names, one a line.")
 @click.option(
     "--kernels",
@@ -151,7 +168,7 @@ PATH = click.Path(path_type=Path)
     metavar="IMAGE",
     help="Another model's .eqb that the firmware must run as well.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the report's export section.")
+@click.option("--json", is_flag=True, help="Print the report's export section.")
 @click.pass_obj
 def export(
     inputs: Mapping[str, Any],
@@ -159,26 +176,27 @@ def export(
     model: Path | None,
     flash: str | None,
     ram: str | None,
-    shapes: tuple[str, ...],
+    shape: tuple[str, ...],
     labels: Path | None,
-    as_json: bool,
+    json: bool,
     **options: Any,
 ) -> None:
     """Export MODEL (ONNX) as C that was compiled, run and found equal to its prediction.
 
-    Without MODEL the bundled example is exported: a ResNet-8 trained on Fashion-MNIST.
+    MODEL may also name a bundled example, fashion-resnet8 (the default) or fashion-tiny, which
+    bring their own policy and samples.
     """
     from edgeq import api, budget, views
 
     with views.progress() as progress:
         build = api.export(
             model,
-            flash=budget.parse_size(flash, "--flash") if flash else None,
-            ram=budget.parse_size(ram, "--ram") if ram else None,
-            shapes=_shapes(shapes),
+            flash=budget.parse_size(flash, "--flash") if flash is not None else None,
+            ram=budget.parse_size(ram, "--ram") if ram is not None else None,
+            shapes=_shapes(shape),
             labels=_labels(labels),
             inputs=_input_specs(inputs),
             progress=progress,
             **options,
         )
-    views.show_export(build, as_json=as_json)
+    views.show_export(build, as_json=json)

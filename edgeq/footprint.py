@@ -14,7 +14,8 @@ from edgeq.kernels import Kernel
 from edgeq.targets.emulators import Firmware, Symbol
 
 HARNESS_FILES = ("harness.c", "startup.c", "selftest.c", "eq_selftest.c")
-HARNESS_PREFIXES = ("harness_", "Reset_Handler", "main", "eq_selftest")
+HARNESS_NAMES = ("main", "Reset_Handler")
+HARNESS_PREFIXES = ("harness_", "eq_selftest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,9 @@ class _Purposes:
 
     def of(self, symbol: Symbol) -> str:
         """Statics go by their file, the others by their name."""
-        if symbol.file in HARNESS_FILES or symbol.name.startswith(HARNESS_PREFIXES):
+        if symbol.file in HARNESS_FILES or symbol.name in HARNESS_NAMES:
+            return "harness"
+        if symbol.name.startswith(HARNESS_PREFIXES):
             return "harness"
         if symbol.name.startswith(self.model):
             return "model"

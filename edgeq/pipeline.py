@@ -20,6 +20,9 @@ from edgeq.target import Target
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
+TAKEN = ("edgeq", "main", "selftest", "startup")  # file names that a model may not have
+TAKEN_PREFIXES = ("eq_", "harness")
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -55,9 +58,10 @@ def read(
 
 
 def identifier(text: str) -> str:
-    """`text` as a lower-case C identifier."""
+    """`text` as a lower-case C identifier that no file of a build or its harness has."""
     plain = "".join(c if c.isascii() and c.isalnum() else "_" for c in text.lower()).strip("_")
-    return plain if plain and not plain[0].isdigit() else f"net_{plain}"
+    taken = plain in TAKEN or plain.startswith(TAKEN_PREFIXES)
+    return plain if plain[:1].isalpha() and not taken else f"net_{plain}"
 
 
 def input_specs(

@@ -30,7 +30,8 @@ EXECUTED_ACTIVATION_BITS = (8,)
 
 WeightBits = Annotated[int, Field(strict=True, ge=2, le=8)]
 ActivationBits = Literal[2, 3, 4, 5, 6, 7, 8, 16]
-Reals = Annotated[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Field(min_length=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Reals = Annotated[tuple[Finite, ...], Field(min_length=1)]
 
 
 class _Section(BaseModel):
@@ -76,7 +77,7 @@ class InputSpec(_Section):
 
     mean: Reals = (0.0,)
     std: Reals = (1.0,)
-    range: tuple[float, float] = (0.0, 1.0)
+    range: tuple[Finite, Finite] = (0.0, 1.0)
 
     @model_validator(mode="after")
     def _is_usable(self) -> InputSpec:
@@ -148,11 +149,11 @@ def load(source: str | os.PathLike[str]) -> Policy:
             data = tomllib.loads(content)
         else:
             data = json.loads(content, object_pairs_hook=_unique)
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
-        kind = "TOML" if path.suffix == ".toml" else "JSON"
-        raise PolicyError("EQ0320", f"{path.name} is no valid {kind}: {error}") from error
     except _DuplicateKeyError as error:
         raise PolicyError("EQ0321", f"{path.name}: the key {error} stands twice") from error
+    except (ValueError, RecursionError) as error:
+        kind = "TOML" if path.suffix == ".toml" else "JSON"
+        raise PolicyError("EQ0320", f"{path.name} is no valid {kind}: {error}") from error
     return _validate(data, path.name)
 
 
@@ -161,11 +162,12 @@ class _DuplicateKeyError(ValueError):
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
             raise _DuplicateKeyError(repr(key))
-    return dict(pairs)
+        found[key] = value
+    return found
 
 
 def _validate(data: object, name: str) -> Policy:

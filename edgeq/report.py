@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-Fraction = float  # 0..1; a name of its own, since two fields are called float and int
+# Names of their own, since two fields are called float and int.
+Fraction = float  # 0..1
+Count = int
 
 
 class Verdict(StrEnum):
@@ -98,7 +100,7 @@ class Budget:
 class Accuracy:
     """Top-1 on labelled samples: the float network and the integers that the device computes."""
 
-    samples: int
+    samples: Count
     float: Fraction
     int: Fraction
 

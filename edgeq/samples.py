@@ -7,6 +7,7 @@ raw uint8 where an `[input]` section says how bytes become reals. `y` holds inte
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,13 +93,15 @@ def load(
 
 def _read(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise UsageError("EQ0220", f"{path} is a single array; save it with np.savez(x=…)")
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise UsageError("EQ0220", f"{path}: no such file") from error
-    except (OSError, EOFError, zipfile.BadZipFile, MemoryError) as error:
+    except (OSError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        # RuntimeError: an encrypted member, or a compression that this Python lacks
         raise UsageError("EQ0220", f"{path} is no readable .npz file: {error}") from error
     except ValueError as error:
         raise UsageError(
@@ -129,9 +132,11 @@ def _check(path: Path, name: str, array: Array, port: Port, spec: InputSpec | No
         raise UsageError(
             "EQ0224", f"{path}: {name} has type {array.dtype}; samples are float32 or raw uint8"
         )
-    if not np.isfinite(array).all():
-        raise UsageError("EQ0225", f"{path}: {name} holds NaN or infinite values")
-    return array.astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        reals = array.astype(np.float32)
+    if not np.isfinite(reals).all():
+        raise UsageError("EQ0225", f"{path}: {name} holds NaN or infinite values as float32")
+    return reals
 
 
 def _labels(path: Path, array: Array | None, classes: int | None) -> npt.NDArray[np.int64] | None:

@@ -15,6 +15,7 @@ import numpy as np
 
 import edgeq
 from edgeq import kernels
+from edgeq.errors import IntegrityError
 from edgeq.exporters import image
 from edgeq.ir import Array, Tensor, qparams_of
 from edgeq.kernels import Kernel
@@ -62,10 +63,19 @@ def own_kernels(program: Program) -> tuple[Kernel, ...]:
 
 
 def kernels_of(data: bytes) -> tuple[Kernel, ...]:
-    """The kernels that an image names in its header (`data` was checked to be one)."""
+    """The kernels that an image names in its header (`data` was checked to be one).
+
+    Raises:
+        IntegrityError: kernels.toml lacks one of them.
+    """
     words = image.HEADER.unpack_from(data)[7:11]
     bits = sum(word << 32 * i for i, word in enumerate(words))
-    return tuple(row for row in kernels.table() if bits >> row.id & 1)
+    rows = tuple(row for row in kernels.table() if bits >> row.id & 1)
+    if len(rows) != bits.bit_count():
+        raise IntegrityError(
+            "EQ0702", f"the image needs kernels that edgeq {edgeq.__version__} does not have"
+        )
+    return rows
 
 
 def write_runtime(folder: Path, linked: Iterable[Kernel]) -> None:

@@ -218,7 +218,6 @@ def is_whole(data: bytes) -> bool:
     """Whether `data` is an undamaged image of this format, as far as header and checksum say."""
     if len(data) < HEADER.size:
         return False
-    magic, layout, _, length, crc = HEADER.unpack_from(data)[:5]
-    return (magic, layout, length) == (MAGIC, FORMAT, len(data)) and crc == zlib.crc32(
-        data[CRC_FROM:]
-    )
+    magic, layout, abi, length, crc = HEADER.unpack_from(data)[:5]
+    whole = (magic, layout, abi, length) == (MAGIC, FORMAT, ABI, len(data))
+    return whole and crc == zlib.crc32(data[CRC_FROM:])

@@ -20,6 +20,8 @@ import edgeq
 from edgeq import examples, kernels, pipeline, policy, targets
 from edgeq.exporters import c_arrays
 from edgeq.ir import Array
+from edgeq.program import Program
+from edgeq.samples import Samples
 from edgeq.targets import toolchain
 from edgeq.targets.runners import HostProgram
 
@@ -63,11 +65,12 @@ class Example:
     specs: dict[str, policy.InputSpec]
 
     @property
-    def policy(self) -> Path:
+    def policy(self) -> str | Path:
         """The policy that is shipped with it."""
-        return self.folder / "policy.toml"
+        shipped = self.folder / "policy.toml"
+        return shipped if shipped.is_file() else policy.DEFAULT
 
-    def samples(self, file: str) -> edgeq.samples.Samples:
+    def samples(self, file: str) -> Samples:
         """`calib.npz` or `test.npz`."""
         return pipeline.read_samples(self.folder / file, self.model, self.specs)
 
@@ -102,7 +105,7 @@ def example() -> Callable[[str], Example]:
     @cache
     def load(name: str) -> Example:
         folder = examples.path(name)
-        specs = dict(policy.load(folder / "policy.toml").input)
+        specs = dict(policy.load(examples.path("fashion-resnet8") / "policy.toml").input)
         return Example(name, pipeline.read(folder / "model.onnx"), folder, specs)
 
     return load
@@ -133,7 +136,7 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def inputs(self, program: edgeq.program.Program, count: int | None = None) -> dict[str, Array]:
+    def inputs(self, program: Program, count: int | None = None) -> dict[str, Array]:
         """The first images as the integers that the device takes."""
         return {port.tensor.name: port.quantize(self.raw[:count]) for port in program.inputs}
 

@@ -74,20 +74,27 @@ static void test_run_and_step(void)
     free(image.bytes);
 }
 
-/* The model of one operator whose output 0 is its input: an average pool of one tap. */
-static void test_label_is_the_first_of_equals(void)
+/* One operator from a tensor of 1 × 1 × inputs to one of height × 1 × channels. */
+static eq_operator_t *single_operator(model_t *m, uint16_t kernel, uint32_t inputs, uint32_t height,
+                                      uint32_t channels)
 {
-    model_t *m = exact_block(sizeof *m);
-    const uint16_t in = add_tensor(m, 4, 1, 1, 5);
-    const uint16_t out = add_tensor(m, 4, 1, 1, 5);
-    m->tensors[in].zero_point = m->tensors[out].zero_point = 0;
-    set_window(add_operator(m, 9, in, out), 1, 1, 1, 0);
+    const uint16_t in = add_tensor(m, 4, 1, 1, inputs);
+    const uint16_t out = add_tensor(m, 4, height, 1, channels);
+    m->tensors[in].zero_point = m->tensors[out].zero_point = kernel == 10 ? -128 : 0;
     m->variants[0] = (eq_variant_t){0, 1, 0, 0};
     m->blocks[0] = (eq_block_t){0, 1};
     m->ports[0] = (eq_port_t){in, 0};
     m->ports[1] = (eq_port_t){out, 1};
     m->count[EQ_SECTION_VARIANTS] = m->count[EQ_SECTION_BLOCKS] = 1;
     m->count[EQ_SECTION_PORTS] = 2;
+    return add_operator(m, kernel, in, out);
+}
+
+/* An average pool of one tap copies its input. */
+static void test_label_is_the_first_of_equals(void)
+{
+    model_t *m = exact_block(sizeof *m);
+    set_window(single_operator(m, 9, 5, 1, 5), 1, 1, 1, 0);
     const image_t image = model_image(m);
     uint8_t *arena = exact_block(m->arena_bytes);
     eq_ctx_t ctx;
@@ -297,6 +304,10 @@ static void test_tensors(void)
     REFUSED(EQ_E_TENSOR, tensor[0].shape[2] = 0xFFFFFFFFu);
     REFUSED(EQ_E_TENSOR, tensor[0].shape[0] = tensor[0].shape[1] = 0x10000u);
     REFUSED(EQ_E_TENSOR, tensor[0].shape[0] = 0x80000000u; tensor[0].shape[1] = 2);
+    REFUSED(EQ_E_TENSOR, tensor[0].offset = 0; tensor[0].shape[0] = tensor[0].shape[1] = 1;
+            tensor[0].shape[2] = arena_bytes + 1);
+    REFUSED(EQ_E_OPERATOR, tensor[0].offset = 0; tensor[0].shape[0] = tensor[0].shape[1] = 1;
+            tensor[0].shape[2] = arena_bytes);
     REFUSED(EQ_E_TENSOR, tensor[0].bits = 4);
     REFUSED(EQ_E_TENSOR, tensor[0].rank = 3);
     REFUSED(EQ_E_TENSOR, tensor[0].rank = 2);
@@ -420,6 +431,47 @@ static void test_arithmetic(void)
             op[OP_AVERAGE_POOL].kernel_height = op[OP_AVERAGE_POOL].kernel_width = 3000);
 }
 
+/* The status of a model of one operator that is too large to be a part of the seed. */
+static eq_status_t status_of(model_t *m)
+{
+    const image_t image = model_image(m);
+    uint8_t *arena = exact_block(m->arena_bytes);
+    eq_ctx_t ctx;
+    eq_status_t status = init(&ctx, image, arena, m->arena_bytes);
+    if (status == EQ_OK) {
+        status = eq_run(&ctx, NULL);
+    }
+    free(arena);
+    free(image.bytes);
+    free(m);
+    return status;
+}
+
+static void test_large(void)
+{
+    for (uint32_t channels = 4095; channels <= 4096; channels++) {
+        model_t *m = exact_block(sizeof *m);
+        add_scales(m, single_operator(m, 10, channels, 1, channels), 1, 22);
+        const eq_status_t status = status_of(m);
+        CHECK(status == (channels == 4095 ? EQ_OK : EQ_E_ARITHMETIC), "softmax of %u", channels);
+    }
+    for (uint32_t height = 16384; height <= 16386; height += 2) {
+        model_t *m = exact_block(sizeof *m);
+        eq_operator_t *op = single_operator(m, 1, 1, height, 1);
+        set_window(op, 1, 0xFFFF, 1, 0); /* positions up to 65535 · (height - 1) + 1 */
+        add_weights(m, op, 1, 8);
+        const eq_status_t status = status_of(m);
+        CHECK(status == (height == 16384 ? EQ_OK : EQ_E_OPERATOR), "%u rows", height);
+    }
+    const image_t image = seed_image();
+    uint64_t arena[1]; /* never touched */
+    eq_ctx_t ctx;
+    image_header(image)->arena_bytes = 0x80000000u;
+    image_seal(image);
+    CHECK(init(&ctx, image, arena, 0xFFFFFFFFu) == EQ_E_ARENA, "an arena of 2 GB");
+    free(image.bytes);
+}
+
 int main(void)
 {
     test_ports();
@@ -437,5 +489,6 @@ int main(void)
     test_tables();
     test_windows();
     test_arithmetic();
+    test_large();
     return check_report("test_image");
 }

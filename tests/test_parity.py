@@ -1,0 +1,207 @@
+"""The C computes what the reference predicts, bit for bit: on this machine and on emulated cores.
+
+Kernels for Armv7E-M run twice: as their C twins on this machine, as instructions on the core.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import ALL_IMAGES, Example, Images, Tool
+from graphs import RELU, Builder, graphs, in_blocks, random_graph
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from programs import compiled
+
+from edgeq import Build, kernels, parity, plan, targets
+from edgeq.exporters import c_arrays, image
+from edgeq.ir import Array, Graph, Window
+from edgeq.kernels import Optimize
+from edgeq.ops import OPS
+from edgeq.policy import Policy
+from edgeq.program import Program
+from edgeq.report import Verdict
+from edgeq.targets import runners, toolchain
+from edgeq.targets.emulators import read_firmware
+from edgeq.targets.runners import EmulatorRunner, HostProgram, HostRunner, Runner
+
+GRAPHS = 200
+SANITIZED_GRAPHS = 50
+CHAINS = 50
+EMULATED_IMAGES = 100
+SAMPLES = 8  # of a random graph, three of them extreme
+CONFIG = struct.Struct("<4I")  # eq_config_t
+
+bits = st.lists(st.integers(2, 8), min_size=1, max_size=6)
+optimizing = pytest.mark.parametrize("optimize", ["flash", "time"])
+for_cores = pytest.mark.parametrize("isa", [(), ("dsp",)], ids=["portable", "dsp"])
+
+
+def drawn(examples: int) -> settings:
+    return settings(derandomize=True, max_examples=examples, deadline=None)
+
+
+def program_of(
+    graph: Graph, widths: Sequence[int], optimize: Optimize, isa: tuple[str, ...]
+) -> Program:
+    """`graph` with weights of `widths` bits, in turns, for a core with `isa`."""
+    rules = [
+        {"match": node.name, "weights": widths[i % len(widths)]}
+        for i, node in enumerate(graph.nodes)
+    ]
+    target = targets.load("mcu").model_copy(update={"isa": isa})
+    policy = Policy.model_validate({"rule": rules})
+    return compiled(graph, policy, optimize, target=target).program
+
+
+def integers(program: Program) -> dict[str, Array]:
+    """Raw inputs: all least, all greatest, both in turns, then random ones over the full range."""
+    rng = np.random.default_rng(0)
+    samples = {}
+    for tensor in program.network.inputs:
+        values = rng.integers(-128, 128, (SAMPLES, tensor.elements), np.int8)
+        values[0], values[1] = -128, 127
+        values[2, ::2], values[2, 1::2] = -128, 127
+        samples[tensor.name] = values.reshape(-1, *tensor.shape[1:])
+    return samples
+
+
+def assert_exact(program: Program, runner: Runner, inputs: dict[str, Array]) -> None:
+    row = parity.compare(program, runner, inputs, parity.predict(program, inputs))
+    assert (row.verdict, row.mismatches, row.max_lsb) == (Verdict.EXACT, 0, 0), row
+    assert row.samples == len(next(iter(inputs.values())))
+
+
+def assert_host_exact(host: HostProgram, program: Program) -> None:
+    assert_exact(program, HostRunner(host, image.build(program).data), integers(program))
+
+
+class Flashed(EmulatorRunner):
+    """An emulated board that holds every kernel, and runs whatever image is put into its flash."""
+
+    def flash(self, data: bytes, arena_bytes: int) -> None:
+        """Puts `data` far behind the firmware, and the arena behind the firmware's variables."""
+        flash = self.board.target.first("flash")
+        address = flash.base + flash.bytes // 2
+        context, config = (self.board.symbol(n).address for n in ("harness_context", "__bss_end"))
+        fields = (address, len(data), config + CONFIG.size, arena_bytes)
+        self.board.write(address, data)
+        self.board.write(config, CONFIG.pack(*fields))
+        assert self.board.call("eq_init", context, config) == 0
+
+
+@pytest.fixture(scope="session", params=["gcc", "zig"])
+def board(
+    request: pytest.FixtureRequest, tool: Tool, tmp_path_factory: pytest.TempPathFactory
+) -> Flashed:
+    tool("arm-none-eabi-gcc" if request.param == "gcc" else "zig")
+    folder = tmp_path_factory.mktemp("board")
+    program = program_of(random_graph(0), [8], "flash", ("dsp",))
+    c_arrays.export(program, folder, [], kernels.table())
+    compiler = toolchain.find(toolchain.COMPILERS, request.param)
+    elf = runners.link_firmware(folder, program.name, program.target, compiler)
+    return Flashed(read_firmware(elf), program.target)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("fashion-tiny", ALL_IMAGES),
+        ("fashion-resnet8", 1_000),
+        pytest.param("fashion-resnet8", ALL_IMAGES, marks=pytest.mark.nightly),
+    ],
+)
+def test_an_example_computes_on_the_host_what_the_reference_predicts(
+    example: Callable[[str], Example],
+    images: Images,
+    host_program: HostProgram,
+    name: str,
+    count: int,
+) -> None:
+    program = example(name).compile(example(name).policy).program
+    runner = HostRunner(host_program, image.build(program).data)
+    assert_exact(program, runner, images.inputs(program, count))
+
+
+@pytest.mark.emulator
+@pytest.mark.parametrize("compiler", ["gcc", "zig"])
+@pytest.mark.parametrize("name", ["fashion-tiny", "fashion-resnet8"])
+def test_an_example_computes_on_the_core_what_the_reference_predicts(
+    example: Callable[[str], Example],
+    built: Callable[[str, str], Build],
+    images: Images,
+    name: str,
+    compiler: str,
+) -> None:
+    program = example(name).compile(example(name).policy).program
+    firmware = read_firmware(built(name, compiler).folder / runners.FIRMWARE)
+    runner = EmulatorRunner(firmware, program.target)
+    assert_exact(program, runner, images.inputs(program, EMULATED_IMAGES))
+
+
+@for_cores
+@optimizing
+@drawn(GRAPHS)
+@given(graph=graphs(), widths=bits)
+def test_random_graphs_compute_on_the_host_what_the_reference_predicts(
+    host_program: HostProgram,
+    isa: tuple[str, ...],
+    optimize: Optimize,
+    graph: Graph,
+    widths: list[int],
+) -> None:
+    assert_host_exact(host_program, program_of(graph, widths, optimize, isa))
+
+
+@drawn(CHAINS)
+@given(graph=graphs(), widths=bits, levels=st.integers(1, 3))
+def test_a_chain_of_blocks_computes_what_the_reference_predicts(
+    host_program: HostProgram, graph: Graph, widths: list[int], levels: int
+) -> None:
+    program = program_of(graph, widths, "flash", ("dsp",))
+    integer = program.network.graphs[0]
+    cuts = [i for i, node in enumerate(integer.nodes) if i and OPS[node.op].weighted]
+    network = in_blocks(integer, cuts, levels)
+    choices = kernels.choose(network, program.target.isa, "flash")
+    scratch = {name: c.scratch_bytes for name, c in choices.items() if c.scratch_bytes}
+    placed = plan.plan(network, scratch)
+    chain = replace(program, network=network, choices=choices, plan=placed)
+    assert_host_exact(host_program, chain)
+
+
+def test_several_inputs_and_outputs_keep_their_order(host_program: HostProgram) -> None:
+    b = Builder("ports")
+    left, right = b.input(6, 5, 3, name="left"), b.input(6, 5, 2, name="right")
+    joined = b.add(b.conv(left, 4, clamp=RELU), b.conv(right, 4))
+    pooled = b.max_pool(joined, Window((2, 2), (2, 2)))
+    scores = b.softmax(b.fully_connected(b.flatten(pooled), 7))
+    program = program_of(b.build(scores, joined, pooled), [3], "flash", ("dsp",))
+    assert [tensor.name for tensor in program.network.outputs] == [scores, joined, pooled]
+    assert_host_exact(host_program, program)
+
+
+@for_cores
+@drawn(SANITIZED_GRAPHS)
+@given(graph=graphs(), widths=bits)
+def test_random_graphs_break_no_rule_that_a_sanitizer_knows(
+    sanitized_program: HostProgram, isa: tuple[str, ...], graph: Graph, widths: list[int]
+) -> None:
+    assert_host_exact(sanitized_program, program_of(graph, widths, "flash", isa))
+
+
+@pytest.mark.emulator
+@drawn(GRAPHS)
+@given(graph=graphs(), widths=bits, optimize=st.sampled_from(("flash", "time")))
+def test_random_graphs_compute_on_the_core_what_the_reference_predicts(
+    board: Flashed, graph: Graph, widths: list[int], optimize: Optimize
+) -> None:
+    program = program_of(graph, widths, optimize, ("dsp",))
+    inputs = integers(program)
+    expected = parity.predict(program, inputs)
+    board.flash(image.build(program).data, program.plan.arena_bytes)
+    got = board.run([parity.sample_bytes(list(inputs.values()), i) for i in range(SAMPLES)])
+    assert got == [parity.sample_bytes(expected, i) for i in range(SAMPLES)]
