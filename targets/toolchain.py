@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -104,8 +105,9 @@ def _version(command: tuple[str, ...]) -> str:
         from importlib.metadata import version
 
         return version("ziglang")
-    done = subprocess.run([*command, "-dumpfullversion"], capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
+    found = re.search(r"\d+\.\d+\.\d+", done.stdout)
+    return found[0] if found else "unknown"
 
 
 def build_firmware(

@@ -1,4 +1,4 @@
-"""What is dear is made once a session: exports, compiled programs, images. Tools are found here."""
+"""What is dear is made once a session: exports and compiled programs. Tools are found here."""
 
 from __future__ import annotations
 
@@ -8,35 +8,27 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any
 
-import numpy as np
+import bundled
 import pytest
 
-import edgeq
-from edgeq import examples, kernels, pipeline, policy, targets
+from edgeq import Build, kernels
 from edgeq.exporters import c_arrays
-from edgeq.ir import Array
-from edgeq.program import Program
-from edgeq.samples import Samples
 from edgeq.targets import toolchain
 from edgeq.targets.runners import HostProgram
 
-DATA = Path(os.environ.get("EDGEQ_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SANITIZERS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-ALL_IMAGES = 10_000
+PROGRAMS = {"gcc": "arm-none-eabi-gcc", "zig": "zig"}  # of `--compiler`
+
+Tool = Callable[[str], tuple[str, ...]]
+Builds = Callable[[str, str], Build]
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Nightly tests run only where `-m` says what runs."""
     if not config.option.markexpr:
         config.option.markexpr = "not nightly"
-
-
-Tool = Callable[[str], tuple[str, ...]]
 
 
 @pytest.fixture(scope="session")
@@ -55,113 +47,40 @@ def tool() -> Tool:
     return find
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A bundled example: its model, its files, and what the bytes of its images mean."""
-
-    name: str
-    model: pipeline.Model
-    folder: Path
-    specs: dict[str, policy.InputSpec]
-
-    @property
-    def policy(self) -> str | Path:
-        """The policy that is shipped with it."""
-        shipped = self.folder / "policy.toml"
-        return shipped if shipped.is_file() else policy.DEFAULT
-
-    def samples(self, file: str) -> Samples:
-        """`calib.npz` or `test.npz`."""
-        return pipeline.read_samples(self.folder / file, self.model, self.specs)
-
-    def compile(self, chosen: str | Path) -> pipeline.Compiled:
-        """The example under a policy, for the default target."""
-        return pipeline.compile(
-            self.model,
-            policy.load(chosen),
-            self.specs,
-            self.samples("calib.npz"),
-            targets.load("mcu"),
-            "flash",
-            (),
-            lambda stage, done, total: None,
-        )
-
-    def export(self, out: Path, **options: Any) -> edgeq.Build:
-        """The example as a build in `out`, under its shipped policy if `options` name no other."""
-        files = {"calib": self.folder / "calib.npz", "data": self.folder / "test.npz"}
-        return edgeq.export(
-            self.folder / "model.onnx",
-            out=out,
-            inputs=self.specs,
-            **{"policy": self.policy, **files, **options},
-        )
+@pytest.fixture(scope="session", params=PROGRAMS)
+def compiler(request: pytest.FixtureRequest, tool: Tool) -> str:
+    """Every compiler for the target."""
+    name: str = request.param
+    tool(PROGRAMS[name])
+    return name
 
 
 @pytest.fixture(scope="session")
-def example() -> Callable[[str], Example]:
-    """The bundled example of a name."""
-
-    @cache
-    def load(name: str) -> Example:
-        folder = examples.path(name)
-        specs = dict(policy.load(examples.path("fashion-resnet8") / "policy.toml").input)
-        return Example(name, pipeline.read(folder / "model.onnx"), folder, specs)
-
-    return load
-
-
-@pytest.fixture(scope="session")
-def built(
-    example: Callable[[str], Example], tmp_path_factory: pytest.TempPathFactory, tool: Tool
-) -> Callable[[str, str], edgeq.Build]:
+def built(tmp_path_factory: pytest.TempPathFactory) -> Builds:
     """The checked build of an example by a compiler, made once; not to be written to."""
 
     @cache
-    def export(name: str, compiler: str = "gcc") -> edgeq.Build:
-        tool("arm-none-eabi-gcc" if compiler == "gcc" else compiler)
+    def export(name: str, compiler: str) -> Build:
         out = tmp_path_factory.mktemp("builds") / f"{name}-{compiler}"
-        return example(name).export(out, compiler=compiler)
+        return bundled.load(name).export(out, compiler=compiler)
 
     return export
 
 
-@dataclass(frozen=True, slots=True)
-class Images:
-    """Fashion-MNIST test images, raw and channels last, with their labels."""
-
-    raw: Array
-    labels: Array
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def inputs(self, program: Program, count: int | None = None) -> dict[str, Array]:
-        """The first images as the integers that the device takes."""
-        return {port.tensor.name: port.quantize(self.raw[:count]) for port in program.inputs}
-
-
 @pytest.fixture(scope="session")
-def images() -> Images:
-    """All 10,000, or the 1,000 that are bundled where `EDGEQ_DATA` has no fashion_mnist.npz."""
-    file = DATA / "fashion_mnist.npz"
-    if file.is_file():
-        with np.load(file) as archive:
-            return Images(archive["x_test"][..., None], archive["y_test"].astype(np.int64))
-    with np.load(examples.path("fashion-resnet8") / "test.npz") as archive:
-        return Images(np.moveaxis(archive["x"], 1, -1), archive["y"].astype(np.int64))
-
-
-@pytest.fixture(scope="session")
-def host_program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostProgram]:
+def host_program(tmp_path_factory: pytest.TempPathFactory, tool: Tool) -> Iterator[HostProgram]:
     """Every kernel, compiled for this machine."""
+    tool("cc")
     with closing(_program(tmp_path_factory)) as program:
         yield program
 
 
 @pytest.fixture(scope="session")
-def sanitized_program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostProgram]:
+def sanitized_program(
+    tmp_path_factory: pytest.TempPathFactory, tool: Tool
+) -> Iterator[HostProgram]:
     """The same under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    tool("cc")
     with closing(_program(tmp_path_factory, *SANITIZERS)) as program:
         yield program
 

@@ -493,9 +493,8 @@ def test_an_output_folder_under_a_file_is_refused(workplace: Workplace, where: s
     workplace.refuses("EQ0230" if where == "calib.npz" else "EQ0231", "-o", where)
 
 
-@pytest.mark.parametrize("name", ["n" * 300, "nul\0byte"])
-def test_an_impossible_folder_name_is_refused(workplace: Workplace, name: str) -> None:
-    workplace.refuses("EQ0231", "-o", name, says="cannot be written")
+def test_a_folder_name_that_is_too_long_is_refused(workplace: Workplace) -> None:
+    workplace.refuses("EQ0231", "-o", "n" * 300, says="cannot be written")
 
 
 def test_somebody_elses_files_are_not_overwritten(workplace: Workplace) -> None:

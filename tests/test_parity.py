@@ -6,18 +6,19 @@ Kernels for Armv7E-M run twice: as their C twins on this machine, as instruction
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
+import bundled
 import numpy as np
 import pytest
-from conftest import ALL_IMAGES, Example, Images, Tool
+from conftest import Builds
 from graphs import RELU, Builder, graphs, in_blocks, random_graph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from programs import compiled
 
-from edgeq import Build, kernels, parity, plan, targets
+from edgeq import kernels, parity, plan, targets
 from edgeq.exporters import c_arrays, image
 from edgeq.ir import Array, Graph, Window
 from edgeq.kernels import Optimize
@@ -36,6 +37,7 @@ EMULATED_IMAGES = 100
 SAMPLES = 8  # of a random graph, three of them extreme
 CONFIG = struct.Struct("<4I")  # eq_config_t
 
+examples = pytest.mark.parametrize("name", ["fashion-tiny", "fashion-resnet8"])
 bits = st.lists(st.integers(2, 8), min_size=1, max_size=6)
 optimizing = pytest.mark.parametrize("optimize", ["flash", "time"])
 for_cores = pytest.mark.parametrize("isa", [(), ("dsp",)], ids=["portable", "dsp"])
@@ -70,6 +72,11 @@ def integers(program: Program) -> dict[str, Array]:
     return samples
 
 
+def compiled_example(name: str) -> Program:
+    example = bundled.load(name)
+    return example.compile(example.policy).program
+
+
 def assert_exact(program: Program, runner: Runner, inputs: dict[str, Array]) -> None:
     row = parity.compare(program, runner, inputs, parity.predict(program, inputs))
     assert (row.verdict, row.mismatches, row.max_lsb) == (Verdict.EXACT, 0, 0), row
@@ -94,53 +101,41 @@ class Flashed(EmulatorRunner):
         assert self.board.call("eq_init", context, config) == 0
 
 
-@pytest.fixture(scope="session", params=["gcc", "zig"])
-def board(
-    request: pytest.FixtureRequest, tool: Tool, tmp_path_factory: pytest.TempPathFactory
-) -> Flashed:
-    tool("arm-none-eabi-gcc" if request.param == "gcc" else "zig")
+@pytest.fixture(scope="session")
+def board(compiler: str, tmp_path_factory: pytest.TempPathFactory) -> Flashed:
     folder = tmp_path_factory.mktemp("board")
     program = program_of(random_graph(0), [8], "flash", ("dsp",))
     c_arrays.export(program, folder, [], kernels.table())
-    compiler = toolchain.find(toolchain.COMPILERS, request.param)
-    elf = runners.link_firmware(folder, program.name, program.target, compiler)
+    found = toolchain.find(toolchain.COMPILERS, compiler)
+    elf = runners.link_firmware(folder, program.name, program.target, found)
     return Flashed(read_firmware(elf), program.target)
 
 
 @pytest.mark.parametrize(
     ("name", "count"),
     [
-        ("fashion-tiny", ALL_IMAGES),
+        ("fashion-tiny", bundled.ALL_IMAGES),
         ("fashion-resnet8", 1_000),
-        pytest.param("fashion-resnet8", ALL_IMAGES, marks=pytest.mark.nightly),
+        pytest.param("fashion-resnet8", bundled.ALL_IMAGES, marks=pytest.mark.nightly),
     ],
 )
 def test_an_example_computes_on_the_host_what_the_reference_predicts(
-    example: Callable[[str], Example],
-    images: Images,
-    host_program: HostProgram,
-    name: str,
-    count: int,
+    host_program: HostProgram, name: str, count: int
 ) -> None:
-    program = example(name).compile(example(name).policy).program
+    program = compiled_example(name)
     runner = HostRunner(host_program, image.build(program).data)
-    assert_exact(program, runner, images.inputs(program, count))
+    assert_exact(program, runner, bundled.images().inputs(program, count))
 
 
 @pytest.mark.emulator
-@pytest.mark.parametrize("compiler", ["gcc", "zig"])
-@pytest.mark.parametrize("name", ["fashion-tiny", "fashion-resnet8"])
+@examples
 def test_an_example_computes_on_the_core_what_the_reference_predicts(
-    example: Callable[[str], Example],
-    built: Callable[[str, str], Build],
-    images: Images,
-    name: str,
-    compiler: str,
+    built: Builds, compiler: str, name: str
 ) -> None:
-    program = example(name).compile(example(name).policy).program
+    program = compiled_example(name)
     firmware = read_firmware(built(name, compiler).folder / runners.FIRMWARE)
     runner = EmulatorRunner(firmware, program.target)
-    assert_exact(program, runner, images.inputs(program, EMULATED_IMAGES))
+    assert_exact(program, runner, bundled.images().inputs(program, EMULATED_IMAGES))
 
 
 @for_cores

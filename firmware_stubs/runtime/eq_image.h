@@ -69,8 +69,8 @@ typedef struct {
     uint16_t input[2]; /* indices of tensors */
     uint16_t output;
     uint32_t weights;    /* output channels × (values a channel) of weight_bits, in `layout` */
-    uint32_t bias;       /* int32 per output channel */
-    uint32_t multiplier; /* int32 per output channel; add: input 0, input 1, output; softmax: one */
+    uint32_t bias;       /* int32 per output channel, at a multiple of 4 */
+    uint32_t multiplier; /* as bias; add: for input 0, input 1 and the output; softmax: one */
     uint32_t shift;      /* int8, as many */
     uint32_t scratch;    /* offset in the arena, a multiple of 8 */
     uint32_t scratch_bytes;
