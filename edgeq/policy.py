@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from edgeq.errors import PolicyError
 from edgeq.ir import Array, Graph
@@ -28,8 +28,16 @@ UNIFORM = re.compile(r"w([2-8])a([2-8]|16)")
 DEFAULT = "w8a8"
 EXECUTED_ACTIVATION_BITS = (8,)
 
+
+def _no_float(value: object) -> object:
+    if isinstance(value, float):  # a Literal takes 8.0 for 8
+        raise ValueError("bits are whole numbers")  # noqa: TRY004 (pydantic wants ValueError)
+    return value
+
+
 WeightBits = Annotated[int, Field(strict=True, ge=2, le=8)]
-ActivationBits = Literal[2, 3, 4, 5, 6, 7, 8, 16]
+ActivationBits = Annotated[Literal[2, 3, 4, 5, 6, 7, 8, 16], BeforeValidator(_no_float)]
+Flag = Annotated[bool, Field(strict=True)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Reals = Annotated[tuple[Finite, ...], Field(min_length=1)]
 
@@ -63,10 +71,10 @@ class Calibration(_Section):
     """How ranges are found; the defaults are what measured best (docs/quantization.md)."""
 
     activations: Literal["minmax", "percentile", "mse"] = "mse"
-    percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
+    percentile: Annotated[float, Field(strict=True, gt=50, le=100)] = 99.99
     weights: Literal["minmax", "mse"] = "mse"
-    gain: bool = True
-    bias_correction: bool = True
+    gain: Flag = True
+    bias_correction: Flag = True
 
 
 class InputSpec(_Section):
@@ -87,6 +95,9 @@ class InputSpec(_Section):
             raise ValueError(f"range must rise, got {self.range}")
         if 1 not in (len(self.mean), len(self.std)) and len(self.mean) != len(self.std):
             raise ValueError("mean and std must have one value each, or one per channel")
+        with np.errstate(all="ignore"):
+            if not np.isfinite(self.real(np.array([[0], [255]]))).all():
+                raise ValueError("with this mean, std and range bytes are beyond float32")
         return self
 
     def real(self, raw: Array) -> npt.NDArray[np.float32]:

@@ -97,7 +97,7 @@ def _read(path: Path) -> dict[str, Array]:
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise UsageError("EQ0220", f"{path} is a single array; save it with np.savez(x=…)")
-            return {name: archive[name] for name in archive.files}
+            arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise UsageError("EQ0220", f"{path}: no such file") from error
     except (OSError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
@@ -108,6 +108,10 @@ def _read(path: Path) -> dict[str, Array]:
             "EQ0220",
             f"{path} holds Python objects or damaged arrays; edgeq reads plain arrays only",
         ) from error
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # NumPy gives the bytes of what is no array
+            raise UsageError("EQ0220", f"{path}: {name} is no array; write the file with np.savez")
+    return arrays
 
 
 def _check(path: Path, name: str, array: Array, port: Port, spec: InputSpec | None) -> Array:

@@ -31,10 +31,9 @@ class Example:
     specs: dict[str, policy.InputSpec]
 
     @property
-    def policy(self) -> str | Path:
+    def policy(self) -> Path:
         """The policy that is shipped with it."""
-        shipped = self.folder / "policy.toml"
-        return shipped if shipped.is_file() else policy.DEFAULT
+        return self.folder / "policy.toml"
 
     def compile(self, chosen: str | Path) -> pipeline.Compiled:
         """The example under a policy, for the default target."""
@@ -64,7 +63,7 @@ class Example:
 def load(name: str) -> Example:
     """The bundled example of that name."""
     folder = examples.path(name)
-    specs = dict(policy.load(examples.path("fashion-resnet8") / "policy.toml").input)
+    specs = dict(policy.load(folder / "policy.toml").input)
     return Example(name, pipeline.read(folder / "model.onnx"), folder, specs)
 
 

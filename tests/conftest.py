@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import cache
+from typing import Protocol
 
 import bundled
 import pytest
@@ -22,7 +23,13 @@ SANITIZERS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 PROGRAMS = {"gcc": "arm-none-eabi-gcc", "zig": "zig"}  # of `--compiler`
 
 Tool = Callable[[str], tuple[str, ...]]
-Builds = Callable[[str, str], Build]
+
+
+class Builds(Protocol):
+    """Makes a build, or finds the one that it made."""
+
+    def __call__(self, name: str, compiler: str, kernels: str = "own") -> Build:
+        """The build of a bundled example, with its own or all kernels."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -60,9 +67,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Builds:
     """The checked build of an example by a compiler, made once; not to be written to."""
 
     @cache
-    def export(name: str, compiler: str) -> Build:
-        out = tmp_path_factory.mktemp("builds") / f"{name}-{compiler}"
-        return bundled.load(name).export(out, compiler=compiler)
+    def export(name: str, compiler: str, kernels: str = "own") -> Build:
+        out = tmp_path_factory.mktemp("builds") / f"{name}-{compiler}-{kernels}"
+        return bundled.load(name).export(out, compiler=compiler, kernels=kernels)
 
     return export
 

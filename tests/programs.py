@@ -35,9 +35,7 @@ def uniform(weights: int) -> Policy:
 
 def model(graph: Graph) -> Model:
     """`graph` as if read from a file in its own layout."""
-    ports = tuple(
-        Port(name, name, graph.tensors[name].shape, "NHWC") for name in graph.inputs
-    )
+    ports = tuple(Port(name, name, graph.tensors[name].shape, "NHWC") for name in graph.inputs)
     source = Source(graph, ports, (), ())
     return Model(pipeline.identifier(graph.name), source, graph, SHA256)
 

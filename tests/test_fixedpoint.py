@@ -1,4 +1,4 @@
-"""The arithmetic against big integers, fractions and exact exponentials; its twin in C shares it."""
+"""The arithmetic against big integers, fractions and exponentials; C is tested on its values."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ ONE = 1 << 31  # 1.0 in Q0.31
 # gemmlowp's series around −1/8 drops terms from the fifth power on and rounds nine times.
 EXP_ERROR = 512 / ONE
 RECIPROCAL_ERROR = 8 / ONE  # three Newton–Raphson steps from 48/17 − 32/17·d, each rounded
+MOST_SCALE = 15.9  # of a softmax: quantize stops there, one step is already all or nothing
 SOFTMAX_ERROR = 1  # of 256: a last rounding either way; none was ever seen
 
 fixed = settings(derandomize=True, max_examples=300, deadline=None)
@@ -94,13 +95,11 @@ def test_requantising_works_element_by_element() -> None:
 
 
 @fixed
-@given(st.floats(2.0**-32, 2.0**30, exclude_max=True))
+@given(st.floats(2.0**-32, 2.0**29))
 @example(math.nextafter(1.0, 0.0))
 @example(2.0**-32)
 @example(2.0**29)
 def test_a_multiplier_is_exact_to_31_bits(real: float) -> None:
-    if real >= 2.0**30 * (1 - 2.0**-32):
-        return  # rounds up to 2^30, which is refused
     multiplier, shift = fixedpoint.quantize_multiplier(real)
     got = Fraction(multiplier) * Fraction(2) ** (shift - 31)
     assert abs(got - Fraction(real)) <= Fraction(real) / 2**31
@@ -174,11 +173,11 @@ def ideal_softmax(x: np.ndarray, scale: float) -> np.ndarray:
 @fixed
 @given(
     st.lists(st.integers(-128, 127), min_size=1, max_size=40),
-    st.floats(2.0**-24, 16.0),
+    st.floats(2.0**-24, MOST_SCALE),
 )
 @example([0] * 4095, 0.1)
 @example([127] + [-128] * 600, 0.01)
-@example([-128, 127], 16.0)
+@example([-128, 127], MOST_SCALE)
 def test_softmax_is_within_one_step_of_the_ideal(values: list[int], scale: float) -> None:
     x = np.array(values)
     multiplier, shift = fixedpoint.quantize_multiplier(scale * 2.0**26)
@@ -203,7 +202,7 @@ def test_softmax_treats_every_row_for_itself() -> None:
 
 
 def test_differences_beyond_the_softmax_table_have_probability_zero() -> None:
-    multiplier, shift = fixedpoint.quantize_multiplier(16.0 * 2.0**26)
+    multiplier, shift = fixedpoint.quantize_multiplier(MOST_SCALE * 2.0**26)
     assert fixedpoint.softmax(np.array([0, -2]), multiplier, shift).tolist() == [127, -128]
 
 

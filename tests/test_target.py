@@ -1,0 +1,118 @@
+"""Device descriptions: every bundled one holds, and a wrong one is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+
+from edgeq import targets
+from edgeq.errors import ModelError, UsageError
+from edgeq.target import parse
+
+WHOLE = """
+schema = 1
+name = "chip"
+description = "a chip"
+family = "mcu"
+core = "cortex-m4f"
+formats = ["c"]
+[[memory]]
+name = "flash"
+kind = "flash"
+base = 0x0800_0000
+bytes = 1024
+erase_bytes = [512, 512]
+source = "data sheet"
+[[memory]]
+name = "sram"
+kind = "ram"
+base = 0x2000_0000
+bytes = 512
+source = "data sheet"
+[[memory]]
+name = "ccm"
+kind = "ram"
+base = 0x1000_0000
+bytes = 256
+source = "data sheet"
+[compiler.gcc]
+flags = ["-mcpu=cortex-m4"]
+source = "manual"
+[emulator]
+source = "none"
+"""
+
+
+def swapped(old: str, new: str) -> Callable[[], str]:
+    assert old in WHOLE
+    return lambda: WHOLE.replace(old, new, 1)
+
+
+@pytest.mark.parametrize("name", targets.names())
+def test_a_bundled_target_is_called_as_its_file(name: str) -> None:
+    assert targets.load(name).name == name
+
+
+@pytest.mark.parametrize("name", targets.names())
+def test_every_region_of_a_bundled_target_has_a_source(name: str) -> None:
+    assert all(memory.source for memory in targets.load(name).memory)
+
+
+@pytest.mark.parametrize("name", targets.names())
+def test_no_regions_of_a_bundled_target_overlap(name: str) -> None:
+    regions = sorted((m.base, m.base + m.bytes) for m in targets.load(name).memory)
+    assert all(end <= start for (_, end), (start, _) in pairwise(regions))
+
+
+@pytest.mark.parametrize("alias", targets.ALIASES)
+def test_an_alias_stands_for_a_bundled_target(alias: str) -> None:
+    assert targets.load(alias) == targets.load(targets.ALIASES[alias])
+
+
+def test_an_unknown_target_names_near_misses() -> None:
+    with pytest.raises(UsageError, match=r"EQ0212.*did you mean stm32f405"):
+        targets.load("stm32f407")
+
+
+def test_a_target_like_nothing_lists_what_there_is() -> None:
+    with pytest.raises(UsageError, match=r"EQ0212.*there are .*stm32f405.*aliases: mcu"):
+        targets.load("zzz")
+
+
+@pytest.mark.parametrize("name", ["", "../targets/stm32f405", "stm32f405.toml", "STM32F405"])
+def test_a_target_is_named_as_it_is_written(name: str) -> None:
+    with pytest.raises(UsageError, match="EQ0212"):
+        targets.load(name)
+
+
+def test_the_planner_gets_the_first_region_of_a_kind() -> None:
+    assert parse(WHOLE, "chip.toml").first("ram").name == "sram"
+
+
+def test_the_other_regions_are_left_to_the_application() -> None:
+    assert [memory.name for memory in parse(WHOLE, "chip.toml").unused()] == ["ccm"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        swapped("schema = 1", "schema = 2"),
+        swapped("schema = 1", ""),
+        swapped('name = "chip"', 'name = "chip"\nclock = 1'),
+        swapped('family = "mcu"', 'family = "gpu"'),
+        swapped("bytes = 1024", "bytes = 0"),
+        swapped("base = 0x2000_0000", "base = -1"),
+        swapped("base = 0x2000_0000", "base = 0x1_0000_0000"),
+        swapped("[512, 512]", "[512, 256]"),
+        swapped('kind = "flash"', 'kind = "ram"'),
+        swapped('source = "data sheet"', ""),
+        swapped("[compiler.gcc]", "[compiler.gcc]\nopt = 2"),
+        swapped("schema = 1", "schema ="),
+    ],
+    ids=range(12),
+)
+def test_a_description_that_breaks_the_schema_is_refused(text: Callable[[], str]) -> None:
+    with pytest.raises(ModelError, match=r"EQ0340: chip\.toml: "):
+        parse(text(), "chip.toml")
