@@ -65,8 +65,14 @@ void eq_store_run(const eq_tensor_record_t *tensor, int8_t *data, uint32_t first
     uint8_t *at = (uint8_t *)data + first / per_byte;
     uint32_t used = first % per_byte * width;
     uint32_t byte = used != 0 ? *at & ((1u << used) - 1u) : 0;
-    for (uint32_t i = 0; i < count; i++) {
-        byte |= ((uint32_t)values[i] & mask) << used;
+    const int8_t *end = values + count;
+    while (values != end) {
+        if (used == 0 && width == 4 && end - values >= 2) { /* the usual case, without a loop */
+            *at++ = (uint8_t)(((uint32_t)values[0] & 15u) | (uint32_t)values[1] << 4);
+            values += 2;
+            continue;
+        }
+        byte |= ((uint32_t)*values++ & mask) << used;
         used += width;
         if (used == 8) {
             *at++ = (uint8_t)byte;
@@ -219,8 +225,7 @@ static void run_softmax(const eq_call_t *call)
     set_shape(&part.in[0], 1, 1, channels);
     set_shape(&part.out, 1, 1, channels);
     for (uint32_t first = 0; first < count; first += channels) {
-        part.call.input[0] =
-            eq_load_run(call->in[0], call->input[0], first, channels, part.input);
+        part.call.input[0] = eq_load_run(call->in[0], call->input[0], first, channels, part.input);
         compute(&part, call, first, channels);
     }
 }
@@ -237,8 +242,7 @@ static void run_add(const eq_call_t *call)
         set_shape(&part.out, 1, 1, length);
         for (uint32_t i = 0; i < 2; i++) {
             set_shape(&part.in[i], 1, 1, length);
-            part.call.input[i] =
-                eq_load_run(call->in[i], call->input[i], first, length, values[i]);
+            part.call.input[i] = eq_load_run(call->in[i], call->input[i], first, length, values[i]);
         }
         compute(&part, call, first, length);
     }

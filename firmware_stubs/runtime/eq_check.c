@@ -182,7 +182,8 @@ static int tensor_fits(const eq_tensor_record_t *tensor, uint32_t arena_bytes)
     return tensor->offset % EQ_IMAGE_ALIGN == 0 && values <= most &&
            (uint64_t)tensor->offset + eq_tensor_bytes(tensor) <= arena_bytes &&
            (tensor->rank == 4 || (tensor->rank == 2 && vector)) &&
-           tensor->zero_point >= least(tensor->bits) && tensor->zero_point <= greatest(tensor->bits);
+           tensor->zero_point >= least(tensor->bits) &&
+           tensor->zero_point <= greatest(tensor->bits);
 }
 
 /* Whether the header names the kernel that packed tensors need. */
