@@ -207,8 +207,8 @@ def _spans(graph: Graph) -> dict[str, tuple[int, int]]:
 def _dying(step: _Step, slots: Mapping[str, _Slot]) -> list[_Slot]:
     """The inputs of `step` that its output may overwrite.
 
-    They are stored in as many bits. Nothing may need them later, and they share no other step with the output, which may have been
-    merged with what another variant of the block overwrites.
+    They are stored in as many bits. Nothing may need them later, and they share no other step with
+    the output, which may have been merged with what another variant of the block overwrites.
     """
     output = slots[step.node.output]
     kept = [slots[name] for name in step.graph.outputs]

@@ -28,7 +28,7 @@ BYTES_PER_LINE = 20
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One golden vector: what the device reads (raw bytes or integers) and the integers it gives."""
+    """One golden vector: what the device reads (raw bytes or integers), and what it must give."""
 
     inputs: tuple[Array, ...]
     outputs: tuple[Array, ...]

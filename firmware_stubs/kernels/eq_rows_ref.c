@@ -263,8 +263,11 @@ void eq_rows_ref(const eq_call_t *call)
     case EQ_FAMILY_ADD:
         run_add(call);
         break;
-    default:
+    case EQ_FAMILY_CONV:
+    case EQ_FAMILY_DEPTHWISE:
         run_windows(call);
         break;
+    default:
+        break; /* eq_init has refused it */
     }
 }

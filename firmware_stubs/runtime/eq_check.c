@@ -169,6 +169,12 @@ static int32_t greatest(uint32_t bits)
     return (1 << (bits - 1u)) - 1;
 }
 
+/* A function of its own, which keeps eq_init small. */
+EQ_NOINLINE static uint32_t bytes_of(const eq_tensor_record_t *tensor)
+{
+    return eq_tensor_bytes(tensor);
+}
+
 static int tensor_fits(const eq_tensor_record_t *tensor, uint32_t arena_bytes)
 {
     const uint64_t pixels = (uint64_t)tensor->shape[0] * tensor->shape[1]; /* below 2^64 */
@@ -180,7 +186,7 @@ static int tensor_fits(const eq_tensor_record_t *tensor, uint32_t arena_bytes)
     const uint64_t most = eq_is_packed(tensor) ? MOST_PACKED : MOST_VALUES;
     const int vector = tensor->shape[0] == 1 && tensor->shape[1] == 1;
     return tensor->offset % EQ_IMAGE_ALIGN == 0 && values <= most &&
-           (uint64_t)tensor->offset + eq_tensor_bytes(tensor) <= arena_bytes &&
+           (uint64_t)tensor->offset + bytes_of(tensor) <= arena_bytes &&
            (tensor->rank == 4 || (tensor->rank == 2 && vector)) &&
            tensor->zero_point >= least(tensor->bits) &&
            tensor->zero_point <= greatest(tensor->bits);
@@ -214,7 +220,7 @@ static int overlap(uint32_t a, uint32_t a_bytes, uint32_t b, uint32_t b_bytes)
 
 EQ_NOINLINE static int tensors_overlap(const eq_tensor_record_t *a, const eq_tensor_record_t *b)
 {
-    return overlap(a->offset, eq_tensor_bytes(a), b->offset, eq_tensor_bytes(b));
+    return overlap(a->offset, bytes_of(a), b->offset, bytes_of(b));
 }
 
 static int same_shape(const eq_tensor_record_t *a, const eq_tensor_record_t *b)
@@ -281,8 +287,8 @@ EQ_NOINLINE static int scratch_fits(const view_t *view, const operands_t *o, uin
         return 0;
     }
     return op->scratch_bytes == 0 ||
-           (!overlap(op->scratch, op->scratch_bytes, o->in->offset, eq_tensor_bytes(o->in)) &&
-            !overlap(op->scratch, op->scratch_bytes, o->out->offset, eq_tensor_bytes(o->out)));
+           (!overlap(op->scratch, op->scratch_bytes, o->in->offset, bytes_of(o->in)) &&
+            !overlap(op->scratch, op->scratch_bytes, o->out->offset, bytes_of(o->out)));
 }
 
 /* An operator with `weights` weights (at most 2^63) a channel. */
@@ -455,6 +461,14 @@ static eq_status_t check_family(const view_t *view, const operands_t *o)
     }
 }
 
+/* Whether there is code for how the operands are stored. */
+static int runs(const operands_t *o)
+{
+    const int packed =
+        eq_is_packed(o->in) || eq_is_packed(o->out) || (o->other != NULL && eq_is_packed(o->other));
+    return !packed || eq_rows_runs(o->kernel->family);
+}
+
 static eq_status_t check_operator(const view_t *view, const eq_operator_t *op)
 {
     const eq_tensor_record_t *tensors = (const void *)view->data[EQ_SECTION_TENSORS];
@@ -477,7 +491,7 @@ static eq_status_t check_operator(const view_t *view, const eq_operator_t *op)
     const operands_t operands = {op, kernel, &tensors[op->input[0]],
                                  op->input[1] == EQ_NONE ? NULL : &tensors[op->input[1]],
                                  &tensors[op->output]};
-    return check_family(view, &operands);
+    return runs(&operands) ? check_family(view, &operands) : EQ_E_KERNEL;
 }
 
 static eq_status_t check_operators(const view_t *view)
@@ -497,7 +511,7 @@ static eq_status_t check_operators(const view_t *view)
 static void fill_port(eq_tensor_t *port, const eq_tensor_record_t *record, uint8_t *arena)
 {
     port->data = arena + record->offset;
-    port->bytes = eq_tensor_bytes(record);
+    port->bytes = bytes_of(record);
     for (uint32_t i = 0; i < 3; i++) {
         port->shape[i] = record->shape[i];
     }

@@ -61,6 +61,12 @@ static inline const int8_t *eq_load_run(const eq_tensor_record_t *tensor, const 
 void eq_store_run(const eq_tensor_record_t *tensor, int8_t *data, uint32_t first,
                   const int8_t *values, uint32_t count);
 
+/* Whether eq_rows_ref knows the operators of a family. */
+static inline int eq_rows_runs(uint32_t family)
+{
+    return family <= EQ_FAMILY_SOFTMAX;
+}
+
 /// Scratch ///
 
 /* What unpacking takes of an operator's scratch; the kernel's own follows. Multiples of 8. */
