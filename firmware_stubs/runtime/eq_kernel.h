@@ -21,7 +21,7 @@
 
 /* One operator with its offsets resolved. What its family does not use points anywhere. */
 typedef struct {
-    const struct eq_kernel *kernel; /* the operator's own, where eq_rows_ref runs it */
+    const struct eq_kernel *kernel; /* the operator's own, where eq_rows_s8_ref runs it */
     const eq_operator_t *op;
     const eq_tensor_record_t *in[2];
     const eq_tensor_record_t *out;
@@ -81,7 +81,7 @@ void eq_add_s8_ref(const eq_call_t *call);
 void eq_max_pool_s8_ref(const eq_call_t *call);
 void eq_average_pool_s8_ref(const eq_call_t *call);
 void eq_softmax_s8_ref(const eq_call_t *call);
-void eq_rows_ref(const eq_call_t *call);
+void eq_rows_s8_ref(const eq_call_t *call);
 
 /// What kernels share ///
 

@@ -3,7 +3,7 @@
  *
  * Values of 8..5 bits take a byte, of 4..3 half a byte, of 2 a quarter: flat in the order of the
  * tensor, element 0 in the lowest bits of byte 0, two's complement, unused bits at the end 0.
- * Byte kernels never see less than a byte: eq_rows_ref.c unpacks what they read and packs what they
+ * Byte kernels never see less than a byte: eq_rows_s8_ref.c unpacks what they read and packs what they
  * give. The twin of the layout is packing.pack_activations, that of the sizes kernels.py.
  */
 #ifndef EQ_ROWS_H
@@ -61,7 +61,7 @@ static inline const int8_t *eq_load_run(const eq_tensor_record_t *tensor, const 
 void eq_store_run(const eq_tensor_record_t *tensor, int8_t *data, uint32_t first,
                   const int8_t *values, uint32_t count);
 
-/* Whether eq_rows_ref knows the operators of a family. */
+/* Whether eq_rows_s8_ref knows the operators of a family. */
 static inline int eq_rows_runs(uint32_t family)
 {
     return family <= EQ_FAMILY_SOFTMAX;

@@ -322,7 +322,7 @@ static void test_tensors(void)
     REFUSED(EQ_E_TENSOR, tensor[10].offset = 0; tensor[10].shape[0] = tensor[10].shape[1] = 1;
             tensor[10].shape[2] = 2 * arena_bytes + 1);
     REFUSED(EQ_E_TENSOR, tensor[10].shape[2] = 1u << 30);
-    REFUSED(EQ_E_KERNEL, header->kernels[0] &= ~(1u << 24)); /* packed, without eq_rows_ref */
+    REFUSED(EQ_E_KERNEL, header->kernels[0] &= ~(1u << 24)); /* packed, without eq_rows_s8_ref */
     REFUSED(EQ_E_TENSOR, tensor[0].rank = 3);
     REFUSED(EQ_E_TENSOR, tensor[0].rank = 2);
     REFUSED(EQ_E_TENSOR, tensor[0].zero_point = 128);

@@ -2,7 +2,7 @@
  * test_kernels.c - every kernel against a plain definition of its operator, bit for bit.
  *
  * The portable and the SMLAD kernels meet the same cases, so that they agree with each other; inputs
- * and outputs have 2..8 bits each, through eq_rows_ref where they are packed. Every block has its exact size and the tensors start at any address, so that a sanitizer sees a kernel
+ * and outputs have 2..8 bits each, through eq_rows_s8_ref where they are packed. Every block has its exact size and the tensors start at any address, so that a sanitizer sees a kernel
  * that reads or writes too far, or aligned where it must not.
  */
 #include <string.h>
@@ -315,7 +315,7 @@ static void run_kernel(const eq_kernel_t *kernel, eq_call_t *call)
 {
     call->kernel = kernel;
     if (eq_is_packed(call->in[0]) || eq_is_packed(call->in[1]) || eq_is_packed(call->out)) {
-        eq_rows_ref(call);
+        eq_rows_s8_ref(call);
     } else {
         kernel->run(call);
     }

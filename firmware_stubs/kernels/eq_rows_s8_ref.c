@@ -248,7 +248,7 @@ static void run_add(const eq_call_t *call)
     }
 }
 
-void eq_rows_ref(const eq_call_t *call)
+void eq_rows_s8_ref(const eq_call_t *call)
 {
     switch (call->kernel->family) {
     case EQ_FAMILY_FC:
