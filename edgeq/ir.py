@@ -80,6 +80,11 @@ class QParams:
         """The greatest value of `bits` bits, 2^(bits−1) − 1."""
         return (1 << (self.bits - 1)) - 1
 
+    @property
+    def width(self) -> int:
+        """Bits that an activation takes in memory: 16, 8 (of 8..5 bits), 4 (of 4 and 3) or 2."""
+        return next(width for width in (2, 4, 8, 16) if self.bits <= width)
+
     def quantize(self, real: Array) -> npt.NDArray[np.int64]:
         """`real` (per-tensor only) as integers, ties to even, clipped to [qmin, qmax]."""
         scaled = np.rint(np.asarray(real, np.float64) / self.scale[0]) + self.zero_point

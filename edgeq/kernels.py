@@ -5,6 +5,7 @@ The same rows generate the list that firmware is linked with, and give the tests
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +14,17 @@ from importlib import resources
 from typing import Any, Literal
 
 from edgeq.errors import ModelError
-from edgeq.ir import Graph, Network, Node, Op
+from edgeq.ir import Graph, Network, Node, Op, Tensor, qparams_of
 from edgeq.ops import OPS
+from edgeq.packing import ALIGN
 
 Optimize = Literal["flash", "time"]
 LAYOUTS = ("dense",)  # eq_layout_t: the index is the number in the image
 MAX_PORTS = 4  # EQ_MAX_PORTS
 UNPACKED_MOST = (1 << 29) // (128 * 255)  # weights of a channel whose sums hold any 8 bits
 ALIASED = (Op.RESHAPE,)  # no kernel: the output is the input's memory
+ROWS = "rows"  # the family of the kernel that brings the others to packed activations
+PATCH_CHANNELS = 8  # EQ_PATCH_CHANNELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,7 @@ class Kernel:
     id: int
     symbol: str
     family: str
-    op: Op
+    op: Op | None  # None: of no operator
     isa: tuple[str, ...]
     layouts: tuple[str, ...]
     weights: tuple[int, ...]
@@ -51,6 +55,12 @@ class Choice:
     weight_bits: int  # 0 without weights
     layout: str
     scratch_bytes: int
+    rows: Kernel | None = None  # what brings it to its packed activations, where it has any
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """Every kernel that the node needs."""
+        return (self.kernel,) if self.rows is None else (self.kernel, self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +91,7 @@ def table() -> tuple[Kernel, ...]:
             id=row["id"],
             symbol=row["symbol"],
             family=row["family"],
-            op=Op(row["op"]),
+            op=Op(row["op"]) if "op" in row else None,
             isa=tuple(row["isa"]),
             layouts=tuple(row.get("layouts", ())),
             weights=tuple(row.get("weights", ())),
@@ -103,6 +113,30 @@ def scratch_bytes(rule: str, values: int, weight_bits: int) -> int:
     if rule == "pairs":
         return 16 * ((values + 1) // 2)
     return 0
+
+
+def unpacked_bytes(family: str, node: Node, x: Tensor, y: Tensor) -> int:
+    """Arena bytes for unpacked activations of one output step; the C twin is `eq_rows_scratch`."""
+    read = written = 0
+    if family in ("conv", "depthwise") and node.window is not None:
+        _, height, *row = x.shape
+        read = min(node.window.kernel[0], height) * math.prod(row)
+        written = math.prod(y.shape[2:])
+    elif family == "pool" and node.window is not None:
+        read = math.prod(map(min, node.window.kernel, x.shape[1:3])) * PATCH_CHANNELS
+        written = PATCH_CHANNELS
+    elif family in ("fc", "softmax"):
+        read, written = x.shape[-1], y.shape[-1]
+    return sum(
+        -(-values // ALIGN) * ALIGN
+        for tensor, values in ((x, read), (y, written))
+        if is_packed(tensor)
+    )
+
+
+def is_packed(tensor: Tensor) -> bool:
+    """Whether the activations share bytes."""
+    return qparams_of(tensor).width < 8
 
 
 def choose(
@@ -146,4 +180,13 @@ def _best(
         raise ModelError("EQ0341", f"{node.name}: no kernel for {node.op.value} on this core")
     row = fitting[-1]
     layout = row.layouts[0] if row.layouts else LAYOUTS[0]
-    return Choice(row, stored, layout, scratch_bytes(row.scratch, values, stored))
+    inputs, output = graph.activations(node), graph.tensors[node.output]
+    packed = any(map(is_packed, (*inputs, output)))
+    return Choice(
+        row,
+        stored,
+        layout,
+        unpacked_bytes(row.family, node, inputs[0], output)
+        + scratch_bytes(row.scratch, values, stored),
+        next(row for row in table() if row.family == ROWS) if packed else None,
+    )

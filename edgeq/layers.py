@@ -49,7 +49,7 @@ def _layer(program: Program, graph: Graph, node: Node, bits: Bits, sqnr_db: floa
     output = qparams_of(graph.tensors[node.output])
     low, high = node.clamp or (output.qmin, output.qmax)
     spread = int(high - low).bit_length()
-    activations = BitCounts(bits.activations, output.bits, spread)
+    activations = BitCounts(bits.activations, output.width, spread)
     return Layer(
         name=node.name,
         op=node.op.value,

@@ -1,4 +1,4 @@
-"""Storage of n-bit weights: the layouts that kernels read."""
+"""Storage of n-bit weights, in the layouts that kernels read, and of n-bit activations."""
 
 from __future__ import annotations
 
@@ -36,3 +36,22 @@ def unpack_dense(data: bytes, bits: int, count: int) -> Array:
     weight = (1 << np.arange(bits, dtype=np.int64)).astype(np.int64)
     weight[-1] = -weight[-1]
     return (digits.reshape(count, bits).astype(np.int64) @ weight).astype(np.int8)
+
+
+def pack_activations(values: Array, width: int) -> bytes:
+    """Activations as the device has them, `width` (16, 8, 4 or 2) bits a value.
+
+    Flat, element 0 in the lowest bits of byte 0, two's complement, unused bits 0. The C twin is
+    `eq_rows.h`.
+
+    Raises:
+        ValueError: a value needs more bits.
+    """
+    return pack_dense(values, width)
+
+
+def unpack_activations(data: bytes, width: int, count: int) -> Array:
+    """The first `count` values that `pack_activations` stored, as int16 or int8."""
+    if width == 16:
+        return np.frombuffer(data, "<i2", count).astype(np.int16)
+    return unpack_dense(data, width, count)

@@ -8,8 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq import reference
-from edgeq.ir import Array
+from edgeq.ir import Array, Tensor, qparams_of
 from edgeq.kernels import ALIASED
+from edgeq.packing import pack_activations, unpack_activations
+from edgeq.plan import activation_bytes
 from edgeq.program import Program
 from edgeq.report import Row, Verdict
 from edgeq.targets.runners import Progress, Runner
@@ -49,30 +51,53 @@ def compare(
     """The row of `runner` on the quantised `inputs`, whose predicted outputs are `expected`."""
     samples = [sample_bytes(list(inputs.values()), i) for i in range(len(expected[0]))]
     got = runner.run(samples, progress)
-    wanted = [sample_bytes(expected, i) for i in range(len(samples))]
+    wanted = [output_bytes(program, expected, i) for i in range(len(samples))]
     wrong = [i for i, (a, b) in enumerate(zip(got, wanted, strict=True)) if a != b]
-    flat = np.frombuffer(b"".join(got), np.int8).reshape(len(samples), -1)
+    computed = _outputs(program, got)
     return Row(
         runner=runner.name,
         version=runner.version,
         rule=RULE,
         samples=len(samples),
         mismatches=len(wrong),
-        max_lsb=_largest_difference(flat, b"".join(wanted)),
+        max_lsb=_largest_difference(computed, expected),
         first_diverging_layer=_diverging(program, runner, inputs, wrong[0]) if wrong else None,
-        top1=top1([flat[:, : expected[0][0].size]], labels),
+        top1=top1(computed, labels),
         verdict=Verdict.DIFFERS if wrong else Verdict.EXACT,
     )
 
 
 def sample_bytes(arrays: Sequence[Array], index: int) -> bytes:
-    """Sample `index` of every array, as the device has it."""
+    """Sample `index` of every input, as the device reads it: no input is packed."""
     return b"".join(np.ascontiguousarray(array[index]).tobytes() for array in arrays)
 
 
-def _largest_difference(got: Array, wanted: bytes) -> int:
-    other = np.frombuffer(wanted, np.int8).reshape(got.shape).astype(np.int64)
-    return int(np.abs(got.astype(np.int64) - other).max(initial=0))
+def output_bytes(program: Program, arrays: Sequence[Array], index: int) -> bytes:
+    """Sample `index` of every output, as the device has it."""
+    outputs = zip(program.network.outputs, arrays, strict=True)
+    return b"".join(_stored(tensor, array[index]) for tensor, array in outputs)
+
+
+def _stored(tensor: Tensor, values: Array) -> bytes:
+    return pack_activations(values, qparams_of(tensor).width)
+
+
+def _outputs(program: Program, samples: Sequence[bytes]) -> list[Array]:
+    """What `output_bytes` packed, one array per output, batch first."""
+    arrays = []
+    start = 0
+    for tensor in program.network.outputs:
+        end = start + activation_bytes(tensor)
+        width = qparams_of(tensor).width
+        rows = [unpack_activations(s[start:end], width, tensor.elements) for s in samples]
+        arrays.append(np.stack(rows))
+        start = end
+    return arrays
+
+
+def _largest_difference(got: Sequence[Array], expected: Sequence[Array]) -> int:
+    pairs = zip(got, expected, strict=True)
+    return max(int(np.abs(a.reshape(-1).astype(np.int64) - b.reshape(-1)).max()) for a, b in pairs)
 
 
 def _diverging(
@@ -83,6 +108,7 @@ def _diverging(
     values = reference.run(program.network, one)
     arenas = runner.trace(sample_bytes(list(one.values()), 0))
     size = program.plan.arena_bytes
+    tensors = {name: t for graph in program.network.graphs for name, t in graph.tensors.items()}
     nodes = [
         node
         for block in program.network.blocks
@@ -92,6 +118,7 @@ def _diverging(
     for step, node in enumerate(nodes):
         place = program.plan.tensors[node.output]
         start = step * size + place.offset
-        if arenas[start : start + place.bytes] != values[node.output].tobytes():
+        wanted = _stored(tensors[node.output], values[node.output])
+        if arenas[start : start + len(wanted)] != wanted:
             return node.name
     return None

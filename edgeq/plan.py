@@ -53,9 +53,11 @@ def activation_bytes(tensor: Tensor) -> int:
 
     The sum is rounded up. A tensor without quantisation parameters counts as 8 bits.
     """
-    bits = 8 if tensor.qparams is None else tensor.qparams.bits
-    stored = next(width for width in (2, 4, 8, 16) if bits <= width)
-    return -(-tensor.elements * stored // 8)
+    return -(-tensor.elements * _width(tensor) // 8)
+
+
+def _width(tensor: Tensor) -> int:
+    return 8 if tensor.qparams is None else tensor.qparams.width
 
 
 def plan(network: Network, scratch: Mapping[str, int]) -> Plan:
@@ -205,14 +207,16 @@ def _spans(graph: Graph) -> dict[str, tuple[int, int]]:
 def _dying(step: _Step, slots: Mapping[str, _Slot]) -> list[_Slot]:
     """The inputs of `step` that its output may overwrite.
 
-    Nothing may need them later, and they share no other step with the output, which may have been
-    merged with what another variant of the block overwrites.
+    They are stored in as many bits. Nothing may need them later, and they share no other step with
+    the output, which may have been merged with what another variant of the block overwrites.
     """
     output = slots[step.node.output]
     kept = [slots[name] for name in step.graph.outputs]
+    width = _width(step.graph.tensors[step.node.output])
+    inputs = [t for t in step.graph.activations(step.node) if _width(t) == width]
     return [
         slot
-        for slot in (slots[tensor.name] for tensor in step.graph.activations(step.node))
+        for slot in (slots[tensor.name] for tensor in inputs)
         if slot.bytes == output.bytes
         and slot.steps & output.steps == 1 << step.index
         and not slot.steps & step.later

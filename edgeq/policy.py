@@ -26,7 +26,7 @@ from edgeq.ir import Array, Graph
 
 UNIFORM = re.compile(r"w([2-8])a([2-8]|16)")
 DEFAULT = "w8a8"
-EXECUTED_ACTIVATION_BITS = (8,)
+EXECUTED_ACTIVATION_BITS = (2, 3, 4, 5, 6, 7, 8)
 
 
 def _no_float(value: object) -> object:
@@ -224,7 +224,7 @@ def resolve(policy: Policy, graph: Graph, name: str = "policy") -> dict[str, Bit
             raise PolicyError(
                 "EQ0324",
                 f"{name}: {layer} asks for {bits.activations}-bit activations; "
-                "this version executes 8",
+                "this version executes 2 to 8",
             )
     return chosen
 

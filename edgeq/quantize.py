@@ -131,7 +131,8 @@ def _weighted(build: _Build, node: Node) -> None:
         bias = bias + ((rows - integers * scale[:, None]) * mean).sum(axis=1)
     steps = x.scale[0] * scale
     integer_bias = np.rint(bias / steps)
-    largest = max(x.qmax - x.zero_point, x.zero_point - x.qmin)
+    half = 1 << (x.width - 1)  # of what memory may hold: eq_init trusts nothing else
+    largest = max(half - 1 - x.zero_point, x.zero_point + half)
     bound, unpacked = (
         np.abs(integer_bias) + rows.shape[1] * (1 << (b - 1)) * largest for b in (bits, 8)
     )

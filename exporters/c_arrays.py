@@ -19,6 +19,7 @@ from edgeq.errors import IntegrityError
 from edgeq.exporters import image
 from edgeq.ir import Array, Tensor, qparams_of
 from edgeq.kernels import Kernel
+from edgeq.packing import pack_activations
 from edgeq.program import Input, Program
 
 RUNTIME = "runtime"
@@ -27,7 +28,7 @@ BYTES_PER_LINE = 20
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One golden vector: what the device reads (raw bytes or integers) and what it must give."""
+    """One golden vector: what the device reads (raw bytes or integers), and what it must give."""
 
     inputs: tuple[Array, ...]
     outputs: tuple[Array, ...]
@@ -58,7 +59,7 @@ def export(
 
 def own_kernels(program: Program) -> tuple[Kernel, ...]:
     """The kernels that the program's image needs, by id."""
-    chosen = {choice.kernel.id: choice.kernel for choice in program.choices.values()}
+    chosen = {k.id: k for choice in program.choices.values() for k in choice.kernels}
     return tuple(chosen[id] for id in sorted(chosen))
 
 
@@ -136,7 +137,7 @@ def _shape(tensor: Tensor) -> str:
 
 def _meaning(tensor: Tensor) -> str:
     q = qparams_of(tensor)
-    return f"{_shape(tensor)} int8, real = {q.scale[0]:.9g} * (q - {q.zero_point})"
+    return f"{_shape(tensor)} of {q.bits} bits, real = {q.scale[0]:.9g} * (q - {q.zero_point})"
 
 
 def _input_lines(program: Program, source: Input) -> Iterable[str]:
@@ -235,7 +236,8 @@ def _selftest(program: Program, cases: Sequence[Case]) -> str:
             parts += ["", *_array(inputs[-1], values)]
         for port, values in enumerate(case.outputs):
             outputs.append(f"case{number}_output{port}")
-            parts += ["", *_array(outputs[-1], values)]
+            stored = pack_activations(values, qparams_of(program.network.outputs[port]).width)
+            parts += ["", *_array(outputs[-1], np.frombuffer(stored, np.int8))]
         rows.append(f"    {{{{{', '.join(inputs)}}}, {{{', '.join(outputs)}}}}},")
     luts = [
         f"{{&{_lut_name(program, i)}[0][0], {_lut_name(program, i).upper()}_CHANNELS}}"

@@ -190,7 +190,8 @@ def _head(program: Program, present: Sequence[_Pool], body: Sequence[Segment]) -
     choices = program.choices.values()
     layouts = kernels = 0
     for choice in choices:
-        kernels |= 1 << choice.kernel.id
+        for kernel in choice.kernels:
+            kernels |= 1 << kernel.id
         if choice.weight_bits:
             layouts |= 1 << LAYOUTS.index(choice.layout)
     offset = len(pad(bytes(HEADER.size + SECTION.size * len(present))))

@@ -263,7 +263,7 @@ POLICIES: dict[str, tuple[str, str, str]] = {
         "EQ0323",
         'rule 1 "cnov" matches no layer; did you mean conv?',
     ),
-    "activations": ('{"default": {"activations": 4}}', "EQ0324", "conv asks for 4-bit"),
+    "activations": ('{"default": {"activations": 16}}', "EQ0324", "conv asks for 16-bit"),
     "channels": ('{"input": {"x": {"mean": [0, 0]}}}', "EQ0325", "2 channels; the input has 1"),
     "unknown-input": ('{"input": {"q": {}}}', "EQ0326", "[input.q] names no input … are x"),
 }

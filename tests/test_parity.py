@@ -30,7 +30,8 @@ from edgeq.targets import runners, toolchain
 from edgeq.targets.emulators import read_firmware
 from edgeq.targets.runners import EmulatorRunner, HostProgram, HostRunner, Runner
 
-GRAPHS = 200
+GRAPHS = 150  # for either way to store weights
+NIGHTLY_GRAPHS = 1_500
 SANITIZED_GRAPHS = 50
 CHAINS = 50
 EMULATED_IMAGES = 100
@@ -48,11 +49,19 @@ def drawn(examples: int) -> settings:
 
 
 def program_of(
-    graph: Graph, widths: Sequence[int], optimize: Optimize, isa: tuple[str, ...]
+    graph: Graph,
+    widths: Sequence[int],
+    optimize: Optimize,
+    isa: tuple[str, ...],
+    activations: Sequence[int] = (8,),
 ) -> Program:
-    """`graph` with weights of `widths` bits, in turns, for a core with `isa`."""
+    """`graph` with weights and activations of so many bits, in turns, for a core with `isa`."""
     rules = [
-        {"match": node.name, "weights": widths[i % len(widths)]}
+        {
+            "match": node.name,
+            "weights": widths[i % len(widths)],
+            "activations": activations[i % len(activations)],
+        }
         for i, node in enumerate(graph.nodes)
     ]
     target = targets.load("mcu").model_copy(update={"isa": isa})
@@ -138,26 +147,47 @@ def test_an_example_computes_on_the_core_what_the_reference_predicts(
     assert_exact(program, runner, bundled.images().inputs(program, EMULATED_IMAGES))
 
 
+@pytest.mark.nightly
+@for_cores
+@optimizing
+@drawn(NIGHTLY_GRAPHS)
+@given(graph=graphs(), widths=bits, activations=bits)
+def test_thousands_of_random_graphs_do(
+    host_program: HostProgram,
+    isa: tuple[str, ...],
+    optimize: Optimize,
+    graph: Graph,
+    widths: list[int],
+    activations: list[int],
+) -> None:
+    assert_host_exact(host_program, program_of(graph, widths, optimize, isa, activations))
+
+
 @for_cores
 @optimizing
 @drawn(GRAPHS)
-@given(graph=graphs(), widths=bits)
+@given(graph=graphs(), widths=bits, activations=bits)
 def test_random_graphs_compute_on_the_host_what_the_reference_predicts(
     host_program: HostProgram,
     isa: tuple[str, ...],
     optimize: Optimize,
     graph: Graph,
     widths: list[int],
+    activations: list[int],
 ) -> None:
-    assert_host_exact(host_program, program_of(graph, widths, optimize, isa))
+    assert_host_exact(host_program, program_of(graph, widths, optimize, isa, activations))
 
 
 @drawn(CHAINS)
-@given(graph=graphs(), widths=bits, levels=st.integers(1, 3))
+@given(graph=graphs(), widths=bits, activations=bits, levels=st.integers(1, 3))
 def test_a_chain_of_blocks_computes_what_the_reference_predicts(
-    host_program: HostProgram, graph: Graph, widths: list[int], levels: int
+    host_program: HostProgram,
+    graph: Graph,
+    widths: list[int],
+    activations: list[int],
+    levels: int,
 ) -> None:
-    program = program_of(graph, widths, "flash", ("dsp",))
+    program = program_of(graph, widths, "flash", ("dsp",), activations)
     integer = program.network.graphs[0]
     cuts = [i for i, node in enumerate(integer.nodes) if i and OPS[node.op].weighted]
     network = in_blocks(integer, cuts, levels)
@@ -168,35 +198,58 @@ def test_a_chain_of_blocks_computes_what_the_reference_predicts(
     assert_host_exact(host_program, chain)
 
 
-def test_several_inputs_and_outputs_keep_their_order(host_program: HostProgram) -> None:
+@pytest.mark.parametrize("activations", [[8], [4], [2], [3, 8, 2, 7]], ids=str)
+def test_several_inputs_and_outputs_keep_their_order(
+    host_program: HostProgram, activations: list[int]
+) -> None:
     b = Builder("ports")
     left, right = b.input(6, 5, 3, name="left"), b.input(6, 5, 2, name="right")
     joined = b.add(b.conv(left, 4, clamp=RELU), b.conv(right, 4))
     pooled = b.max_pool(joined, Window((2, 2), (2, 2)))
     scores = b.softmax(b.fully_connected(b.flatten(pooled), 7))
-    program = program_of(b.build(scores, joined, pooled), [3], "flash", ("dsp",))
+    program = program_of(b.build(scores, joined, pooled), [3], "flash", ("dsp",), activations)
     assert [tensor.name for tensor in program.network.outputs] == [scores, joined, pooled]
     assert_host_exact(host_program, program)
 
 
+@pytest.mark.emulator
+@pytest.mark.parametrize("policy", ["w8a4", "w4a4", "w4a2"])
+def test_the_example_computes_on_the_core_at_any_width(board: Flashed, policy: str) -> None:
+    program = bundled.load("fashion-resnet8").compile(policy).program
+    inputs = bundled.images().inputs(program, SAMPLES)
+    expected = parity.predict(program, inputs)
+    board.flash(image.build(program).data, program.plan.arena_bytes)
+    got = board.run([parity.sample_bytes(list(inputs.values()), i) for i in range(SAMPLES)])
+    assert got == [parity.output_bytes(program, expected, i) for i in range(SAMPLES)]
+
+
 @for_cores
 @drawn(SANITIZED_GRAPHS)
-@given(graph=graphs(), widths=bits)
+@given(graph=graphs(), widths=bits, activations=bits)
 def test_random_graphs_break_no_rule_that_a_sanitizer_knows(
-    sanitized_program: HostProgram, isa: tuple[str, ...], graph: Graph, widths: list[int]
+    sanitized_program: HostProgram,
+    isa: tuple[str, ...],
+    graph: Graph,
+    widths: list[int],
+    activations: list[int],
 ) -> None:
-    assert_host_exact(sanitized_program, program_of(graph, widths, "flash", isa))
+    program = program_of(graph, widths, "flash", isa, activations)
+    assert_host_exact(sanitized_program, program)
 
 
 @pytest.mark.emulator
 @drawn(GRAPHS)
-@given(graph=graphs(), widths=bits, optimize=st.sampled_from(("flash", "time")))
+@given(graph=graphs(), widths=bits, activations=bits, optimize=st.sampled_from(("flash", "time")))
 def test_random_graphs_compute_on_the_core_what_the_reference_predicts(
-    board: Flashed, graph: Graph, widths: list[int], optimize: Optimize
+    board: Flashed,
+    graph: Graph,
+    widths: list[int],
+    activations: list[int],
+    optimize: Optimize,
 ) -> None:
-    program = program_of(graph, widths, optimize, ("dsp",))
+    program = program_of(graph, widths, optimize, ("dsp",), activations)
     inputs = integers(program)
     expected = parity.predict(program, inputs)
     board.flash(image.build(program).data, program.plan.arena_bytes)
     got = board.run([parity.sample_bytes(list(inputs.values()), i) for i in range(SAMPLES)])
-    assert got == [parity.sample_bytes(expected, i) for i in range(SAMPLES)]
+    assert got == [parity.output_bytes(program, expected, i) for i in range(SAMPLES)]

@@ -194,6 +194,18 @@ def test_an_activation_takes_the_bytes_of_its_width(bits: int | None, size: int)
     assert activation_bytes(Tensor("x", (1, 3, 7), qparams=qparams)) == size
 
 
+@pytest.mark.parametrize(("bits", "in_place"), [(3, True), (4, True), (8, False), (2, False)])
+def test_an_output_overwrites_an_input_of_its_own_width_only(bits: int, in_place: bool) -> None:
+    b = Builder()
+    x = b.input(1, 1, 1)
+    left, right = b.conv(x, 1), b.conv(x, 1)
+    total = b.add(left, right)
+    network = single(b.build(b.conv(total, 1)))
+    widths = {left: 4, right: 16, total: bits}  # all but one take a byte
+    planned = plan(narrowed(network, widths), {})
+    assert (planned.tensors[total] == planned.tensors[left]) is in_place
+
+
 def test_a_reshape_shares_the_memory_of_its_input() -> None:
     b = Builder()
     x = b.conv(b.input(4, 4, 2), 4)

@@ -12,5 +12,6 @@ const eq_kernel_t eq_kernels[] = {
     {8, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, eq_max_pool_s8_ref},
     {9, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, eq_average_pool_s8_ref},
     {10, EQ_FAMILY_SOFTMAX, EQ_SCRATCH_NONE, eq_softmax_s8_ref},
+    {24, EQ_FAMILY_ROWS, EQ_SCRATCH_NONE, eq_rows_s8_ref},
 };
-const uint16_t eq_kernel_count = 10;
+const uint16_t eq_kernel_count = 11;

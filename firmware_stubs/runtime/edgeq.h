@@ -61,11 +61,12 @@ typedef enum {
 
 /* An input or output. Read-only but for the bytes at data. */
 typedef struct {
-    void *data;         /* int8 values in the arena, row-major; images are height, width, channel */
+    void *data;         /* values in the arena, row-major; images are height, width, channel */
     uint32_t bytes;     /* of data */
     uint32_t shape[3];  /* height, width, channels; 1, 1, n for a vector */
     uint8_t rank;       /* 4 for images, 2 for vectors, counting the batch of 1 */
-    uint8_t bits;       /* of each value, sign included: 8 */
+    uint8_t bits;       /* of each value, sign included: 8..5 are an int8 each, 4 and 3 half a
+                           byte, 2 a quarter, the first value in the lowest bits (eq_value) */
     int16_t zero_point; /* real = scale * (q - zero_point) */
     float scale;        /* for the caller; nothing here computes with it */
 } eq_tensor_t;
@@ -118,6 +119,9 @@ EQ_MUST_USE eq_status_t eq_init(eq_ctx_t *ctx, const eq_config_t *config);
 /* Input or output i, or NULL if there is none. */
 const eq_tensor_t *eq_input(const eq_ctx_t *ctx, uint32_t i);
 const eq_tensor_t *eq_output(const eq_ctx_t *ctx, uint32_t i);
+
+/* Value i of a tensor, however it is stored; i must be below height * width * channels. */
+int32_t eq_value(const eq_tensor_t *tensor, uint32_t i);
 
 /*
  * Runs one operator. EQ_MORE: call again (a place to yield); EQ_OK: the outputs are ready, and the

@@ -10,9 +10,12 @@
 #include "eq_crc32.h"
 #include "eq_image.h"
 #include "eq_kernel.h"
+#include "eq_rows.h"
 
 #define SECTION_KINDS 8u         /* one more than the greatest kind */
 #define MOST_BYTES 0x7FFFFFF8u   /* of an arena: offsets and indices are int32 */
+#define MOST_VALUES 0x7FFFFFFFu  /* of a tensor: so are these indices */
+#define MOST_PACKED (1u << 29)   /* of a packed tensor: bit positions are uint32 */
 #define MOST_WEIGHTS (1u << 28)  /* of an operator: bit positions are uint32 */
 #define MOST_POSITION (1u << 30) /* of a window: positions are int32 */
 #define MOST_SUM (UINT64_C(1) << 30)
@@ -155,17 +158,45 @@ static eq_status_t check_chain(const view_t *view)
 
 /// Tensors ///
 
+/* The least and greatest value of n bits. */
+static int32_t least(uint32_t bits)
+{
+    return -(1 << (bits - 1u));
+}
+
+static int32_t greatest(uint32_t bits)
+{
+    return (1 << (bits - 1u)) - 1;
+}
+
+/* A function of its own, which keeps eq_init small. */
+EQ_NOINLINE static uint32_t bytes_of(const eq_tensor_record_t *tensor)
+{
+    return eq_tensor_bytes(tensor);
+}
+
 static int tensor_fits(const eq_tensor_record_t *tensor, uint32_t arena_bytes)
 {
     const uint64_t pixels = (uint64_t)tensor->shape[0] * tensor->shape[1]; /* below 2^64 */
-    if (pixels == 0 || pixels > arena_bytes || tensor->shape[2] == 0) {
+    if (pixels == 0 || pixels > MOST_VALUES || tensor->shape[2] == 0 || tensor->bits < 2 ||
+        tensor->bits > 8) {
         return 0;
     }
-    const uint64_t end = tensor->offset + pixels * tensor->shape[2]; /* below 2^63 + 2^32 */
+    const uint64_t values = pixels * tensor->shape[2]; /* below 2^63 */
+    const uint64_t most = eq_is_packed(tensor) ? MOST_PACKED : MOST_VALUES;
     const int vector = tensor->shape[0] == 1 && tensor->shape[1] == 1;
-    return tensor->offset % EQ_IMAGE_ALIGN == 0 && end <= arena_bytes && tensor->bits == 8 &&
-           (tensor->rank == 4 || (tensor->rank == 2 && vector)) && tensor->zero_point >= INT8_MIN &&
-           tensor->zero_point <= INT8_MAX;
+    return tensor->offset % EQ_IMAGE_ALIGN == 0 && values <= most &&
+           (uint64_t)tensor->offset + bytes_of(tensor) <= arena_bytes &&
+           (tensor->rank == 4 || (tensor->rank == 2 && vector)) &&
+           tensor->zero_point >= least(tensor->bits) &&
+           tensor->zero_point <= greatest(tensor->bits);
+}
+
+/* Whether the header names the kernel that packed tensors need. */
+static int names_rows(const eq_header_t *header)
+{
+    const eq_kernel_t *rows = eq_kernel_rows();
+    return rows != NULL && (header->kernels[rows->id / 32] >> rows->id % 32 & 1u) != 0;
 }
 
 static eq_status_t check_tensors(const view_t *view)
@@ -174,6 +205,9 @@ static eq_status_t check_tensors(const view_t *view)
     for (uint32_t i = 0; i < view->count[EQ_SECTION_TENSORS]; i++) {
         if (!tensor_fits(&tensors[i], view->header->arena_bytes)) {
             return EQ_E_TENSOR;
+        }
+        if (eq_is_packed(&tensors[i]) && !names_rows(view->header)) {
+            return EQ_E_KERNEL;
         }
     }
     return EQ_OK;
@@ -184,9 +218,9 @@ static int overlap(uint32_t a, uint32_t a_bytes, uint32_t b, uint32_t b_bytes)
     return a < b + b_bytes && b < a + a_bytes; /* all inside an arena below 2^31 */
 }
 
-static int tensors_overlap(const eq_tensor_record_t *a, const eq_tensor_record_t *b)
+EQ_NOINLINE static int tensors_overlap(const eq_tensor_record_t *a, const eq_tensor_record_t *b)
 {
-    return overlap(a->offset, eq_elements(a), b->offset, eq_elements(b));
+    return overlap(a->offset, bytes_of(a), b->offset, bytes_of(b));
 }
 
 static int same_shape(const eq_tensor_record_t *a, const eq_tensor_record_t *b)
@@ -196,11 +230,12 @@ static int same_shape(const eq_tensor_record_t *a, const eq_tensor_record_t *b)
 
 /// Arithmetic ///
 
-/* The greatest |x − zero point| of a tensor. */
+/* The greatest |x − zero point| of what a tensor's memory may hold, whoever wrote it. */
 static uint32_t reach(const eq_tensor_record_t *tensor)
 {
-    const int32_t below = tensor->zero_point - INT8_MIN;
-    const int32_t above = INT8_MAX - tensor->zero_point;
+    const uint32_t width = eq_width(tensor->bits);
+    const int32_t below = tensor->zero_point - least(width);
+    const int32_t above = greatest(width) - tensor->zero_point;
     return (uint32_t)(below > above ? below : above);
 }
 
@@ -229,19 +264,22 @@ static const int8_t *table_s8(const view_t *view, uint32_t offset)
 
 /// Operators ///
 
-static uint64_t scratch_need(const operands_t *o, uint64_t weights)
+/* What unpacked activations take, and behind it what the kernel itself does. */
+EQ_NOINLINE static uint64_t scratch_need(const operands_t *o, uint64_t weights)
 {
+    const eq_rows_scratch_t rows = eq_rows_scratch(o->op, o->kernel->family, o->in, o->out);
+    const uint64_t unpacked = rows.input + rows.output;
     switch (o->kernel->scratch) {
     case EQ_SCRATCH_ROW:
-        return o->op->weight_bits == 8 ? 0 : weights;
+        return unpacked + (o->op->weight_bits == 8 ? 0 : weights);
     case EQ_SCRATCH_PAIRS:
-        return 16 * ((weights + 1) / 2);
+        return unpacked + 16 * ((weights + 1) / 2);
     default:
-        return 0;
+        return unpacked;
     }
 }
 
-static int scratch_fits(const view_t *view, const operands_t *o, uint64_t weights)
+EQ_NOINLINE static int scratch_fits(const view_t *view, const operands_t *o, uint64_t weights)
 {
     const eq_operator_t *op = o->op;
     if (op->scratch_bytes < scratch_need(o, weights) || op->scratch % EQ_IMAGE_ALIGN != 0 ||
@@ -249,8 +287,8 @@ static int scratch_fits(const view_t *view, const operands_t *o, uint64_t weight
         return 0;
     }
     return op->scratch_bytes == 0 ||
-           (!overlap(op->scratch, op->scratch_bytes, o->in->offset, eq_elements(o->in)) &&
-            !overlap(op->scratch, op->scratch_bytes, o->out->offset, eq_elements(o->out)));
+           (!overlap(op->scratch, op->scratch_bytes, o->in->offset, bytes_of(o->in)) &&
+            !overlap(op->scratch, op->scratch_bytes, o->out->offset, bytes_of(o->out)));
 }
 
 /* An operator with `weights` weights (at most 2^63) a channel. */
@@ -322,21 +360,25 @@ static eq_status_t check_fc(const view_t *view, const operands_t *o)
 }
 
 /* What an operator without weights does not use is 0, so that eq_run may add it to a pointer. */
-static int without_weights(const eq_operator_t *op)
+static int without_weights(const view_t *view, const operands_t *o)
 {
-    return (op->weights | op->bias | op->scratch | op->scratch_bytes) == 0;
+    const eq_operator_t *op = o->op;
+    return (op->weights | op->bias) == 0 &&
+           (scratch_need(o, 0) == 0 ? (op->scratch | op->scratch_bytes) == 0
+                                    : scratch_fits(view, o, 0));
 }
 
-/* The output may be an input: bytes are read before they are written. */
+/* The output may be an input that is stored as it is: bytes are read before they are written. */
 static int in_place_or_apart(const eq_tensor_record_t *in, const eq_tensor_record_t *out)
 {
-    return in->offset == out->offset || !tensors_overlap(in, out);
+    const int same = in->offset == out->offset && eq_width(in->bits) == eq_width(out->bits);
+    return same || !tensors_overlap(in, out);
 }
 
 static eq_status_t check_add(const view_t *view, const operands_t *o)
 {
     const eq_operator_t *op = o->op;
-    if (!without_weights(op) || o->other == NULL || !same_shape(o->in, o->other) ||
+    if (!without_weights(view, o) || o->other == NULL || !same_shape(o->in, o->other) ||
         !same_shape(o->in, o->out) || !in_place_or_apart(o->in, o->out) ||
         !in_place_or_apart(o->other, o->out) ||
         !in_tables(view, op->multiplier, 3, sizeof(int32_t)) ||
@@ -364,15 +406,15 @@ static int axis_meets(uint32_t inputs, uint32_t outputs, uint32_t taps, uint32_t
     return taps > pad && (uint64_t)(outputs - 1) * stride < (uint64_t)inputs + pad;
 }
 
-static eq_status_t check_pool(const operands_t *o)
+static eq_status_t check_pool(const view_t *view, const operands_t *o)
 {
     const eq_operator_t *op = o->op;
     const eq_tensor_record_t *in = o->in;
     const eq_tensor_record_t *out = o->out;
-    if (!without_weights(op) || (op->multiplier | op->shift) != 0 || o->other != NULL ||
+    if (!without_weights(view, o) || (op->multiplier | op->shift) != 0 || o->other != NULL ||
         !window_fits(o) || op->dilation_height != 1 || op->dilation_width != 1 ||
         in->shape[2] != out->shape[2] || tensors_overlap(in, out) ||
-        in->zero_point != out->zero_point ||
+        in->zero_point != out->zero_point || in->bits != out->bits ||
         !axis_meets(in->shape[0], out->shape[0], op->kernel_height, op->stride_height,
                     op->pad_top) ||
         !axis_meets(in->shape[1], out->shape[1], op->kernel_width, op->stride_width,
@@ -386,7 +428,7 @@ static eq_status_t check_pool(const operands_t *o)
 static eq_status_t check_softmax(const view_t *view, const operands_t *o)
 {
     const eq_operator_t *op = o->op;
-    if (!without_weights(op) || o->other != NULL || !same_shape(o->in, o->out) ||
+    if (!without_weights(view, o) || o->other != NULL || !same_shape(o->in, o->out) ||
         !in_place_or_apart(o->in, o->out) || o->out->zero_point != INT8_MIN ||
         !in_tables(view, op->multiplier, 1, sizeof(int32_t)) ||
         !in_tables(view, op->shift, 1, sizeof(int8_t))) {
@@ -411,12 +453,20 @@ static eq_status_t check_family(const view_t *view, const operands_t *o)
     case EQ_FAMILY_ADD:
         return check_add(view, o);
     case EQ_FAMILY_POOL:
-        return check_pool(o);
+        return check_pool(view, o);
     case EQ_FAMILY_SOFTMAX:
         return check_softmax(view, o);
     default:
         return EQ_E_KERNEL;
     }
+}
+
+/* Whether there is code for how the operands are stored. */
+static int runs(const operands_t *o)
+{
+    const int packed =
+        eq_is_packed(o->in) || eq_is_packed(o->out) || (o->other != NULL && eq_is_packed(o->other));
+    return !packed || eq_rows_runs(o->kernel->family);
 }
 
 static eq_status_t check_operator(const view_t *view, const eq_operator_t *op)
@@ -433,13 +483,15 @@ static eq_status_t check_operator(const view_t *view, const eq_operator_t *op)
         (op->input[1] != EQ_NONE && op->input[1] >= count)) {
         return EQ_E_OPERATOR;
     }
-    if (op->clamp_min > op->clamp_max || op->clamp_min < INT8_MIN || op->clamp_max > INT8_MAX) {
+    const uint32_t bits = tensors[op->output].bits;
+    if (op->clamp_min > op->clamp_max || op->clamp_min < least(bits) ||
+        op->clamp_max > greatest(bits)) {
         return EQ_E_ARITHMETIC;
     }
     const operands_t operands = {op, kernel, &tensors[op->input[0]],
                                  op->input[1] == EQ_NONE ? NULL : &tensors[op->input[1]],
                                  &tensors[op->output]};
-    return check_family(view, &operands);
+    return runs(&operands) ? check_family(view, &operands) : EQ_E_KERNEL;
 }
 
 static eq_status_t check_operators(const view_t *view)
@@ -459,7 +511,7 @@ static eq_status_t check_operators(const view_t *view)
 static void fill_port(eq_tensor_t *port, const eq_tensor_record_t *record, uint8_t *arena)
 {
     port->data = arena + record->offset;
-    port->bytes = eq_elements(record);
+    port->bytes = bytes_of(record);
     for (uint32_t i = 0; i < 3; i++) {
         port->shape[i] = record->shape[i];
     }

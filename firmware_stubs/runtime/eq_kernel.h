@@ -21,6 +21,7 @@
 
 /* One operator with its offsets resolved. What its family does not use points anywhere. */
 typedef struct {
+    const struct eq_kernel *kernel; /* the operator's own, where eq_rows_s8_ref runs it */
     const eq_operator_t *op;
     const eq_tensor_record_t *in[2];
     const eq_tensor_record_t *out;
@@ -42,7 +43,8 @@ typedef enum {
     EQ_FAMILY_FC,
     EQ_FAMILY_ADD,
     EQ_FAMILY_POOL,
-    EQ_FAMILY_SOFTMAX
+    EQ_FAMILY_SOFTMAX,
+    EQ_FAMILY_ROWS /* not of an operator: brings the others to packed activations (eq_rows.h) */
 } eq_family_t;
 
 /* Arena bytes that a kernel needs beside its tensors, for channels of K weights. */
@@ -52,7 +54,7 @@ typedef enum {
     EQ_SCRATCH_PAIRS /* 16·⌈K/2⌉ */
 } eq_scratch_t;
 
-typedef struct {
+typedef struct eq_kernel {
     uint16_t id;     /* in kernels.toml */
     uint8_t family;  /* eq_family_t */
     uint8_t scratch; /* eq_scratch_t */
@@ -66,6 +68,9 @@ extern const uint16_t eq_kernel_count;
 /* The kernel of that id, or NULL where the firmware lacks it (eq_run.c). */
 const eq_kernel_t *eq_kernel_find(uint32_t id);
 
+/* The kernel of EQ_FAMILY_ROWS, or NULL where the firmware lacks it (eq_run.c). */
+const eq_kernel_t *eq_kernel_rows(void);
+
 void eq_conv_s8_ref(const eq_call_t *call);
 void eq_conv_s8_dsp(const eq_call_t *call);
 void eq_depthwise_s8_ref(const eq_call_t *call);
@@ -76,6 +81,7 @@ void eq_add_s8_ref(const eq_call_t *call);
 void eq_max_pool_s8_ref(const eq_call_t *call);
 void eq_average_pool_s8_ref(const eq_call_t *call);
 void eq_softmax_s8_ref(const eq_call_t *call);
+void eq_rows_s8_ref(const eq_call_t *call);
 
 /// What kernels share ///
 

@@ -3,11 +3,22 @@
 #include "edgeq.h"
 #include "eq_image.h"
 #include "eq_kernel.h"
+#include "eq_rows.h"
 
 const eq_kernel_t *eq_kernel_find(uint32_t id)
 {
     for (uint16_t i = 0; i < eq_kernel_count; i++) {
         if (eq_kernels[i].id == id) {
+            return &eq_kernels[i];
+        }
+    }
+    return NULL;
+}
+
+const eq_kernel_t *eq_kernel_rows(void)
+{
+    for (uint16_t i = 0; i < eq_kernel_count; i++) {
+        if (eq_kernels[i].family == EQ_FAMILY_ROWS) {
             return &eq_kernels[i];
         }
     }
@@ -36,7 +47,9 @@ static void run_operator(const eq_ctx_t *ctx, const eq_operator_t *op)
     const eq_tensor_record_t *in = &tensors[op->input[0]];
     const eq_tensor_record_t *other = op->input[1] == EQ_NONE ? in : &tensors[op->input[1]];
     const eq_tensor_record_t *out = &tensors[op->output];
+    const eq_kernel_t *kernel = eq_kernel_find(op->kernel);
     const eq_call_t call = {
+        .kernel = kernel,
         .op = op,
         .in = {in, other},
         .out = out,
@@ -49,7 +62,10 @@ static void run_operator(const eq_ctx_t *ctx, const eq_operator_t *op)
         .shift = (const int8_t *)ctx->tables + op->shift,
         .scratch = ctx->arena + op->scratch,
     };
-    eq_kernel_find(op->kernel)->run(&call);
+    if (eq_is_packed(in) || eq_is_packed(other) || eq_is_packed(out)) {
+        kernel = eq_kernel_rows();
+    }
+    kernel->run(&call);
 }
 
 eq_status_t eq_step(eq_ctx_t *ctx)
@@ -74,23 +90,29 @@ eq_status_t eq_step(eq_ctx_t *ctx)
     return EQ_MORE;
 }
 
+int32_t eq_value(const eq_tensor_t *tensor, uint32_t i)
+{
+    return eq_get(tensor->data, tensor->bits, i);
+}
+
 /* The label and its lead over the runner-up, from output 0. */
 static void decide(const eq_tensor_t *output, eq_result_t *result)
 {
-    const int8_t *values = output->data;
-    int32_t best = values[0];
+    const uint32_t count = output->shape[0] * output->shape[1] * output->shape[2];
+    int32_t best = eq_value(output, 0);
     int32_t second = INT8_MIN;
     result->label = 0;
-    for (uint32_t i = 1; i < output->bytes; i++) {
-        if (values[i] > best) {
+    for (uint32_t i = 1; i < count; i++) {
+        const int32_t value = eq_value(output, i);
+        if (value > best) {
             second = best;
-            best = values[i];
+            best = value;
             result->label = i;
-        } else if (values[i] > second) {
-            second = values[i];
+        } else if (value > second) {
+            second = value;
         }
     }
-    result->confidence = output->bytes > 1 ? (uint32_t)(best - second) : 0u;
+    result->confidence = count > 1 ? (uint32_t)(best - second) : 0u;
 }
 
 eq_status_t eq_run(eq_ctx_t *ctx, eq_result_t *out)

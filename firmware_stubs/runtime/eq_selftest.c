@@ -28,12 +28,12 @@ static int run_case(const eq_selftest_t *tables, const eq_selftest_case_t *golde
     }
     for (uint32_t i = 0; (port = eq_output(ctx, i)) != NULL; i++) {
         const int8_t *computed = port->data;
-        for (uint32_t element = 0; element < port->bytes; element++) {
-            if (computed[element] != golden->outputs[i][element]) {
+        for (uint32_t byte = 0; byte < port->bytes; byte++) {
+            if (computed[byte] != golden->outputs[i][byte]) {
                 fault->output = i;
-                fault->element = element;
-                fault->expected = golden->outputs[i][element];
-                fault->computed = computed[element];
+                fault->byte = byte;
+                fault->expected = golden->outputs[i][byte];
+                fault->computed = computed[byte];
                 return 0;
             }
         }

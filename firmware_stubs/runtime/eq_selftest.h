@@ -12,9 +12,9 @@
 #include "edgeq.h"
 
 typedef struct {
-    /* Per input: raw uint8 where the input has a lookup table, else int8; row-major. */
+    /* Per input: raw uint8 where the input has a lookup table, else its bytes; row-major. */
     const void *inputs[EQ_MAX_PORTS];
-    const int8_t *outputs[EQ_MAX_PORTS];
+    const int8_t *outputs[EQ_MAX_PORTS]; /* the bytes of each */
 } eq_selftest_case_t;
 
 /* NAME_input_lut, raw to int8: [channels][256], or one row for all channels. NULL: no table. */
@@ -40,7 +40,7 @@ typedef struct {
     uint32_t index;     /* of the case */
     eq_status_t status; /* of eq_init or eq_run; where it is EQ_OK, the values differ: */
     uint32_t output;
-    uint32_t element;
+    uint32_t byte;
     int8_t expected;
     int8_t computed;
 } eq_selftest_fault_t;

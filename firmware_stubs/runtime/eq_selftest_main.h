@@ -19,9 +19,9 @@ static void print_fault(const eq_selftest_t *tables, const eq_selftest_fault_t *
         printf("%s: case %lu: %s\n", tables->name, (unsigned long)fault->index,
                eq_status_name(fault->status));
     } else {
-        printf("%s: case %lu: output %lu[%lu] is %d, expected %d\n", tables->name,
-               (unsigned long)fault->index, (unsigned long)fault->output,
-               (unsigned long)fault->element, fault->computed, fault->expected);
+        printf("%s: case %lu: byte %lu of output %lu is %d, expected %d\n", tables->name,
+               (unsigned long)fault->index, (unsigned long)fault->byte,
+               (unsigned long)fault->output, fault->computed, fault->expected);
     }
 }
 

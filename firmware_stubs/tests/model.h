@@ -1,5 +1,6 @@
 /*
- * model.h - a small image with an operator of every kernel, made by hand, for test_image.c and
+ * model.h - a small image with an operator of every kernel, and some on packed activations, made
+ * by hand, for test_image.c and
  * fuzz_image.c.
  */
 #ifndef MODEL_H
@@ -12,8 +13,9 @@
 #include "eq_crc32.h"
 #include "eq_image.h"
 #include "eq_kernel.h"
+#include "eq_rows.h"
 
-enum { MODEL_RECORDS = 24, MODEL_POOL_BYTES = 8192, MODEL_SECTIONS = 7 };
+enum { MODEL_RECORDS = 32, MODEL_POOL_BYTES = 8192, MODEL_SECTIONS = 7 };
 
 /* The sections as they grow. */
 typedef struct {
@@ -59,6 +61,18 @@ static uint16_t add_tensor(model_t *m, uint8_t rank, uint32_t height, uint32_t w
     return (uint16_t)index;
 }
 
+/* A tensor of fewer bits. */
+static uint16_t add_packed(model_t *m, uint8_t rank, uint32_t height, uint32_t width,
+                           uint32_t channels, uint8_t bits)
+{
+    const uint16_t index = add_tensor(m, rank, height, width, channels);
+    eq_tensor_record_t *record = &m->tensors[index];
+    record->zero_point = index % 2 ? -1 : 1;
+    record->bits = bits;
+    m->arena_bytes = record->offset + eq_tensor_bytes(record);
+    return index;
+}
+
 static eq_operator_t *add_operator(model_t *m, uint16_t kernel, uint16_t input, uint16_t output)
 {
     eq_operator_t *op = &m->operators[m->count[EQ_SECTION_OPERATORS]++];
@@ -66,8 +80,8 @@ static eq_operator_t *add_operator(model_t *m, uint16_t kernel, uint16_t input, 
     op->input[0] = input;
     op->input[1] = EQ_NONE;
     op->output = output;
-    op->clamp_min = -128;
-    op->clamp_max = 127;
+    op->clamp_min = (int16_t) - (1 << (m->tensors[output].bits - 1));
+    op->clamp_max = (int16_t)(-1 - op->clamp_min);
     return op;
 }
 
@@ -96,6 +110,16 @@ static uint32_t add_bytes(model_t *m, uint32_t count, int8_t value)
     return offset;
 }
 
+/* Scratch of exactly what the kernel and unpacked activations take. */
+static void add_scratch(model_t *m, eq_operator_t *op, uint32_t own)
+{
+    const eq_rows_scratch_t rows = eq_rows_scratch(
+        op, eq_kernel_find(op->kernel)->family, &m->tensors[op->input[0]], &m->tensors[op->output]);
+    op->scratch_bytes = (uint32_t)(rows.input + rows.output) + own;
+    op->scratch = align8(m->arena_bytes);
+    m->arena_bytes = op->scratch + op->scratch_bytes;
+}
+
 /* Weights, biases, scales and scratch of an operator with `count` weights a channel. */
 static void add_weights(model_t *m, eq_operator_t *op, uint32_t count, uint8_t bits)
 {
@@ -116,11 +140,10 @@ static void add_weights(model_t *m, eq_operator_t *op, uint32_t count, uint8_t b
     }
     m->count[EQ_SECTION_WEIGHTS] = op->weights + bytes;
     const eq_kernel_t *kernel = eq_kernel_find(op->kernel);
-    op->scratch_bytes = kernel->scratch == EQ_SCRATCH_PAIRS ? 16 * ((count + 1) / 2)
-                        : bits == 8                         ? 0
-                                                            : count;
-    op->scratch = align8(m->arena_bytes);
-    m->arena_bytes = op->scratch + op->scratch_bytes;
+    add_scratch(m, op,
+                kernel->scratch == EQ_SCRATCH_PAIRS ? 16 * ((count + 1) / 2)
+                : bits == 8                         ? 0
+                                                    : count);
 }
 
 static void add_scales(model_t *m, eq_operator_t *op, uint32_t count, int8_t shift)
@@ -141,7 +164,14 @@ enum {
     OP_AVERAGE_POOL,
     OP_FC_REF,
     OP_FC_DSP,
-    OP_SOFTMAX
+    OP_SOFTMAX,
+    OP_PACKED_CONV,
+    OP_PACKED_DEPTHWISE,
+    OP_PACKED_POOL,
+    OP_PACKED_FC,
+    OP_PACKED_ADD,
+    OP_PACKED_SOFTMAX,
+    OPERATORS
 };
 
 static void add_operators(model_t *m)
@@ -188,17 +218,49 @@ static void add_operators(model_t *m)
     m->tensors[shares].offset = m->tensors[logits].offset;
 }
 
+/* The same on activations of 4, 2, 2, 3, 3 and 8 bits. */
+static void add_packed_operators(model_t *m)
+{
+    const uint16_t conv = add_packed(m, 4, 5, 6, 3, 4);
+    const uint16_t depthwise = add_packed(m, 4, 5, 6, 3, 2);
+    const uint16_t pooled = add_packed(m, 4, 2, 3, 3, 2);
+    const uint16_t hidden = add_packed(m, 2, 1, 1, 5, 3);
+    const uint16_t sum = add_packed(m, 2, 1, 1, 5, 3);
+    const uint16_t shares = add_tensor(m, 2, 1, 1, 5);
+    eq_operator_t *op = add_operator(m, 2, 0, conv);
+    set_window(op, 3, 1, 1, 1);
+    add_weights(m, op, 36, 4);
+    op = add_operator(m, 4, conv, depthwise);
+    set_window(op, 3, 1, 2, 2);
+    add_weights(m, op, 9, 5);
+    op = add_operator(m, 8, depthwise, pooled);
+    set_window(op, 2, 2, 1, 0);
+    add_scratch(m, op, 0);
+    m->tensors[pooled].zero_point = m->tensors[depthwise].zero_point;
+    op = add_operator(m, 5, pooled, hidden);
+    add_weights(m, op, 18, 8);
+    op = add_operator(m, 7, hidden, sum); /* in place */
+    op->input[1] = hidden;
+    add_scales(m, op, 3, 0);
+    m->tables[op->shift + 2] = (uint8_t)-19;
+    m->tensors[sum].offset = m->tensors[hidden].offset;
+    op = add_operator(m, 10, sum, shares);
+    add_scales(m, op, 1, 25);
+    add_scratch(m, op, 0);
+    m->tensors[shares].zero_point = -128;
+}
+
 static void add_chain(model_t *m)
 {
-    const eq_variant_t variants[] = {{0, 4, 0, 0}, {0, 4, 1, 0}, {4, 6, 0, 0}};
+    const eq_variant_t variants[] = {{0, 4, 0, 0}, {0, 4, 1, 0}, {4, OPERATORS - 4, 0, 0}};
     const eq_block_t blocks[] = {{0, 2}, {2, 1}};
-    const eq_port_t ports[] = {{0, 0}, {9, 1}, {7, 1}};
+    const eq_port_t ports[] = {{0, 0}, {9, 1}, {7, 1}, {13, 1}};
     memcpy(m->variants, variants, sizeof variants);
     memcpy(m->blocks, blocks, sizeof blocks);
     memcpy(m->ports, ports, sizeof ports);
     m->count[EQ_SECTION_VARIANTS] = 3;
     m->count[EQ_SECTION_BLOCKS] = 2;
-    m->count[EQ_SECTION_PORTS] = 3;
+    m->count[EQ_SECTION_PORTS] = 4;
 }
 
 /// Images ///
@@ -254,6 +316,11 @@ static image_t model_image(const model_t *m)
     for (uint32_t i = 0; i < m->count[EQ_SECTION_OPERATORS]; i++) {
         header->kernels[m->operators[i].kernel / 32] |= 1u << m->operators[i].kernel % 32;
     }
+    for (uint32_t i = 0; i < m->count[EQ_SECTION_TENSORS]; i++) {
+        if (eq_is_packed(&m->tensors[i])) {
+            header->kernels[eq_kernel_rows()->id / 32] |= 1u << eq_kernel_rows()->id % 32;
+        }
+    }
     memcpy(image_sections(image), sections, sizeof sections);
     for (uint32_t kind = 1; kind <= MODEL_SECTIONS; kind++) {
         memcpy(image_section(image, kind), data[kind], sections[kind - 1].bytes);
@@ -268,6 +335,7 @@ static image_t seed_image(void)
     model_t *m = exact_block(sizeof *m);
     m->random = 20261121u;
     add_operators(m);
+    add_packed_operators(m);
     add_chain(m);
     const image_t image = model_image(m);
     free(m);

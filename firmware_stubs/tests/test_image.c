@@ -24,8 +24,9 @@ static void test_ports(void)
     CHECK(input->shape[0] == 5 && input->shape[1] == 6 && input->shape[2] == 4, "its shape");
     CHECK(input->zero_point == 4 && input->scale == 0.5f, "its scale");
     CHECK(input->data == arena, "its place");
-    CHECK(eq_input(&ctx, 1) == NULL && eq_output(&ctx, 2) == NULL, "no more ports");
+    CHECK(eq_input(&ctx, 1) == NULL && eq_output(&ctx, 3) == NULL, "no more ports");
     CHECK(eq_output(&ctx, 1)->bytes == 9 && eq_output(&ctx, 0)->rank == 2, "outputs");
+    CHECK(eq_output(&ctx, 2)->bytes == 3 && eq_output(&ctx, 2)->bits == 3, "a packed output");
     CHECK(eq_set_tradeoff(&ctx, 1) == EQ_E_GATES, "a model without gates");
     free(arena);
     free(image.bytes);
@@ -56,7 +57,7 @@ static void test_run_and_step(void)
         if (round % 2 == 1) {
             while (eq_step(&ctx) == EQ_MORE && ++steps < (round == 1 ? 100u : 3u)) {
             }
-            CHECK(steps == (round == 1 ? 9u : 3u), "%u steps", steps);
+            CHECK(steps == (round == 1 ? OPERATORS - 1u : 3u), "%u steps", steps);
         }
         if (round != 1) {
             CHECK(eq_run(&ctx, &result) == EQ_OK, "runs");
@@ -278,7 +279,7 @@ static void test_sections(void)
 static void test_chain(void)
 {
     REFUSED(EQ_E_SECTION, variant[1].operator_count = 0);
-    REFUSED(EQ_E_SECTION, variant[2].operator_count = 7);
+    REFUSED(EQ_E_SECTION, variant[2].operator_count++);
     REFUSED(EQ_E_SECTION, variant[2].first_operator = 5);
     REFUSED(EQ_E_SECTION, variant[2].first_operator = 0xFFFF);
     REFUSED(EQ_E_SECTION, variant[0].level = 16);
@@ -286,7 +287,7 @@ static void test_chain(void)
     REFUSED(EQ_E_SECTION, block[0].variant_count = 0);
     REFUSED(EQ_E_SECTION, block[1].variant_count = 2);
     REFUSED(EQ_E_SECTION, block[1].first_variant = 3);
-    REFUSED(EQ_E_SECTION, port[0].tensor = 10);
+    REFUSED(EQ_E_SECTION, port[0].tensor = OPERATORS);
     REFUSED(EQ_E_SECTION, port[0].tensor = EQ_NONE);
     REFUSED(EQ_E_SECTION, port[0].direction = 2);
     REFUSED(EQ_E_SECTION, port[0].direction = 1);
@@ -308,7 +309,20 @@ static void test_tensors(void)
             tensor[0].shape[2] = arena_bytes + 1);
     REFUSED(EQ_E_OPERATOR, tensor[0].offset = 0; tensor[0].shape[0] = tensor[0].shape[1] = 1;
             tensor[0].shape[2] = arena_bytes);
-    REFUSED(EQ_E_TENSOR, tensor[0].bits = 4);
+    REFUSED(EQ_E_TENSOR, tensor[0].bits = 1);
+    REFUSED(EQ_E_TENSOR, tensor[0].bits = 9);
+    REFUSED(EQ_E_TENSOR, tensor[0].bits = 0);
+    REFUSED(EQ_E_TENSOR, tensor[0].bits = 255);
+    REFUSED(EQ_OK, tensor[0].zero_point = 7; tensor[0].bits = 5);
+    REFUSED(EQ_E_TENSOR, tensor[0].zero_point = 16; tensor[0].bits = 5);
+    REFUSED(EQ_E_TENSOR, tensor[0].zero_point = -17; tensor[0].bits = 5);
+    REFUSED(EQ_E_TENSOR, tensor[10].zero_point = 8);
+    REFUSED(EQ_E_TENSOR, tensor[10].zero_point = -9);
+    REFUSED(EQ_E_TENSOR, tensor[11].zero_point = 2);
+    REFUSED(EQ_E_TENSOR, tensor[10].offset = 0; tensor[10].shape[0] = tensor[10].shape[1] = 1;
+            tensor[10].shape[2] = 2 * arena_bytes + 1);
+    REFUSED(EQ_E_TENSOR, tensor[10].shape[2] = 1u << 30);
+    REFUSED(EQ_E_KERNEL, header->kernels[0] &= ~(1u << 24)); /* packed, without eq_rows_s8_ref */
     REFUSED(EQ_E_TENSOR, tensor[0].rank = 3);
     REFUSED(EQ_E_TENSOR, tensor[0].rank = 2);
     REFUSED(EQ_E_TENSOR, tensor[0].zero_point = 128);
@@ -321,11 +335,11 @@ static void test_operands(void)
     REFUSED(EQ_E_KERNEL, op[0].kernel = 0xFFFF);
     REFUSED(EQ_E_OPERATOR, header->kernels[0] &= ~(1u << 2));
     REFUSED(EQ_E_OPERATOR, op[0].reserved = 1);
-    REFUSED(EQ_E_OPERATOR, op[0].input[0] = 10);
+    REFUSED(EQ_E_OPERATOR, op[0].input[0] = OPERATORS);
     REFUSED(EQ_E_OPERATOR, op[0].input[0] = EQ_NONE);
-    REFUSED(EQ_E_OPERATOR, op[0].input[1] = 10);
+    REFUSED(EQ_E_OPERATOR, op[0].input[1] = OPERATORS);
     REFUSED(EQ_E_OPERATOR, op[0].input[1] = 3);
-    REFUSED(EQ_E_OPERATOR, op[0].output = 10);
+    REFUSED(EQ_E_OPERATOR, op[0].output = OPERATORS);
     REFUSED(EQ_E_OPERATOR, op[0].output = op[0].input[0]);
     REFUSED(EQ_E_OPERATOR, tensor[1].offset = tensor[0].offset + 8);
     REFUSED(EQ_E_OPERATOR, tensor[2].rank = 2; tensor[2].shape[0] = tensor[2].shape[1] = 1);
@@ -347,6 +361,11 @@ static void test_operands(void)
             tensor[2].offset = tensor[1].offset + 8);
     REFUSED(EQ_E_OPERATOR, op[OP_SOFTMAX].shift = 0xFFFFFFFFu);
     REFUSED(EQ_E_OPERATOR, op[OP_SOFTMAX].scratch = 8);
+    REFUSED(EQ_E_KERNEL, op[0].kernel = 24);
+    REFUSED(EQ_E_OPERATOR, tensor[14].bits = 2; op[OP_PACKED_ADD].clamp_min = 0;
+            op[OP_PACKED_ADD].clamp_max = 1);    /* in place of another storage */
+    REFUSED(EQ_E_OPERATOR, tensor[12].bits = 3); /* a pool of other bits than its input */
+    REFUSED(EQ_E_TENSOR, tensor[15].bits = 4);   /* a softmax has 8 bits */
 }
 
 static void test_tables(void)
@@ -354,7 +373,7 @@ static void test_tables(void)
     REFUSED(EQ_E_LAYOUT, op[0].layout = 1);
     REFUSED(EQ_E_OPERATOR, op[0].weight_bits = 1);
     REFUSED(EQ_E_OPERATOR, op[0].weight_bits = 9);
-    REFUSED(EQ_E_OPERATOR, op[OP_FC_DSP].weights += 1);
+    REFUSED(EQ_E_OPERATOR, op[OP_PACKED_FC].weights += 1);
     REFUSED(EQ_E_OPERATOR, op[0].weights = 0xFFFFFFFFu);
     REFUSED(EQ_E_OPERATOR, op[0].bias += 1);
     REFUSED(EQ_E_OPERATOR, op[0].bias = section[6].bytes - 28);
@@ -365,6 +384,13 @@ static void test_tables(void)
     REFUSED(EQ_E_OPERATOR, op[0].shift = 0xFFFFFFFFu);
     REFUSED(EQ_E_OPERATOR, op[0].scratch_bytes -= 1);
     REFUSED(EQ_E_OPERATOR, op[1].scratch_bytes -= 1);
+    for (uint32_t i = OP_PACKED_CONV; i < OPERATORS; i++) {
+        if (i != OP_PACKED_ADD) {
+            REFUSED(EQ_E_OPERATOR, op[i].scratch_bytes -= 1);
+        }
+    }
+    REFUSED(EQ_E_OPERATOR, op[OP_PACKED_ADD].scratch_bytes = 8);
+    REFUSED(EQ_E_OPERATOR, op[OP_PACKED_POOL].scratch = tensor[12].offset);
     REFUSED(EQ_E_OPERATOR, op[0].scratch += 4);
     REFUSED(EQ_E_OPERATOR, op[0].scratch = arena_bytes & ~7u);
     REFUSED(EQ_E_OPERATOR, op[0].scratch = 0xFFFFFFF8u);
@@ -403,6 +429,9 @@ static void test_arithmetic(void)
 {
     REFUSED(EQ_E_ARITHMETIC, op[0].clamp_min = -129);
     REFUSED(EQ_E_ARITHMETIC, op[0].clamp_max = 128);
+    REFUSED(EQ_E_ARITHMETIC, op[OP_PACKED_CONV].clamp_min = -9);
+    REFUSED(EQ_E_ARITHMETIC, op[OP_PACKED_CONV].clamp_max = 8);
+    REFUSED(EQ_E_ARITHMETIC, op[OP_PACKED_DEPTHWISE].clamp_max = 2);
     REFUSED(EQ_E_ARITHMETIC, op[0].clamp_min = 1; op[0].clamp_max = 0);
     REFUSED(EQ_E_ARITHMETIC, put_word(tables + op[0].multiplier, (1 << 30) - 1));
     REFUSED(EQ_E_ARITHMETIC, put_word(tables + op[0].multiplier + 28, -(1 << 30)));
@@ -419,6 +448,9 @@ static void test_arithmetic(void)
     REFUSED(EQ_OK, put_word(tables + op[0].bias, 65536 - 38016 - 1); tables[op[0].shift] = 15);
     REFUSED(EQ_E_ARITHMETIC, put_word(tables + op[0].bias, 65536 - 38016);
             tables[op[0].shift] = 15);
+    /* 9 weights of 5 bits, nibbles up to 9 from the zero point 1: 1 296 */
+    REFUSED(EQ_OK, put_word(tables + op[OP_PACKED_DEPTHWISE].bias, (1 << 30) - 1296 - 1));
+    REFUSED(EQ_E_ARITHMETIC, put_word(tables + op[OP_PACKED_DEPTHWISE].bias, (1 << 30) - 1296));
     REFUSED(EQ_E_ARITHMETIC, tables[op[OP_ADD].shift] = 4);
     REFUSED(EQ_E_ARITHMETIC, tables[op[OP_ADD].shift + 1] = 5);
     REFUSED(EQ_E_ARITHMETIC, tables[op[OP_ADD].shift + 2] = 4);

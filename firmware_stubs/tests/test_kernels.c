@@ -1,8 +1,8 @@
 /*
  * test_kernels.c - every kernel against a plain definition of its operator, bit for bit.
  *
- * The portable and the SMLAD kernels meet the same cases, so that they agree with each other. Every
- * block has its exact size and the tensors start at any address, so that a sanitizer sees a kernel
+ * The portable and the SMLAD kernels meet the same cases, so that they agree with each other; inputs
+ * and outputs have 2..8 bits each, through eq_rows_s8_ref where they are packed. Every block has its exact size and the tensors start at any address, so that a sanitizer sees a kernel
  * that reads or writes too far, or aligned where it must not.
  */
 #include <string.h>
@@ -10,6 +10,7 @@
 #include "check.h"
 #include "eq_image.h"
 #include "eq_kernel.h"
+#include "eq_rows.h"
 
 static uint32_t state = 20261121u;
 
@@ -48,7 +49,8 @@ static int32_t naive_value(const eq_call_t *call, int32_t y, int32_t x, uint32_t
     if (y < 0 || x < 0 || y >= (int32_t)shape[0] || x >= (int32_t)shape[1]) {
         return call->in[0]->zero_point;
     }
-    return call->input[0][((uint32_t)y * shape[1] + (uint32_t)x) * shape[2] + channel];
+    return eq_get(call->input[0], call->in[0]->bits,
+                  ((uint32_t)y * shape[1] + (uint32_t)x) * shape[2] + channel);
 }
 
 static int8_t naive_finish(const eq_call_t *call, int32_t sum, uint32_t channel)
@@ -89,7 +91,7 @@ static int8_t naive_fc(const eq_call_t *call, uint32_t channel)
     int32_t sum = call->bias[channel];
     for (uint32_t i = 0; i < count; i++) {
         sum += naive_weight(call->weights, channel * count + i, call->op->weight_bits) *
-               (call->input[0][i] - call->in[0]->zero_point);
+               (eq_get(call->input[0], call->in[0]->bits, i) - call->in[0]->zero_point);
     }
     return naive_finish(call, sum, channel);
 }
@@ -153,9 +155,15 @@ static void fill(void *bytes, uint32_t count)
     }
 }
 
-static int16_t random_zero_point(void)
+static int32_t least(uint32_t bits)
 {
-    return (int16_t)RANDOM_OF(&state, -128, -127, -3, 0, 5, 127);
+    return -(1 << (bits - 1));
+}
+
+static int16_t random_zero_point(uint32_t bits)
+{
+    const int32_t value = RANDOM_OF(&state, -128, -127, -3, 0, 5, 127);
+    return (int16_t)eq_clamp(value, least(bits), -least(bits) - 1);
 }
 
 static void set_shape(eq_tensor_record_t *record, uint32_t height, uint32_t width,
@@ -164,8 +172,8 @@ static void set_shape(eq_tensor_record_t *record, uint32_t height, uint32_t widt
     record->shape[0] = height;
     record->shape[1] = width;
     record->shape[2] = channels;
-    record->zero_point = random_zero_point();
-    record->bits = 8;
+    record->bits = (uint8_t)RANDOM_OF(&state, 8, 8, 8, 7, 5, 4, 4, 3, 2);
+    record->zero_point = random_zero_point(record->bits);
 }
 
 static uint32_t window_outputs(uint32_t size, uint32_t pads, uint32_t taps, uint32_t stride,
@@ -205,10 +213,11 @@ static int random_shapes(case_t *c, uint32_t channels, uint32_t outputs, int poo
     return out_height > 0 && out_width > 0 && out_height * out_width <= 120;
 }
 
-static void random_clamp(eq_operator_t *op)
+static void random_clamp(eq_operator_t *op, uint32_t bits)
 {
-    op->clamp_min = (int16_t)RANDOM_OF(&state, -128, -128, -20, 0);
-    op->clamp_max = (int16_t)RANDOM_OF(&state, 127, 127, 0, 50);
+    const int32_t low = least(bits);
+    op->clamp_min = (int16_t)RANDOM_OF(&state, low, low, low / 6, 0);
+    op->clamp_max = (int16_t)RANDOM_OF(&state, -low - 1, -low - 1, 0, -low / 3);
 }
 
 /* Tables of a weighted operator with `count` weights a channel; scales bring sums to about int8. */
@@ -237,17 +246,17 @@ static void random_tables(case_t *c, uint32_t count, uint32_t scratch_bytes)
 
 static void random_memory(case_t *c, uint32_t scratch_bytes)
 {
-    const uint32_t in_bytes = eq_elements(&c->in[0]);
+    const uint32_t in_bytes = eq_tensor_bytes(&c->in[0]);
     int8_t *input = case_block(c, in_bytes, random_next(&state) % 4);
     fill(input, in_bytes);
-    random_clamp(&c->op);
+    random_clamp(&c->op, c->out.bits);
     c->call.op = &c->op;
     c->call.in[0] = &c->in[0];
     c->call.in[1] = &c->in[0];
     c->call.out = &c->out;
     c->call.input[0] = input;
     c->call.input[1] = input;
-    c->call.output = case_block(c, eq_elements(&c->out), random_next(&state) % 4);
+    c->call.output = case_block(c, eq_tensor_bytes(&c->out), random_next(&state) % 4);
     c->call.scratch = case_block(c, scratch_bytes, 0);
     memset(c->call.scratch, 0xA5, scratch_bytes);
 }
@@ -256,24 +265,29 @@ static void describe(const case_t *c, char *text, size_t bytes)
 {
     const eq_operator_t *op = &c->op;
     snprintf(text, bytes,
-             "in %u×%u×%u out %u×%u×%u kernel %d×%d stride %d×%d dilation %d×%d pads %d,%d bits %d",
-             c->in[0].shape[0], c->in[0].shape[1], c->in[0].shape[2], c->out.shape[0],
-             c->out.shape[1], c->out.shape[2], op->kernel_height, op->kernel_width,
-             op->stride_height, op->stride_width, op->dilation_height, op->dilation_width,
-             op->pad_top, op->pad_left, op->weight_bits);
+             "in %u×%u×%u of %d out %u×%u×%u of %d bits kernel %d×%d stride %d×%d dilation %d×%d "
+             "pads %d,%d weights of %d",
+             c->in[0].shape[0], c->in[0].shape[1], c->in[0].shape[2], c->in[0].bits,
+             c->out.shape[0], c->out.shape[1], c->out.shape[2], c->out.bits, op->kernel_height,
+             op->kernel_width, op->stride_height, op->stride_width, op->dilation_height,
+             op->dilation_width, op->pad_top, op->pad_left, op->weight_bits);
 }
 
 static void check_output(const char *name, const case_t *c, const int8_t *expected)
 {
     const uint32_t count = eq_elements(&c->out);
     for (uint32_t i = 0; i < count; i++) {
-        if (c->call.output[i] != expected[i]) {
+        const int32_t value = eq_get(c->call.output, c->out.bits, i);
+        if (value != expected[i]) {
             char text[200];
             describe(c, text, sizeof text);
-            CHECK(0, "%s: value %u is %d, expected %d (%s)", name, i, c->call.output[i],
-                  expected[i], text);
+            CHECK(0, "%s: value %u is %d, expected %d (%s)", name, i, value, expected[i], text);
             return;
         }
+    }
+    const uint32_t per_byte = 8 / eq_width(c->out.bits);
+    for (uint32_t i = count; i % per_byte != 0; i++) {
+        CHECK(eq_get(c->call.output, c->out.bits, i) == 0, "%s: dirt behind the end", name);
     }
     CHECK(1, "%s", name);
 }
@@ -282,13 +296,29 @@ static void check_output(const char *name, const case_t *c, const int8_t *expect
 
 typedef struct {
     const char *name;
-    eq_kernel_function_t run;
-    uint32_t pairs; /* scratch rule: 1 pairs, 0 a row */
+    eq_kernel_t kernel;
 } tested_t;
 
-static uint32_t scratch_for(const tested_t *kernel, uint32_t count, uint32_t bits)
+static uint32_t scratch_for(const tested_t *tested, const case_t *c, uint32_t count)
 {
-    return kernel->pairs ? 16 * ((count + 1) / 2) : bits == 8 ? 0 : count;
+    const uint32_t family = tested->kernel.family;
+    const eq_rows_scratch_t rows = eq_rows_scratch(&c->op, family, &c->in[0], &c->out);
+    const uint32_t own = tested->kernel.scratch == EQ_SCRATCH_PAIRS ? 16 * ((count + 1) / 2)
+                         : tested->kernel.scratch == EQ_SCRATCH_NONE || c->op.weight_bits == 8
+                             ? 0
+                             : count;
+    return (uint32_t)(rows.input + rows.output) + own;
+}
+
+/* As eq_run does it. */
+static void run_kernel(const eq_kernel_t *kernel, eq_call_t *call)
+{
+    call->kernel = kernel;
+    if (eq_is_packed(call->in[0]) || eq_is_packed(call->in[1]) || eq_is_packed(call->out)) {
+        eq_rows_s8_ref(call);
+    } else {
+        kernel->run(call);
+    }
 }
 
 /* Runs each kernel on the case, with scratch of exactly its size. */
@@ -296,12 +326,12 @@ static void check_kernels(case_t *c, const tested_t *kernels, uint32_t kernel_co
                           const int8_t *expected)
 {
     for (uint32_t i = 0; i < kernel_count; i++) {
-        const uint32_t bytes = scratch_for(&kernels[i], count, c->op.weight_bits);
+        const uint32_t bytes = scratch_for(&kernels[i], c, count);
         void *scratch = exact_block(bytes);
         memset(scratch, 0xA5, bytes);
-        memset(c->call.output, 0x5A, eq_elements(&c->out));
+        memset(c->call.output, 0x5A, eq_tensor_bytes(&c->out));
         c->call.scratch = scratch;
-        kernels[i].run(&c->call);
+        run_kernel(&kernels[i].kernel, &c->call);
         check_output(kernels[i].name, c, expected);
         free(scratch);
     }
@@ -318,8 +348,9 @@ static void expect_conv(const case_t *c, int8_t *expected, int depthwise)
 
 static void test_conv(uint32_t rounds)
 {
-    static const tested_t kernels[] = {{"eq_conv_s8_ref", eq_conv_s8_ref, 0},
-                                       {"eq_conv_s8_dsp", eq_conv_s8_dsp, 0}};
+    static const tested_t kernels[] = {
+        {"eq_conv_s8_ref", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, eq_conv_s8_ref}},
+        {"eq_conv_s8_dsp", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, eq_conv_s8_dsp}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
         const uint32_t channels = (uint32_t)RANDOM_OF(&state, 1, 2, 3, 4, 5, 7, 8, 9);
@@ -338,8 +369,9 @@ static void test_conv(uint32_t rounds)
 
 static void test_depthwise(uint32_t rounds)
 {
-    static const tested_t kernels[] = {{"eq_depthwise_s8_ref", eq_depthwise_s8_ref, 0},
-                                       {"eq_depthwise_s8_dsp", eq_depthwise_s8_dsp, 1}};
+    static const tested_t kernels[] = {
+        {"eq_depthwise_s8_ref", {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_ROW, eq_depthwise_s8_ref}},
+        {"eq_depthwise_s8_dsp", {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_PAIRS, eq_depthwise_s8_dsp}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
         const uint32_t channels = (uint32_t)RANDOM_OF(&state, 1, 3, 4, 5, 7, 8, 9);
@@ -359,8 +391,9 @@ static void test_depthwise(uint32_t rounds)
 
 static void test_fc(uint32_t rounds)
 {
-    static const tested_t kernels[] = {{"eq_fc_s8_ref", eq_fc_s8_ref, 0},
-                                       {"eq_fc_s8_dsp", eq_fc_s8_dsp, 0}};
+    static const tested_t kernels[] = {
+        {"eq_fc_s8_ref", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, eq_fc_s8_ref}},
+        {"eq_fc_s8_dsp", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, eq_fc_s8_dsp}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
         const uint32_t count = i % 40 + 1;
@@ -379,16 +412,17 @@ static void test_fc(uint32_t rounds)
 
 static void test_pool(uint32_t rounds)
 {
-    static const tested_t kernels[] = {{"eq_max_pool_s8_ref", eq_max_pool_s8_ref, 0},
-                                       {"eq_average_pool_s8_ref", eq_average_pool_s8_ref, 0}};
+    static const tested_t kernels[] = {
+        {"eq_max_pool_s8_ref", {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, eq_max_pool_s8_ref}},
+        {"eq_average_pool_s8_ref", {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, eq_average_pool_s8_ref}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
-        const uint32_t channels = (uint32_t)random_in(&state, 1, 5);
+        const uint32_t channels = (uint32_t)random_in(&state, 1, 19);
         const int average = (int)(i % 2);
         if (!random_shapes(&c, channels, channels, 1)) {
             continue;
         }
-        c.op.weight_bits = 8; /* no scratch */
+        c.out.bits = c.in[0].bits;
         random_memory(&c, 0);
         int8_t *expected = case_block(&c, eq_elements(&c.out), 0);
         const uint32_t *shape = c.out.shape;
@@ -401,18 +435,33 @@ static void test_pool(uint32_t rounds)
     }
 }
 
+/* The low bits of all values as the tensor has them. */
+static void store(const eq_tensor_record_t *tensor, int8_t *data, const int8_t *values)
+{
+    if (eq_is_packed(tensor)) {
+        eq_store_run(tensor, data, 0, values, eq_elements(tensor));
+    } else {
+        memcpy(data, values, eq_elements(tensor));
+    }
+}
+
 /* Every pair of values; apart, or the output being either input. */
 static void check_add(const int32_t *multiplier, const int8_t *shift, uint32_t aliased)
 {
     enum { COUNT = 65536 };
     case_t c = {.block_count = 0};
+    static const eq_kernel_t kernel = {0, EQ_FAMILY_ADD, EQ_SCRATCH_NONE, eq_add_s8_ref};
     set_shape(&c.in[0], 1, 1, COUNT);
-    set_shape(&c.out, 1, 1, COUNT);
+    set_shape(&c.in[1], 1, 1, COUNT);
+    set_shape(&c.out, 1, 1, COUNT - random_next(&state) % 7);
+    if (aliased != 0) { /* the output's place is an input's */
+        c.out.bits = c.in[aliased - 1].bits;
+        c.out.zero_point = c.in[aliased - 1].zero_point;
+    }
     random_memory(&c, 0);
-    c.in[1] = c.in[0];
-    c.in[1].zero_point = random_zero_point();
-    int8_t *a = case_block(&c, COUNT, 1);
-    int8_t *b = case_block(&c, COUNT, 2);
+    int8_t *a = case_block(&c, eq_tensor_bytes(&c.in[0]), 1);
+    int8_t *b = case_block(&c, eq_tensor_bytes(&c.in[1]), 2);
+    int8_t *values = case_block(&c, COUNT, 0);
     int8_t *expected = case_block(&c, COUNT, 0);
     c.call.in[1] = &c.in[1];
     c.call.input[0] = a;
@@ -421,19 +470,25 @@ static void check_add(const int32_t *multiplier, const int8_t *shift, uint32_t a
     c.call.multiplier = multiplier;
     c.call.shift = shift;
     for (uint32_t i = 0; i < COUNT; i++) {
-        a[i] = (int8_t)((int32_t)(i % 256) - 128);
-        b[i] = (int8_t)((int32_t)(i / 256) - 128);
-        const int32_t left =
-            naive_requantize((a[i] - c.in[0].zero_point) * (1 << 20), multiplier[0], shift[0]);
-        const int32_t right =
-            naive_requantize((b[i] - c.in[1].zero_point) * (1 << 20), multiplier[1], shift[1]);
+        values[i] = (int8_t)((int32_t)(i % 256) - 128);
+    }
+    store(&c.in[0], a, values);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        values[i] = (int8_t)((int32_t)(i / 256) - 128);
+    }
+    store(&c.in[1], b, values);
+    for (uint32_t i = 0; i < eq_elements(&c.out); i++) {
+        const int32_t x = eq_get(a, c.in[0].bits, i) - c.in[0].zero_point;
+        const int32_t y = eq_get(b, c.in[1].bits, i) - c.in[1].zero_point;
+        const int32_t left = naive_requantize(x * (1 << 20), multiplier[0], shift[0]);
+        const int32_t right = naive_requantize(y * (1 << 20), multiplier[1], shift[1]);
         const int32_t value =
             naive_requantize(left + right, multiplier[2], shift[2]) + c.out.zero_point;
         expected[i] = (int8_t)(value < c.op.clamp_min   ? c.op.clamp_min
                                : value > c.op.clamp_max ? c.op.clamp_max
                                                         : value);
     }
-    eq_add_s8_ref(&c.call);
+    run_kernel(&kernel, &c.call);
     check_output("eq_add_s8_ref", &c, expected);
     case_free(&c);
 }
@@ -450,9 +505,66 @@ static void test_add(uint32_t rounds)
     }
 }
 
+/* Runs at every offset and of every length, against values taken one at a time. */
+static void test_runs(void)
+{
+    enum { COUNT = 41 };
+    for (uint8_t bits = 2; bits <= 8; bits++) {
+        const eq_tensor_record_t tensor = {.shape = {1, 1, COUNT}, .bits = bits};
+        const uint32_t bytes = eq_tensor_bytes(&tensor);
+        CHECK(bytes == (bits > 4 ? 41u : bits > 2 ? 21u : 11u), "%d bits: %u bytes", bits, bytes);
+        for (uint32_t first = 0; first < COUNT; first++) {
+            for (uint32_t count = 1; count <= COUNT - first; count++) {
+                int8_t *data = exact_block(bytes);
+                int8_t *buffer = exact_block(count);
+                fill(data, bytes);
+                const int8_t *run = eq_load_run(&tensor, data, first, count, buffer);
+                for (uint32_t i = 0; i < count; i++) {
+                    CHECK(run[i] == eq_get(data, bits, first + i), "value %u + %u", first, i);
+                }
+                free(buffer);
+                free(data);
+            }
+        }
+    }
+}
+
+/* What stands before a run stays, what shares its last byte becomes 0, all else stays. */
+static void test_stores(void)
+{
+    enum { COUNT = 41 };
+    for (uint8_t bits = 2; bits <= 4; bits++) {
+        const eq_tensor_record_t tensor = {.shape = {1, 1, COUNT}, .bits = bits};
+        const uint32_t bytes = eq_tensor_bytes(&tensor), per_byte = 8 / eq_width(bits);
+        for (uint32_t first = 0; first < COUNT; first++) {
+            for (uint32_t count = 1; count <= COUNT - first; count++) {
+                int8_t *data = exact_block(bytes), *before = exact_block(bytes);
+                int8_t *values = exact_block(count);
+                const uint32_t shared = (first + count + per_byte - 1) / per_byte * per_byte;
+                fill(data, bytes);
+                fill(values, count);
+                memcpy(before, data, bytes);
+                eq_store_run(&tensor, data, first, values, count);
+                for (uint32_t i = 0; i < bytes * per_byte; i++) {
+                    const int inside = i >= first && i < first + count;
+                    const int32_t value = inside ? eq_get(&values[i - first], bits, 0)
+                                          : i >= first && i < shared ? 0
+                                                                     : eq_get(before, bits, i);
+                    CHECK(eq_get(data, bits, i) == value, "%d bits, value %u", bits, i);
+                }
+                free(values);
+                free(before);
+                free(data);
+            }
+        }
+    }
+}
+
 int main(int argc, char **argv)
 {
     const uint32_t rounds = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 4000u;
+    test_runs();
+    test_stores();
     test_conv(rounds);
     test_depthwise(rounds);
     test_fc(rounds);
