@@ -14,7 +14,7 @@ from edgeq.errors import ModelError
 from edgeq.ir import Array, Function, Graph, Node, Op, Tensor, Window
 from edgeq.ops import OPS
 
-Image = tuple[int, int, int]  # channels, height, width
+Image = tuple[int, int]  # channels, pixels
 
 TO_NCHW, TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)  # permutations of the other
 # Each element of the result follows from the same element of the input.
@@ -320,7 +320,7 @@ def in_graph_order(array: Array, x: Computed, *, axis: int) -> Array:
     """`array`, indexed along `axis` as the file has the elements of `x`, as the graph has them."""
     if x.image is None:
         return array
-    order = np.arange(math.prod(x.image)).reshape(x.image).transpose(1, 2, 0).ravel()
+    order = np.arange(math.prod(x.image)).reshape(x.image).T.ravel()
     return np.take(array, order, axis=axis)
 
 
@@ -332,6 +332,6 @@ def limits(call: Call, op: Op, what: str) -> ModelError:
 
 
 def _entangled(shape: tuple[int, ...]) -> Image | None:
-    """(C, H, W) where the orders C, H, W and H, W, C differ."""
+    """Channels and pixels where the orders C, H, W and H, W, C differ."""
     _, channels, height, width = shape
-    return (channels, height, width) if channels > 1 and height * width > 1 else None
+    return (channels, height * width) if channels > 1 and height * width > 1 else None
