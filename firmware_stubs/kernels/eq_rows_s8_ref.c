@@ -264,6 +264,7 @@ void eq_rows_s8_ref(const eq_call_t *call)
         run_add(call);
         break;
     case EQ_FAMILY_CONV:
+    case EQ_FAMILY_GROUPED:
     case EQ_FAMILY_DEPTHWISE:
         run_windows(call);
         break;

@@ -64,7 +64,7 @@ void eq_store_run(const eq_tensor_record_t *tensor, int8_t *data, uint32_t first
 /* Whether eq_rows_s8_ref knows the operators of a family. */
 static inline int eq_rows_runs(uint32_t family)
 {
-    return family <= EQ_FAMILY_SOFTMAX;
+    return family <= EQ_FAMILY_SOFTMAX || family == EQ_FAMILY_GROUPED;
 }
 
 /// Scratch ///
@@ -89,6 +89,7 @@ static inline eq_rows_scratch_t eq_rows_scratch(const eq_operator_t *op, uint32_
     uint64_t output = 0;
     switch (family) {
     case EQ_FAMILY_CONV:
+    case EQ_FAMILY_GROUPED:
     case EQ_FAMILY_DEPTHWISE: /* the rows under a window; a row */
         input = eq_rows_least(op->kernel_height, in->shape[0]) * in->shape[1] * in->shape[2];
         output = (uint64_t)out->shape[1] * out->shape[2];
