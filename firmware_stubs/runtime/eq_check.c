@@ -468,7 +468,8 @@ static eq_status_t check_pad(const view_t *view, const operands_t *o)
         }
     }
     const int32_t value = *table_s32(view, op->bias);
-    return value >= INT8_MIN && value <= INT8_MAX ? EQ_OK : EQ_E_ARITHMETIC;
+    return value >= least(o->out->bits) && value <= greatest(o->out->bits) ? EQ_OK
+                                                                           : EQ_E_ARITHMETIC;
 }
 
 static int joins(const operands_t *o)
@@ -486,8 +487,9 @@ static int joins(const operands_t *o)
 static eq_status_t check_concat(const view_t *view, const operands_t *o)
 {
     const eq_operator_t *op = o->op;
-    if (!without_weights(op) || o->other == NULL || !joins(o) || tensors_overlap(o->in, o->out) ||
-        tensors_overlap(o->other, o->out) || !in_tables(view, op->multiplier, 2, sizeof(int32_t)) ||
+    if (!without_weights(view, o) || o->other == NULL || !joins(o) ||
+        tensors_overlap(o->in, o->out) || tensors_overlap(o->other, o->out) ||
+        !in_tables(view, op->multiplier, 2, sizeof(int32_t)) ||
         !in_tables(view, op->shift, 2, sizeof(int8_t))) {
         return EQ_E_OPERATOR;
     }
@@ -502,10 +504,18 @@ static eq_status_t check_concat(const view_t *view, const operands_t *o)
 static eq_status_t check_table(const view_t *view, const operands_t *o)
 {
     const eq_operator_t *op = o->op;
-    const int fits = without_weights(op) && op->multiplier == 0 && o->other == NULL &&
-                     same_shape(o->in, o->out) && in_place_or_apart(o->in, o->out) &&
-                     in_tables(view, op->shift, 256, sizeof(int8_t));
-    return fits ? EQ_OK : EQ_E_OPERATOR;
+    if (!without_weights(view, o) || op->multiplier != 0 || o->other != NULL ||
+        !same_shape(o->in, o->out) || !in_place_or_apart(o->in, o->out) ||
+        !in_tables(view, op->shift, 256, sizeof(int8_t))) {
+        return EQ_E_OPERATOR;
+    }
+    const int8_t *table = table_s8(view, op->shift);
+    for (uint32_t i = 0; i < 256; i++) {
+        if (table[i] < least(o->out->bits) || table[i] > greatest(o->out->bits)) {
+            return EQ_E_ARITHMETIC;
+        }
+    }
+    return EQ_OK;
 }
 
 /* Whether the family gives the operator's parameter a meaning. */
