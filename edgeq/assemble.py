@@ -103,8 +103,8 @@ def find_tools(target: Target, check: Check, compiler: str | None) -> Tools:
     host = toolchain.find(toolchain.HOST_COMPILERS)
     if check == "host":
         return Tools(None, host)
-    emulators.needs(target)
-    return Tools(toolchain.find(toolchain.COMPILERS, compiler), host)
+    runners.find_emulator(target)
+    return Tools(toolchain.find(toolchain.rows_for(target), compiler), host)
 
 
 def linked_kernels(

@@ -6,27 +6,33 @@ tells the first layer that diverges.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from string import Template
 from typing import Protocol
 
-from edgeq.errors import MismatchError
+from edgeq.errors import MismatchError, MissingToolError
 from edgeq.kernels import MAX_PORTS
+from edgeq.packing import ALIGN
 from edgeq.target import Target
-from edgeq.targets import emulators, toolchain
-from edgeq.targets.emulators import Board, Firmware
-from edgeq.targets.toolchain import Compiler
+from edgeq.targets import emulators, qemu, toolchain
+from edgeq.targets.emulators import Board, Device, Firmware
+from edgeq.targets.qemu import QemuBoard
+from edgeq.targets.toolchain import Compiler, CompilerError
 
 TIMEOUT_SECONDS = 3600
 CHUNK = 64  # samples between two steps of a progress bar
 FIRMWARE = "firmware.elf"
 PROGRAM = "main.exe"
 STACK_BYTES = 4096  # reserved while measuring; the report states what was used
+LEAST_STACK = 256  # less is no stack: the model does not fit
+HARNESS = "harness"  # the folder of boards that all of them share
 EQ_MORE = 1  # eq_status_t: operators are left to run
 
 Progress = Callable[[int, int], None]
@@ -143,36 +149,126 @@ class HostRunner:
 def link_firmware(build: Path, model: str, target: Target, compiler: Compiler) -> Path:
     """Links the build with the board harness for `target` into `firmware.elf`; its path.
 
+    A model that leaves less RAM than `STACK_BYTES` gets what is left as its stack.
+
     Raises:
         CompilerError: the compiler failed.
     """
-    flash, ram = target.first("flash"), target.first("ram")
     with tempfile.TemporaryDirectory(prefix="edgeq-firmware-") as name:
         folder = Path(name)
-        sources = (*model_sources(build, model, folder), "selftest.c")
-        sources += copy_board("cortex_m", folder)
-        script = Template((folder / "link.ld.in").read_text(encoding="utf-8"))
-        text = script.substitute(
-            flash_base=flash.base,
-            flash_bytes=flash.bytes,
-            ram_base=ram.base,
-            ram_bytes=ram.bytes,
-            stack_bytes=STACK_BYTES,
-        )
-        (folder / "link.ld").write_text(text, encoding="utf-8")
-        toolchain.build_firmware(compiler, target, ["-I.", *sources], folder, FIRMWARE)
+        sources = [*model_sources(build, model, folder), "selftest.c"]
+        for board in (HARNESS, target.board):
+            sources += copy_board(board, folder)
+        try:
+            _link(folder, sources, target, compiler, STACK_BYTES)
+        except CompilerError as error:
+            stack = STACK_BYTES - _overflow(error, target)
+            if not LEAST_STACK <= stack < STACK_BYTES:
+                raise
+            _link(folder, sources, target, compiler, stack)
         shutil.copyfile(folder / FIRMWARE, build / FIRMWARE)
     return build / FIRMWARE
 
 
+def _overflow(error: CompilerError, target: Target) -> int:
+    """The bytes that RAM lacks by the linker's words, in whole doublewords; 0 where it has all."""
+    found = re.search(r"region `?'?RAM'? overflowed by (\d+) bytes", error.message)
+    found = found or re.search(r"region 'RAM': overflowed by (\d+) bytes", error.message)
+    return -(-int(found[1]) // ALIGN) * ALIGN if found else 0
+
+
+def _link(
+    folder: Path, sources: Sequence[str], target: Target, compiler: Compiler, stack_bytes: int
+) -> None:
+    flash, ram = target.first("flash"), target.first("ram")
+    script = Template((folder / "link.ld.in").read_text(encoding="utf-8"))
+    text = script.substitute(
+        flash_base=flash.base,
+        flash_bytes=flash.bytes,
+        ram_base=ram.base,
+        ram_bytes=ram.bytes,
+        stack_bytes=stack_bytes,
+    )
+    (folder / "link.ld").write_text(text, encoding="utf-8")
+    toolchain.build_firmware(compiler, target, ["-I.", *sources], folder, FIRMWARE)
+
+
+@dataclass(frozen=True, slots=True)
+class EmulatorInfo:
+    """One row: which targets an emulator models, where it is found, how to get it."""
+
+    name: str
+    models: Callable[[Target], bool]
+    version: Callable[[], str | None]  # None: it is missing
+    board: Callable[[Firmware, Target], Device]
+    install: str
+    unlocks: str
+
+
+UNICORN = EmulatorInfo(
+    "unicorn",
+    lambda target: target.emulator.unicorn is not None,
+    emulators.version,
+    Board,
+    'python -m pip install "edgeq[mcu]"',
+    "running firmware for Cortex-M0 to M33 and RISC-V",
+)
+
+
+def _qemu(system: str, package: str, unlocks: str) -> EmulatorInfo:
+    return EmulatorInfo(
+        "qemu",
+        lambda target: target.emulator.qemu is not None and target.emulator.qemu.system == system,
+        lambda: qemu.version(f"qemu-system-{system}"),
+        QemuBoard,
+        f"apt install {package}",
+        unlocks,
+    )
+
+
+EMULATORS = (
+    UNICORN,
+    _qemu("arm", "qemu-system-arm", "running firmware for Cortex-M55, and a second opinion on all"),
+    _qemu("riscv32", "qemu-system-misc", "a second opinion on RISC-V"),
+)
+
+
+def emulators_of(target: Target) -> tuple[EmulatorInfo, ...]:
+    """The emulators that model `target`, there or not, the preferred one first."""
+    return tuple(row for row in EMULATORS if row.models(target))
+
+
+def find_emulator(target: Target, wanted: str | None = None) -> EmulatorInfo:
+    """The first emulator of `target` that is there, or the wanted one.
+
+    Raises:
+        MissingToolError: it is not; the message says how to install it.
+    """
+    rows = [row for row in emulators_of(target) if wanted in (None, row.name)]
+    for row in rows:
+        if row.version() is not None:
+            return row
+    if not rows:
+        raise MissingToolError("EQ0604", f"no emulator models {target.name}: use --check host")
+    hints = " or ".join(f"{row.name}: {row.install}" for row in rows)
+    raise MissingToolError(
+        "EQ0603",
+        f"the core of {target.name} has no emulator here. Install one of them: {hints}; "
+        "or write the build unchecked, with --check host",
+    )
+
+
 class EmulatorRunner:
-    """`firmware.elf` on the target's emulated core."""
+    """`firmware.elf` on the target's emulated core, by the first emulator or the one given."""
 
     name = "c-emulator"
 
-    def __init__(self, firmware: Firmware, target: Target) -> None:
-        self.version = f"unicorn {emulators.needs(target)}, {target.name}"
-        self.board = Board(firmware, target)
+    def __init__(
+        self, firmware: Firmware, target: Target, emulator: EmulatorInfo | None = None
+    ) -> None:
+        emulator = emulator or find_emulator(target)
+        self.version = f"{emulator.name} {emulator.version()}, {target.name}"
+        self.board = emulator.board(firmware, target)
         self.board.boot()
         self.failed_cases = _signed(self.board.read_word(self._address("harness_status")))
         self._call("harness_init")
@@ -221,6 +317,10 @@ class EmulatorRunner:
             after = self.board.read(arena.address, arena.bytes)
             touched = max(touched, len(after.rstrip(bytes([pattern]))))
         return touched
+
+    def close(self) -> None:
+        """Ends the emulation."""
+        self.board.close()
 
     def _address(self, name: str) -> int:
         return self.board.symbol(name).address
