@@ -55,7 +55,7 @@ CFSR = {
     17: "jump to Arm code",
     18: "jump to an exception that was not",
     19: "floating point without the unit",
-    20: "stack pointer below its limit",
+    20: "the stack overflowed its limit",
     24: "unaligned access",
     25: "division by zero",
 }
@@ -107,11 +107,10 @@ class _Debugger:
     def __init__(self, process: subprocess.Popen[bytes], log: Callable[[], str]) -> None:
         self._in, self._out = process.stdin, process.stdout
         self._kill, self._log = process.kill, log
+        self._acknowledges = True
         self.ask("QStartNoAckMode")
         self._acknowledges = False
         self.ask("qXfer:features:read:target.xml:0,ffb")  # else registers have no numbers
-
-    _acknowledges = True
 
     def ask(self, text: str) -> str:
         """The answer to a packet."""
@@ -321,7 +320,9 @@ class QemuBoard(Device):
 
     def _logged_fault(self) -> str:
         address = self._logged_address()
-        return "" if address is None else f"access at {address:#010x}{where(self.target, address)}; "
+        return (
+            "" if address is None else f"access at {address:#010x}{where(self.target, address)}; "
+        )
 
     def _log(self) -> str:
         log = self._folder / "log"

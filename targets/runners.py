@@ -32,6 +32,8 @@ FIRMWARE = "firmware.elf"
 PROGRAM = "main.exe"
 STACK_BYTES = 4096  # reserved while measuring; the report states what was used
 LEAST_STACK = 256  # less is no stack: the model does not fit
+# GNU ld and lld: region `RAM' overflowed by 8 bytes, section '.bss' … 'RAM': overflowed by 8 bytes
+RAM_OVERFLOW = re.compile(r"[`']RAM':? overflowed by (\d+) bytes")
 HARNESS = "harness"  # the folder of boards that all of them share
 EQ_MORE = 1  # eq_status_t: operators are left to run
 
@@ -62,8 +64,8 @@ def harness_header(name: str) -> str:
     )
 
 
-def copy_board(board: str, folder: Path) -> tuple[str, ...]:
-    """Copies the sources of a board into `folder`; their names, C files only."""
+def _copy_folder(board: str, folder: Path) -> tuple[str, ...]:
+    """Copies a folder of boards into `folder`; the names of its C files."""
     names = []
     for source in resources.files("edgeq.firmware_stubs").joinpath("boards", board).iterdir():
         (folder / source.name).write_bytes(source.read_bytes())
@@ -91,7 +93,7 @@ class HostProgram:
         self.folder = Path(self._folder.name)
         shutil.copytree(runtime, self.folder / "runtime")
         sources = [f"runtime/{f.name}" for f in sorted((self.folder / "runtime").glob("*.c"))]
-        sources += copy_board("host", self.folder)
+        sources += _copy_folder("host", self.folder)
         toolchain.build_host(compiler, [*flags, *sources], self.folder, PROGRAM)
 
     def close(self) -> None:
@@ -146,40 +148,13 @@ class HostRunner:
         return (folder / "out").read_bytes()
 
 
-def link_firmware(build: Path, model: str, target: Target, compiler: Compiler) -> Path:
-    """Links the build with the board harness for `target` into `firmware.elf`; its path.
-
-    A model that leaves less RAM than `STACK_BYTES` gets what is left as its stack.
-
-    Raises:
-        CompilerError: the compiler failed.
-    """
-    with tempfile.TemporaryDirectory(prefix="edgeq-firmware-") as name:
-        folder = Path(name)
-        sources = [*model_sources(build, model, folder), "selftest.c"]
-        for board in (HARNESS, target.board):
-            sources += copy_board(board, folder)
-        try:
-            _link(folder, sources, target, compiler, STACK_BYTES)
-        except CompilerError as error:
-            stack = STACK_BYTES - _overflow(error, target)
-            if not LEAST_STACK <= stack < STACK_BYTES:
-                raise
-            _link(folder, sources, target, compiler, stack)
-        shutil.copyfile(folder / FIRMWARE, build / FIRMWARE)
-    return build / FIRMWARE
+def copy_board(target: Target, folder: Path) -> tuple[str, ...]:
+    """Copies what boots firmware on `target` into `folder`; the names of its C files."""
+    return (*_copy_folder(HARNESS, folder), *_copy_folder(target.board, folder))
 
 
-def _overflow(error: CompilerError, target: Target) -> int:
-    """The bytes that RAM lacks by the linker's words, in whole doublewords; 0 where it has all."""
-    found = re.search(r"region `?'?RAM'? overflowed by (\d+) bytes", error.message)
-    found = found or re.search(r"region 'RAM': overflowed by (\d+) bytes", error.message)
-    return -(-int(found[1]) // ALIGN) * ALIGN if found else 0
-
-
-def _link(
-    folder: Path, sources: Sequence[str], target: Target, compiler: Compiler, stack_bytes: int
-) -> None:
+def write_linker_script(folder: Path, target: Target, stack_bytes: int | None = None) -> None:
+    """Fills the memories of `target` into `link.ld`, from the template in `folder`."""
     flash, ram = target.first("flash"), target.first("ram")
     script = Template((folder / "link.ld.in").read_text(encoding="utf-8"))
     text = script.substitute(
@@ -187,10 +162,45 @@ def _link(
         flash_bytes=flash.bytes,
         ram_base=ram.base,
         ram_bytes=ram.bytes,
-        stack_bytes=stack_bytes,
+        stack_bytes=STACK_BYTES if stack_bytes is None else stack_bytes,
     )
     (folder / "link.ld").write_text(text, encoding="utf-8")
+
+
+def link_firmware(build: Path, model: str, target: Target, compiler: Compiler) -> Path:
+    """Links the build with the board harness for `target` into `firmware.elf`; its path.
+
+    A model that leaves less RAM than `STACK_BYTES` gets what it leaves as its stack.
+
+    Raises:
+        CompilerError: the compiler failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgeq-firmware-") as name:
+        folder = Path(name)
+        sources = (*model_sources(build, model, folder), "selftest.c")
+        sources += copy_board(target, folder)
+        try:
+            _link(folder, sources, target, compiler, STACK_BYTES)
+        except CompilerError as error:
+            left = STACK_BYTES - _ram_lacks(error)
+            if not LEAST_STACK <= left < STACK_BYTES:
+                raise
+            _link(folder, sources, target, compiler, left)
+        shutil.copyfile(folder / FIRMWARE, build / FIRMWARE)
+    return build / FIRMWARE
+
+
+def _link(
+    folder: Path, sources: Sequence[str], target: Target, compiler: Compiler, stack_bytes: int
+) -> None:
+    write_linker_script(folder, target, stack_bytes)
     toolchain.build_firmware(compiler, target, ["-I.", *sources], folder, FIRMWARE)
+
+
+def _ram_lacks(error: CompilerError) -> int:
+    """The bytes that RAM lacks by the linker's words, in doublewords; 0 where it lacks none."""
+    found = [int(size) for size in RAM_OVERFLOW.findall(error.message)]
+    return -(-max(found, default=0) // ALIGN) * ALIGN
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +208,7 @@ class EmulatorInfo:
     """One row: which targets an emulator models, where it is found, how to get it."""
 
     name: str
+    program: str
     models: Callable[[Target], bool]
     version: Callable[[], str | None]  # None: it is missing
     board: Callable[[Firmware, Target], Device]
@@ -206,6 +217,7 @@ class EmulatorInfo:
 
 
 UNICORN = EmulatorInfo(
+    "unicorn",
     "unicorn",
     lambda target: target.emulator.unicorn is not None,
     emulators.version,
@@ -218,6 +230,7 @@ UNICORN = EmulatorInfo(
 def _qemu(system: str, package: str, unlocks: str) -> EmulatorInfo:
     return EmulatorInfo(
         "qemu",
+        f"qemu-system-{system}",
         lambda target: target.emulator.qemu is not None and target.emulator.qemu.system == system,
         lambda: qemu.version(f"qemu-system-{system}"),
         QemuBoard,
@@ -282,7 +295,7 @@ class EmulatorRunner:
         """
         outputs = []
         for index, sample in enumerate(samples, start=1):
-            self._fill(sample)
+            self.fill(sample)
             self._call("harness_run")
             outputs.append(b"".join(self.board.read(*port) for port in self._ports("output")))
             if progress is not None:
@@ -292,7 +305,7 @@ class EmulatorRunner:
     def trace(self, sample: bytes) -> bytes:
         """The arena after every operator, back to back."""
         arena = self.board.symbol("harness_arena")
-        self._fill(sample)
+        self.fill(sample)
         arenas = []
         status = EQ_MORE
         while status == EQ_MORE:
@@ -342,7 +355,8 @@ class EmulatorRunner:
             ports.append((self.board.read_word(port), self.board.read_word(port + 4)))
         return ports
 
-    def _fill(self, sample: bytes) -> None:
+    def fill(self, sample: bytes) -> None:
+        """Puts one sample into the inputs."""
         start = 0
         for address, size in self._ports("input"):
             self.board.write(address, sample[start : start + size])

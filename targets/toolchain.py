@@ -29,6 +29,7 @@ class CompilerInfo:
     """One row: where a compiler is found, what it adds to the common flags, how to get it."""
 
     name: str
+    program: str
     command: Callable[[], tuple[str, ...] | None]
     flags: tuple[str, ...]
     install: str
@@ -72,6 +73,7 @@ PIP_ZIG = 'python -m pip install "edgeq[mcu]"'
 COMPILERS = (
     CompilerInfo(
         "gcc",
+        "arm-none-eabi-gcc",
         lambda: _on_path("arm-none-eabi-gcc"),
         GCC_FLAGS,
         "apt install gcc-arm-none-eabi libnewlib-arm-none-eabi",
@@ -80,18 +82,26 @@ COMPILERS = (
     ),
     CompilerInfo(
         "gcc",
+        "riscv64-unknown-elf-gcc",
         lambda: _on_path("riscv64-unknown-elf-gcc"),
         GCC_FLAGS,
         "apt install gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf",
         "firmware for RISC-V",
         ("riscv",),
     ),
-    CompilerInfo("zig", _zig, ZIG_FLAGS, PIP_ZIG, "firmware for every core"),
+    CompilerInfo("zig", "ziglang", _zig, ZIG_FLAGS, PIP_ZIG, "firmware for every core"),
 )
 HOST_COMPILERS = (
-    CompilerInfo("cc", lambda: _on_path("cc"), (), "apt install gcc", "checks on this machine"),
     CompilerInfo(
-        "zig", _zig, ("-fno-sanitize=undefined",), PIP_ZIG, "checks on this machine, without cc"
+        "cc", "cc", lambda: _on_path("cc"), (), "apt install gcc", "checks on this machine"
+    ),
+    CompilerInfo(
+        "zig",
+        "ziglang",
+        _zig,
+        ("-fno-sanitize=undefined",),
+        PIP_ZIG,
+        "checks on this machine, without cc",
     ),
 )
 

@@ -15,6 +15,7 @@ from edgeq import examples, floatrun, pipeline, policy, targets
 from edgeq.ir import Array
 from edgeq.program import Program
 from edgeq.samples import Samples
+from edgeq.target import Target
 
 DATA = Path(os.environ.get("EDGEQ_DATA", Path(__file__).parents[2] / "shared" / "data"))
 ALL_IMAGES = 10_000
@@ -35,14 +36,14 @@ class Example:
         """The policy that is shipped with it."""
         return self.folder / "policy.toml"
 
-    def compile(self, chosen: str | Path) -> pipeline.Compiled:
-        """The example under a policy, for the default target."""
+    def compile(self, chosen: str | Path, target: Target | None = None) -> pipeline.Compiled:
+        """The example under a policy, for a target or the default one."""
         return pipeline.compile(
             self.model,
             policy.load(chosen),
             self.specs,
             pipeline.read_samples(self.folder / "calib.npz", self.model, self.specs),
-            targets.load("mcu"),
+            target or targets.load("mcu"),
             "flash",
             (),
             lambda stage, done, total: None,
@@ -50,13 +51,13 @@ class Example:
 
     def export(self, out: Path, **options: Any) -> edgeq.Build:
         """The example as a build in `out`, under its shipped policy if `options` name no other."""
-        files = {"calib": self.folder / "calib.npz", "data": self.folder / "test.npz"}
-        return edgeq.export(
-            self.folder / "model.onnx",
-            out=out,
-            inputs=self.specs,
-            **{"policy": self.policy, **files, **options},
-        )
+        given = {
+            "model": self.folder / "model.onnx",
+            "policy": self.policy,
+            "calib": self.folder / "calib.npz",
+            "data": self.folder / "test.npz",
+        }
+        return edgeq.export(out=out, inputs=self.specs, **{**given, **options})
 
 
 @cache

@@ -30,8 +30,9 @@ LAYERS = (
     ("samples", "calibrate", "sqnr", "targets"),
     ("quantize", "program"),
     ("exporters", "pipeline", "budget", "layers", "footprint", "parity"),
-    ("assemble", "views"),
-    ("api",),
+    ("assemble", "inventory"),
+    ("views",),
+    ("api", "docs"),
     ("cli",),
 )
 FORMAT_LIBRARIES = {"onnx", "onnx_ir", "onnxruntime", "google", "flatbuffers", "tflite"}

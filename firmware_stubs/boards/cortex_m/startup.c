@@ -81,6 +81,8 @@ __attribute__((naked)) void Reset_Handler(void)
 
 void harness_protect(void);
 
+#if defined(__ARM_ARCH) && __ARM_ARCH >= 7
+
 #define MPU_TYPE 0xE000ED90u
 #define MPU_CTRL 0xE000ED94u
 #define MPU_RNR 0xE000ED98u
@@ -93,6 +95,8 @@ static inline void enable_mpu(uint32_t control)
     REGISTER(MPU_CTRL) = control;
     __asm volatile("dsb\n isb" ::: "memory");
 }
+
+#endif
 
 #if defined(__ARM_ARCH) && __ARM_ARCH >= 8
 
