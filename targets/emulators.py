@@ -88,7 +88,7 @@ class Core:
     thumb: int  # set in the addresses of functions
     devices: tuple[tuple[int, int], ...]  # what start-up code touches: base, bytes
     exceptions: Mapping[int, str]
-    protected: tuple[int, ...]  # exceptions of access that the core's own protection refused
+    entry: str
 
 
 CORES = {
@@ -103,7 +103,7 @@ CORES = {
         thumb=1,
         devices=((0xE000_E000, 0x1000),),  # system control; the FPU is enabled there
         exceptions={19: "the stack overflowed its limit"},
-        protected=(),
+        entry="Reset_Handler",
     ),
     "riscv": Core(
         architecture="UC_ARCH_RISCV",
@@ -116,7 +116,7 @@ CORES = {
         thumb=0,
         devices=(),
         exceptions={2: "illegal instruction"},
-        protected=(5, 7),
+        entry="harness_start",  # without the PMP: the map is exact, and says what was accessed
     ),
 }
 
@@ -213,14 +213,15 @@ class Board(Device):
         if target.emulator.unicorn is None:
             raise AssertionError(f"Unicorn has no model of {target.name}")
         unicorn: Any = importlib.import_module("unicorn")  # untyped
-        self._unicorn = unicorn
         self._core = core = CORES[target.board]
         self._constants: Any = importlib.import_module(core.constants)
         modes = [getattr(unicorn, name) for name in core.modes]
         self._uc: Any = unicorn.Uc(getattr(unicorn, core.architecture), sum(modes))
         model = core.models + target.emulator.unicorn.model
         self._uc.ctl_set_cpu_model(getattr(self._constants, model))
-        self._fault, self._refused = "", False
+        self._error = unicorn.UcError
+        self._writes = (unicorn.UC_MEM_WRITE_UNMAPPED, unicorn.UC_MEM_WRITE_PROT)
+        self._fault = ""
         self._stop = self.symbol("harness_stop").address
         flash, ram = target.first("flash"), target.first("ram")
         self._uc.mem_map(flash.base, flash.bytes, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)
@@ -235,30 +236,14 @@ class Board(Device):
     def _on_invalid(
         self, uc: Any, access: int, address: int, size: int, value: int, data: object
     ) -> bool:
-        writes = (self._unicorn.UC_MEM_WRITE_UNMAPPED, self._unicorn.UC_MEM_WRITE_PROT)
-        kind = "write to" if access in writes else "read of"
+        kind = "write to" if access in self._writes else "read of"
         self._fault = f"{kind} {size} bytes at {address:#010x}{where(self.target, address)}"
         return False
 
     def _on_interrupt(self, uc: Any, number: int, data: object) -> None:
         named = self._core.exceptions.get(number, f"exception {number}")
         self._fault = self._fault or named
-        self._refused = number in self._core.protected
         uc.emu_stop()
-
-    def _repeat_refused(self, pc: int) -> None:
-        """Executes the instruction once more, to see what it wanted to access."""
-
-        def look(uc: Any, access: int, address: int, size: int, value: int, data: object) -> None:
-            kind = "read of" if access == self._unicorn.UC_MEM_READ else "write to"
-            self._fault = f"{kind} {size} bytes at {address:#010x}{where(self.target, address)}"
-
-        kinds = self._unicorn.UC_HOOK_MEM_READ | self._unicorn.UC_HOOK_MEM_WRITE
-        hook = self._uc.hook_add(kinds, look)
-        self._uc.ctl_flush_tb()  # what was translated before would run without the hook
-        self._uc.emu_start(pc, self._stop, count=1)
-        self._uc.hook_del(hook)
-        self._uc.ctl_flush_tb()
 
     def read(self, address: int, size: int) -> bytes:
         """Bytes of the device's memory."""
@@ -271,7 +256,7 @@ class Board(Device):
     def boot(self) -> None:
         """Starts the firmware and runs it until it stops itself."""
         self._set("SP", self.symbol("__stack_top").address)
-        self._start("Reset_Handler")
+        self._start(self._core.entry)
 
     def call(self, name: str, *arguments: int, stack: int | None = None) -> int:
         """Calls a function on a fresh stack, or on the one given; the word that it returns."""
@@ -292,15 +277,13 @@ class Board(Device):
         return int(self._uc.reg_read(getattr(self._constants, self._core.registers + register)))
 
     def _start(self, name: str) -> None:
-        self._fault, self._refused = "", False
+        self._fault = ""
         start = self.symbol(name).address | self._core.thumb
         try:
             self._uc.emu_start(start, self._stop, timeout=TIMEOUT_MICROSECONDS)
-        except self._unicorn.UcError as error:
+        except self._error as error:
             self._fault = self._fault or str(error)
         pc = self._get("PC") & ~self._core.thumb
-        if self._refused:
-            self._repeat_refused(pc)
         if self._fault:
             raise EmulatorFaultError(
                 "EQ0501", f"{self.target.name}: {self._fault}, in {self.function(pc)}"
