@@ -8,13 +8,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeq.api import Build, export
+    from edgeq.api import Build, doctor, export, list_targets
     from edgeq.errors import EdgeqError
 
 __version__ = "0.1.0"
-__all__ = ["Build", "EdgeqError", "__version__", "export"]
+__all__ = ["Build", "EdgeqError", "__version__", "doctor", "export", "list_targets"]
 
-_HOMES = {"Build": "edgeq.api", "export": "edgeq.api", "EdgeqError": "edgeq.errors"}
+_HOMES = {
+    "Build": "edgeq.api",
+    "doctor": "edgeq.api",
+    "export": "edgeq.api",
+    "list_targets": "edgeq.api",
+    "EdgeqError": "edgeq.errors",
+}
 
 
 def __getattr__(name: str) -> Any:

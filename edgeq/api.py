@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from edgeq import assemble, examples, pipeline, targets
+from edgeq import assemble, budget, examples, inventory, pipeline, targets
 from edgeq import policy as policies
 from edgeq.assemble import Check, Request
 from edgeq.build import Build as Build
 from edgeq.build import sha256
 from edgeq.errors import UsageError
+from edgeq.inventory import Device, Part
 from edgeq.kernels import Optimize
 from edgeq.pipeline import Progress
 from edgeq.policy import InputSpec
-from edgeq.report import Budget
 
 PathLike = str | os.PathLike[str]
 
@@ -58,8 +58,8 @@ def export(
         data: `.npz` of labelled samples; accuracy is reported for these only.
         target: a name or alias that `edgeq.targets.load` knows.
         out: the build folder, replaced whole; default `build/NAME`.
-        flash: budget in bytes; default the target's first flash.
-        ram: budget in bytes; default the target's first RAM.
+        flash: budget in bytes; default the target's first flash; a generic core has none.
+        ram: budget in bytes; default the target's first RAM; a generic core has none.
         optimize: `flash` stores weights in the policy's bits, `time` in 8.
         check: what executes the result before it counts as done.
         compiler: `gcc` or `zig`; default the first that is there.
@@ -74,6 +74,7 @@ def export(
         EdgeqError: as `errors` draws them; nothing is left in `out` then.
     """
     device = targets.load(target)
+    limits = budget.limits(device, flash, ram)
     tools = assemble.find_tools(device, check, compiler)
     name, model, inputs = None, model or EXAMPLE, dict(inputs or {})
     if os.fspath(model) in examples.names():
@@ -99,10 +100,7 @@ def export(
         compiled=program,
         calibration=calibration,
         labelled=labelled,
-        budget=Budget(
-            device.first("flash").bytes if flash is None else flash,
-            device.first("ram").bytes if ram is None else ram,
-        ),
+        budget=limits,
         optimize=optimize,
         linked=assemble.linked_kernels(program.program, kernels, firmware_for),
         notes=() if policy else ("no policy given: w8a8, 8 bits everywhere",),
@@ -110,3 +108,13 @@ def export(
     )
     folder = Path(out) if out is not None else Path("build") / read.name
     return assemble.run(request, tools, folder, progress)
+
+
+def list_targets() -> tuple[Device, ...]:
+    """Every device and core that edgeq exports to, with what was found here to build and run it."""
+    return inventory.devices()
+
+
+def doctor() -> tuple[Part, ...]:
+    """What this machine has of all that edgeq can use, what it unlocks, what installs it."""
+    return inventory.parts()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -41,6 +41,7 @@ from edgeq.report import (
 from edgeq.samples import Samples
 from edgeq.target import Target
 from edgeq.targets import emulators, runners, toolchain
+from edgeq.targets.emulators import EmulatorFaultError, Firmware
 from edgeq.targets.runners import EmulatorRunner, HostProgram, HostRunner, Runner
 from edgeq.targets.toolchain import Compiler, CompilerError
 
@@ -103,8 +104,8 @@ def find_tools(target: Target, check: Check, compiler: str | None) -> Tools:
     host = toolchain.find(toolchain.HOST_COMPILERS)
     if check == "host":
         return Tools(None, host)
-    emulators.needs(target)
-    return Tools(toolchain.find(toolchain.COMPILERS, compiler), host)
+    runners.find_emulator(target)
+    return Tools(toolchain.find(toolchain.rows_for(target), compiler), host)
 
 
 def linked_kernels(
@@ -194,13 +195,16 @@ def _measure(
     _refuse_unlinkable(request, built)
     progress("compiling for the target", 0, 1)
     firmware = emulators.read_firmware(_link(request, tools.target, folder))
-    emulated = EmulatorRunner(firmware, program.target)
-    if emulated.failed_cases:
-        raise MismatchError(
-            "EQ0505", f"{emulated.failed_cases} golden vectors fail on {program.target.name}"
-        )
-    rows.append(_row(request, emulated, inputs, expected, EMULATED_SAMPLES, progress))
-    stack = emulated.measure_stack(parity.sample_bytes(list(inputs.values()), 0))
+    with _stack_for(request, firmware):
+        emulated = EmulatorRunner(firmware, program.target)
+        with contextlib.closing(emulated):
+            if emulated.failed_cases:
+                raise MismatchError(
+                    "EQ0505",
+                    f"{emulated.failed_cases} golden vectors fail on {program.target.name}",
+                )
+            rows.append(_row(request, emulated, inputs, expected, EMULATED_SAMPLES, progress))
+            stack = emulated.measure_stack(parity.sample_bytes(list(inputs.values()), 0))
     code = footprint.measure(firmware, program.name, request.linked)
     weights = built.bytes_of(Kind.WEIGHTS)
     flash = Flash(
@@ -221,9 +225,27 @@ def _measure(
 def _refuse_unlinkable(request: Request, built: Image) -> None:
     """What cannot be linked into the device's memories gets the table, not the linker's words."""
     flash, ram = _estimate(request, built)
-    stack = runners.STACK_BYTES  # the harness reserves as much, the model may need less
+    stack = runners.LEAST_STACK  # the linker gives what is left
     ram = replace(ram, stack=stack, total=ram.total - ram.stack + stack)
     budget.check(request.program, flash, ram, _memories(request.program.target), request.optimize)
+
+
+@contextlib.contextmanager
+def _stack_for(request: Request, firmware: Firmware) -> Iterator[None]:
+    """Where a full RAM left the stack less than it is usually given, its overflow is a budget's."""
+    try:
+        yield
+    except EmulatorFaultError as error:
+        stack = firmware.symbol("__stack_top").address - firmware.symbol("__stack_bottom").address
+        if stack >= runners.STACK_BYTES or "the stack overflowed" not in error.message:
+            raise
+        program = request.program
+        raise BudgetError(
+            "EQ0404",
+            f"RAM of {program.target.name} is full: its {program.target.first('ram').bytes} bytes "
+            f"hold an arena of {program.plan.arena_bytes}, and leave {stack} for the stack, which "
+            f"needs more ({error.message})",
+        ) from error
 
 
 def _link(request: Request, compiler: Compiler, folder: Path) -> Path:

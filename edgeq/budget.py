@@ -12,6 +12,7 @@ from edgeq.ops import OPS
 from edgeq.packing import ALIGN
 from edgeq.program import Program
 from edgeq.report import Budget, Flash, Ram
+from edgeq.target import Target
 
 SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*(B|KB|MB)", re.IGNORECASE)
 UNITS = {"B": 1, "KB": 1 << 10, "MB": 1 << 20}
@@ -36,6 +37,26 @@ def parse_size(text: str, flag: str) -> int:
 def show_size(size: int) -> str:
     """`size` as people read it, in KB of 1024 bytes."""
     return f"{size / 1024:.1f} KB" if size >= 1024 else f"{size} B"
+
+
+def limits(target: Target, flash: int | None, ram: int | None) -> Budget:
+    """The budgets that were given, or else what the target has.
+
+    Raises:
+        UsageError: a generic core needs both, since it has no memory of its own.
+    """
+    given = {"flash": flash, "ram": ram}
+    missing = [f"--{kind}" for kind, size in given.items() if size is None]
+    if target.generic and missing:
+        raise UsageError(
+            "EQ0213",
+            f"{target.name} is a core without memory of its own: give {' and '.join(missing)}, "
+            f"as {' '.join(f'{flag} 64KB' for flag in missing)}, or name a chip",
+        )
+    return Budget(
+        target.first("flash").bytes if flash is None else flash,
+        target.first("ram").bytes if ram is None else ram,
+    )
 
 
 def check(program: Program, flash: Flash, ram: Ram, budget: Budget, optimize: Optimize) -> None:

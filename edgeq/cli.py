@@ -200,3 +200,21 @@ def export(
             **options,
         )
     views.show_export(build, as_json=json)
+
+
+@main.command()
+@click.option("--json", is_flag=True, help="Print the same as JSON.")
+def targets(json: bool) -> None:
+    """List the devices and cores to export to, and what was found here to build and run them."""
+    from edgeq import api, views
+
+    views.show_targets(api.list_targets(), as_json=json)
+
+
+@main.command()
+@click.option("--json", is_flag=True, help="Print the same as JSON.")
+def doctor(json: bool) -> None:
+    """Say what this machine has, what each part unlocks, and the command that installs it."""
+    from edgeq import api, views
+
+    views.show_doctor(api.doctor(), as_json=json)

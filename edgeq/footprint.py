@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from edgeq.kernels import Kernel
 from edgeq.targets.emulators import Firmware, Symbol
 
-HARNESS_FILES = ("harness.c", "startup.c", "selftest.c", "eq_selftest.c")
+HARNESS_FILES = ("harness.c", "harness_start.c", "startup.c", "selftest.c", "eq_selftest.c")
 HARNESS_NAMES = ("main", "Reset_Handler")
 HARNESS_PREFIXES = ("harness_", "eq_selftest")
 

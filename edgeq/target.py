@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from itertools import pairwise
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgeq.errors import ModelError
 from edgeq.policy import describe
+
+ADDRESSES = 1 << 32
 
 
 class _Section(BaseModel):
@@ -17,20 +20,42 @@ class _Section(BaseModel):
 
 
 class Memory(_Section):
-    """One contiguous region. `erase_bytes` lists the sectors of a flash, in order."""
+    """One contiguous region. `erase_bytes` lists the sectors of a flash, in order.
+
+    A number stands for sectors that are all of that size.
+    """
 
     name: str
     kind: Literal["flash", "ram"]
-    base: Annotated[int, Field(ge=0, lt=1 << 32)]
+    base: Annotated[int, Field(ge=0, lt=ADDRESSES)]
     bytes: Annotated[int, Field(gt=0)]
     source: str
-    erase_bytes: tuple[int, ...] = ()
+    erase_bytes: tuple[Annotated[int, Field(gt=0)], ...] = ()
     note: str = ""
+
+    @property
+    def end(self) -> int:
+        """The first address behind it."""
+        return self.base + self.bytes
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spell_out_sectors(cls, section: Any) -> Any:
+        size, each = section.get("bytes"), section.get("erase_bytes")
+        if type(size) is not int or type(each) is not int or not 0 < each <= size:
+            return section
+        return {**section, "erase_bytes": (each,) * (size // each)}
 
     @model_validator(mode="after")
     def _sectors_fill_it(self) -> Memory:
         if self.erase_bytes and sum(self.erase_bytes) != self.bytes:
             raise ValueError(f"erase_bytes of {self.name} sum to {sum(self.erase_bytes)}")
+        return self
+
+    @model_validator(mode="after")
+    def _ends_in_32_bits(self) -> Memory:
+        if self.end > ADDRESSES:
+            raise ValueError(f"{self.name} ends at {self.end:#x}, beyond 4 GB")
         return self
 
 
@@ -41,12 +66,44 @@ class Toolchain(_Section):
     source: str
 
 
+class Unicorn(_Section):
+    """The model of the core in Unicorn, which maps the regions above exactly."""
+
+    model: str
+    source: str
+
+
+class Timer(_Section):
+    """A counter of emulated time, read as one word; with -icount it counts instructions.
+
+    An instruction takes 2^`shift` ns then: enough for several ticks, so that rounding is exact.
+    """
+
+    address: Annotated[int, Field(ge=0, lt=ADDRESSES)]
+    ticks_per_second: Annotated[int, Field(gt=0)]
+    bits: Annotated[int, Field(gt=0, le=32)] = 32
+    down: bool = False
+    shift: Annotated[int, Field(ge=0, le=10)]
+    start: tuple[tuple[int, int], ...] = ()  # stores that start it: address, value
+    latch: int = 0  # a register that makes it readable by a store of 1, if it needs one
+    source: str
+
+
+class Qemu(_Section):
+    """The machine of QEMU that has the core, and the regions above or more."""
+
+    system: Literal["arm", "riscv32"]  # the program is qemu-system-…
+    machine: str
+    arguments: tuple[str, ...] = ()
+    timer: Timer
+    source: str
+
+
 class Emulator(_Section):
     """Which models stand in for the device."""
 
-    unicorn: str | None = None
-    qemu: str | None = None
-    source: str
+    unicorn: Unicorn | None = None
+    qemu: Qemu | None = None
 
 
 class Target(_Section):
@@ -57,6 +114,8 @@ class Target(_Section):
     description: str
     family: Literal["mcu", "npu", "edge"]
     core: str
+    board: str  # the folder of firmware_stubs/boards that starts it; a core family has one
+    generic: bool = False  # a core: the regions are those of the emulated board, no budgets
     isa: tuple[str, ...] = ()
     formats: tuple[str, ...]
     memory: Annotated[tuple[Memory, ...], Field(min_length=1)]
@@ -68,6 +127,16 @@ class Target(_Section):
         for kind in ("flash", "ram"):
             if not any(memory.kind == kind for memory in self.memory):
                 raise ValueError(f"a target needs a [[memory]] of kind {kind}")
+        return self
+
+    @model_validator(mode="after")
+    def _regions_lie_apart(self) -> Target:
+        for low, high in pairwise(sorted(self.memory, key=lambda memory: memory.base)):
+            if low.end > high.base:
+                raise ValueError(
+                    f"{low.name} ends at {low.end:#010x}, but {high.name} begins at "
+                    f"{high.base:#010x}"
+                )
         return self
 
     def first(self, kind: Literal["flash", "ram"]) -> Memory:

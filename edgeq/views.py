@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 
 from rich.console import Console, Group, RenderableType
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from edgeq.budget import show_size
 from edgeq.build import Build
+from edgeq.inventory import Device, Part
 from edgeq.pipeline import Progress as Callback
 from edgeq.report import Export, Layer, Report, Row, Verdict, dumps
 
@@ -175,3 +178,47 @@ def _check(row: Row) -> Text:
     text.append(f"{row.runner:<11} {verdict} on {row.samples} samples", "")
     text.append(f"  {row.version}", "dim")
     return text
+
+
+def show_targets(devices: Sequence[Device], *, as_json: bool) -> None:
+    """Prints the devices and cores that there are."""
+    if as_json:
+        sys.stdout.write(dumps([asdict(device) for device in devices]))
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for title in ("target", "core", "flash", "RAM", "isa", "compilers", "emulators"):
+        right = title in ("flash", "RAM")
+        table.add_column(title, justify="right" if right else "left", no_wrap=title == "target")
+    for device in devices:
+        table.add_row(*_device_cells(device))
+    console = Console(highlight=False)
+    console.print(table)
+    console.print("")
+    for device in devices:
+        alias = "".join(f" (also {alias})" for alias in device.aliases)
+        console.print(f"[bold]{device.name}[/]{alias}: {device.description}", soft_wrap=True)
+    console.print("")
+    console.print("[dim]1 KB = 1024 B; cores without memory need --flash and --ram[/]")
+
+
+def _device_cells(device: Device) -> tuple[str, ...]:
+    return (
+        device.name,
+        device.core,
+        *("-" if size is None else show_size(size) for size in (device.flash, device.ram)),
+        *(", ".join(names) or "none" for names in (device.isa, device.compilers, device.emulators)),
+    )
+
+
+def show_doctor(parts: Sequence[Part], *, as_json: bool) -> None:
+    """Prints what was found, what it unlocks and what installs the rest."""
+    if as_json:
+        sys.stdout.write(dumps([asdict(part) for part in parts]))
+        return
+    console = Console(highlight=False)
+    for part in parts:
+        mark = "[red]✗[/]" if part.version is None else "[green]✓[/]"
+        line = f"{mark} {part.kind:<13} {part.name:<23} {part.version or 'missing':<10}"
+        console.print(f"{line} {part.unlocks}", soft_wrap=True)
+        if part.version is None:
+            console.print(f"  [bold]{escape(part.install)}[/]", soft_wrap=True)

@@ -6,27 +6,35 @@ tells the first layer that diverges.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from string import Template
 from typing import Protocol
 
-from edgeq.errors import MismatchError
+from edgeq.errors import MismatchError, MissingToolError
 from edgeq.kernels import MAX_PORTS
+from edgeq.packing import ALIGN
 from edgeq.target import Target
-from edgeq.targets import emulators, toolchain
-from edgeq.targets.emulators import Board, Firmware
-from edgeq.targets.toolchain import Compiler
+from edgeq.targets import emulators, qemu, toolchain
+from edgeq.targets.emulators import Board, Device, Firmware
+from edgeq.targets.qemu import QemuBoard
+from edgeq.targets.toolchain import Compiler, CompilerError
 
 TIMEOUT_SECONDS = 3600
 CHUNK = 64  # samples between two steps of a progress bar
 FIRMWARE = "firmware.elf"
 PROGRAM = "main.exe"
 STACK_BYTES = 4096  # reserved while measuring; the report states what was used
+LEAST_STACK = 256  # less is no stack: the model does not fit
+# GNU ld and lld: region `RAM' overflowed by 8 bytes, section '.bss' … 'RAM': overflowed by 8 bytes
+RAM_OVERFLOW = re.compile(r"[`']RAM':? overflowed by (\d+) bytes")
+HARNESS = "harness"  # the folder of boards that all of them share
 EQ_MORE = 1  # eq_status_t: operators are left to run
 
 Progress = Callable[[int, int], None]
@@ -56,8 +64,8 @@ def harness_header(name: str) -> str:
     )
 
 
-def copy_board(board: str, folder: Path) -> tuple[str, ...]:
-    """Copies the sources of a board into `folder`; their names, C files only."""
+def _copy_folder(board: str, folder: Path) -> tuple[str, ...]:
+    """Copies a folder of boards into `folder`; the names of its C files."""
     names = []
     for source in resources.files("edgeq.firmware_stubs").joinpath("boards", board).iterdir():
         (folder / source.name).write_bytes(source.read_bytes())
@@ -85,7 +93,7 @@ class HostProgram:
         self.folder = Path(self._folder.name)
         shutil.copytree(runtime, self.folder / "runtime")
         sources = [f"runtime/{f.name}" for f in sorted((self.folder / "runtime").glob("*.c"))]
-        sources += copy_board("host", self.folder)
+        sources += _copy_folder("host", self.folder)
         toolchain.build_host(compiler, [*flags, *sources], self.folder, PROGRAM)
 
     def close(self) -> None:
@@ -140,8 +148,13 @@ class HostRunner:
         return (folder / "out").read_bytes()
 
 
-def write_linker_script(folder: Path, target: Target) -> None:
-    """Fills the memories of `target` into `link.ld`, from the board's template in `folder`."""
+def copy_board(target: Target, folder: Path) -> tuple[str, ...]:
+    """Copies what boots firmware on `target` into `folder`; the names of its C files."""
+    return (*_copy_folder(HARNESS, folder), *_copy_folder(target.board, folder))
+
+
+def write_linker_script(folder: Path, target: Target, stack_bytes: int | None = None) -> None:
+    """Fills the memories of `target` into `link.ld`, from the template in `folder`."""
     flash, ram = target.first("flash"), target.first("ram")
     script = Template((folder / "link.ld.in").read_text(encoding="utf-8"))
     text = script.substitute(
@@ -149,7 +162,7 @@ def write_linker_script(folder: Path, target: Target) -> None:
         flash_bytes=flash.bytes,
         ram_base=ram.base,
         ram_bytes=ram.bytes,
-        stack_bytes=STACK_BYTES,
+        stack_bytes=STACK_BYTES if stack_bytes is None else stack_bytes,
     )
     (folder / "link.ld").write_text(text, encoding="utf-8")
 
@@ -157,27 +170,118 @@ def write_linker_script(folder: Path, target: Target) -> None:
 def link_firmware(build: Path, model: str, target: Target, compiler: Compiler) -> Path:
     """Links the build with the board harness for `target` into `firmware.elf`; its path.
 
+    A model that leaves less RAM than `STACK_BYTES` gets what it leaves as its stack.
+
     Raises:
         CompilerError: the compiler failed.
     """
     with tempfile.TemporaryDirectory(prefix="edgeq-firmware-") as name:
         folder = Path(name)
         sources = (*model_sources(build, model, folder), "selftest.c")
-        sources += copy_board("cortex_m", folder)
-        write_linker_script(folder, target)
-        toolchain.build_firmware(compiler, target, ["-I.", *sources], folder, FIRMWARE)
+        sources += copy_board(target, folder)
+        try:
+            _link(folder, sources, target, compiler, STACK_BYTES)
+        except CompilerError as error:
+            left = STACK_BYTES - _ram_lacks(error)
+            if not LEAST_STACK <= left < STACK_BYTES:
+                raise
+            _link(folder, sources, target, compiler, left)
         shutil.copyfile(folder / FIRMWARE, build / FIRMWARE)
     return build / FIRMWARE
 
 
+def _link(
+    folder: Path, sources: Sequence[str], target: Target, compiler: Compiler, stack_bytes: int
+) -> None:
+    write_linker_script(folder, target, stack_bytes)
+    toolchain.build_firmware(compiler, target, ["-I.", *sources], folder, FIRMWARE)
+
+
+def _ram_lacks(error: CompilerError) -> int:
+    """The bytes that RAM lacks by the linker's words, in doublewords; 0 where it lacks none."""
+    found = [int(size) for size in RAM_OVERFLOW.findall(error.message)]
+    return -(-max(found, default=0) // ALIGN) * ALIGN
+
+
+@dataclass(frozen=True, slots=True)
+class EmulatorInfo:
+    """One row: which targets an emulator models, where it is found, how to get it."""
+
+    name: str
+    program: str
+    models: Callable[[Target], bool]
+    version: Callable[[], str | None]  # None: it is missing
+    board: Callable[[Firmware, Target], Device]
+    install: str
+    unlocks: str
+
+
+UNICORN = EmulatorInfo(
+    "unicorn",
+    "unicorn",
+    lambda target: target.emulator.unicorn is not None,
+    emulators.version,
+    Board,
+    'python -m pip install "edgeq[mcu]"',
+    "running firmware for Cortex-M0 to M33 and RISC-V",
+)
+
+
+def _qemu(system: str, package: str, unlocks: str) -> EmulatorInfo:
+    return EmulatorInfo(
+        "qemu",
+        f"qemu-system-{system}",
+        lambda target: target.emulator.qemu is not None and target.emulator.qemu.system == system,
+        lambda: qemu.version(f"qemu-system-{system}"),
+        QemuBoard,
+        f"apt install {package}",
+        unlocks,
+    )
+
+
+EMULATORS = (
+    UNICORN,
+    _qemu("arm", "qemu-system-arm", "running firmware for Cortex-M55, and a second opinion on all"),
+    _qemu("riscv32", "qemu-system-misc", "a second opinion on RISC-V"),
+)
+
+
+def emulators_of(target: Target) -> tuple[EmulatorInfo, ...]:
+    """The emulators that model `target`, there or not, the preferred one first."""
+    return tuple(row for row in EMULATORS if row.models(target))
+
+
+def find_emulator(target: Target, wanted: str | None = None) -> EmulatorInfo:
+    """The first emulator of `target` that is there, or the wanted one.
+
+    Raises:
+        MissingToolError: it is not; the message says how to install it.
+    """
+    rows = [row for row in emulators_of(target) if wanted in (None, row.name)]
+    for row in rows:
+        if row.version() is not None:
+            return row
+    if not rows:
+        raise MissingToolError("EQ0604", f"no emulator models {target.name}: use --check host")
+    hints = " or ".join(f"{row.name}: {row.install}" for row in rows)
+    raise MissingToolError(
+        "EQ0603",
+        f"the core of {target.name} has no emulator here. Install one of them: {hints}; "
+        "or write the build unchecked, with --check host",
+    )
+
+
 class EmulatorRunner:
-    """`firmware.elf` on the target's emulated core."""
+    """`firmware.elf` on the target's emulated core, by the first emulator or the one given."""
 
     name = "c-emulator"
 
-    def __init__(self, firmware: Firmware, target: Target) -> None:
-        self.version = f"unicorn {emulators.needs(target)}, {target.name}"
-        self.board = Board(firmware, target)
+    def __init__(
+        self, firmware: Firmware, target: Target, emulator: EmulatorInfo | None = None
+    ) -> None:
+        emulator = emulator or find_emulator(target)
+        self.version = f"{emulator.name} {emulator.version()}, {target.name}"
+        self.board = emulator.board(firmware, target)
         self.board.boot()
         self.failed_cases = _signed(self.board.read_word(self._address("harness_status")))
         self._call("harness_init")
@@ -191,7 +295,7 @@ class EmulatorRunner:
         """
         outputs = []
         for index, sample in enumerate(samples, start=1):
-            self._fill(sample)
+            self.fill(sample)
             self._call("harness_run")
             outputs.append(b"".join(self.board.read(*port) for port in self._ports("output")))
             if progress is not None:
@@ -201,7 +305,7 @@ class EmulatorRunner:
     def trace(self, sample: bytes) -> bytes:
         """The arena after every operator, back to back."""
         arena = self.board.symbol("harness_arena")
-        self._fill(sample)
+        self.fill(sample)
         arenas = []
         status = EQ_MORE
         while status == EQ_MORE:
@@ -227,6 +331,10 @@ class EmulatorRunner:
             touched = max(touched, len(after.rstrip(bytes([pattern]))))
         return touched
 
+    def close(self) -> None:
+        """Ends the emulation."""
+        self.board.close()
+
     def _address(self, name: str) -> int:
         return self.board.symbol(name).address
 
@@ -247,7 +355,8 @@ class EmulatorRunner:
             ports.append((self.board.read_word(port), self.board.read_word(port + 4)))
         return ports
 
-    def _fill(self, sample: bytes) -> None:
+    def fill(self, sample: bytes) -> None:
+        """Puts one sample into the inputs."""
         start = 0
         for address, size in self._ports("input"):
             self.board.write(address, sample[start : start + size])

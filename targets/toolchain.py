@@ -17,7 +17,7 @@ from edgeq.target import Target
 
 TIMEOUT_SECONDS = 300
 COMMON = ("-std=c99", "-ffreestanding", "-ffunction-sections", "-fdata-sections", "-fno-common")
-LINK = ("-Wl,--gc-sections", "-Wl,-e,Reset_Handler", "-Wl,-T,link.ld")
+LINK = ("-Wl,--gc-sections", "-Wl,-e,Reset_Handler", "-Tlink.ld")
 
 
 class CompilerError(EdgeqError):
@@ -29,9 +29,12 @@ class CompilerInfo:
     """One row: where a compiler is found, what it adds to the common flags, how to get it."""
 
     name: str
+    program: str
     command: Callable[[], tuple[str, ...] | None]
     flags: tuple[str, ...]
     install: str
+    unlocks: str
+    boards: tuple[str, ...] = ()  # that it builds for; none: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,24 +68,56 @@ ZIG_FLAGS = (
     "-fno-unwind-tables",
     "-fno-asynchronous-unwind-tables",
 )
+GCC_FLAGS = ("-nostartfiles", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables")
+PIP_ZIG = 'python -m pip install "edgeq[mcu]"'
 COMPILERS = (
     CompilerInfo(
         "gcc",
+        "arm-none-eabi-gcc",
         lambda: _on_path("arm-none-eabi-gcc"),
-        ("-nostartfiles", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables"),
+        GCC_FLAGS,
         "apt install gcc-arm-none-eabi libnewlib-arm-none-eabi",
+        "firmware for Cortex-M",
+        ("cortex_m",),
     ),
-    CompilerInfo("zig", _zig, ZIG_FLAGS, 'python -m pip install "edgeq[mcu]"'),
+    CompilerInfo(
+        "gcc",
+        "riscv64-unknown-elf-gcc",
+        lambda: _on_path("riscv64-unknown-elf-gcc"),
+        GCC_FLAGS,
+        "apt install gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf",
+        "firmware for RISC-V",
+        ("riscv",),
+    ),
+    CompilerInfo("zig", "ziglang", _zig, ZIG_FLAGS, PIP_ZIG, "firmware for every core"),
 )
 HOST_COMPILERS = (
-    CompilerInfo("cc", lambda: _on_path("cc"), (), "apt install gcc"),
-    CompilerInfo("zig", _zig, ("-fno-sanitize=undefined",), 'python -m pip install "edgeq[mcu]"'),
+    CompilerInfo(
+        "cc", "cc", lambda: _on_path("cc"), (), "apt install gcc", "checks on this machine"
+    ),
+    CompilerInfo(
+        "zig",
+        "ziglang",
+        _zig,
+        ("-fno-sanitize=undefined",),
+        PIP_ZIG,
+        "checks on this machine, without cc",
+    ),
 )
 
 
 def names() -> tuple[str, ...]:
     """The compilers that `--compiler` may name."""
-    return tuple(row.name for row in COMPILERS)
+    return tuple(dict.fromkeys(row.name for row in COMPILERS))
+
+
+def rows_for(target: Target) -> tuple[CompilerInfo, ...]:
+    """The compilers that build for `target`: they know its core, and it has flags for them."""
+    return tuple(
+        row
+        for row in COMPILERS
+        if row.name in target.compiler and target.board in (row.boards or (target.board,))
+    )
 
 
 def find(rows: Sequence[CompilerInfo] = COMPILERS, wanted: str | None = None) -> Compiler:
@@ -94,13 +129,14 @@ def find(rows: Sequence[CompilerInfo] = COMPILERS, wanted: str | None = None) ->
     candidates = [row for row in rows if wanted in (None, row.name)]
     for row in candidates:
         if command := row.command():
-            return Compiler(row.name, command, _version(command), row.flags)
+            return Compiler(row.name, command, version_of(command), row.flags)
     hints = " or ".join(f"{row.name}: {row.install}" for row in candidates)
     raise MissingToolError("EQ0601", f"no compiler found. Install one of them: {hints}")
 
 
 @functools.cache
-def _version(command: tuple[str, ...]) -> str:
+def version_of(command: tuple[str, ...]) -> str:
+    """The version that a compiler says it has."""
     if command[-2:] == ("ziglang", "cc"):
         from importlib.metadata import version
 

@@ -15,6 +15,7 @@ from edgeq import examples, floatrun, pipeline, policy, targets
 from edgeq.ir import Array
 from edgeq.program import Program
 from edgeq.samples import Samples
+from edgeq.target import Target
 
 DATA = Path(os.environ.get("EDGEQ_DATA", Path(__file__).parents[2] / "shared" / "data"))
 ALL_IMAGES = 10_000
@@ -35,14 +36,14 @@ class Example:
         """The policy that is shipped with it."""
         return self.folder / "policy.toml"
 
-    def compile(self, chosen: str | Path) -> pipeline.Compiled:
-        """The example under a policy, for the default target."""
+    def compile(self, chosen: str | Path, target: Target | None = None) -> pipeline.Compiled:
+        """The example under a policy, for a target or the default one."""
         return pipeline.compile(
             self.model,
             policy.load(chosen),
             self.specs,
             pipeline.read_samples(self.folder / "calib.npz", self.model, self.specs),
-            targets.load("mcu"),
+            target or targets.load("mcu"),
             "flash",
             (),
             lambda stage, done, total: None,

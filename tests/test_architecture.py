@@ -30,7 +30,8 @@ LAYERS = (
     ("samples", "calibrate", "sqnr", "targets"),
     ("quantize", "program"),
     ("exporters", "pipeline", "budget", "layers", "footprint", "parity"),
-    ("assemble", "views"),
+    ("assemble", "inventory"),
+    ("views",),
     ("api", "docs"),
     ("cli",),
 )

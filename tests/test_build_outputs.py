@@ -272,9 +272,11 @@ def test_two_models_run_in_turns_in_one_firmware(
     folder, sources = pair
     target = targets.load("mcu")
     found = toolchain.find(toolchain.COMPILERS, compiler)
-    runners.copy_board("cortex_m", folder)
+    runners.copy_board(target, folder)
     runners.write_linker_script(folder, target)
-    toolchain.build_firmware(found, target, [*sources, "startup.c"], folder, "both.elf")
+    toolchain.build_firmware(
+        found, target, [*sources, "startup.c", "harness_start.c"], folder, "both.elf"
+    )
     board = Board(read_firmware(folder / "both.elf"), target)
     board.boot()
     assert board.read_word(board.symbol("failures").address) == 0

@@ -3,7 +3,8 @@
  *
  * A runner calls harness_init once, writes harness_inputs, calls harness_run and reads
  * harness_outputs and harness_result. Or it boots: main runs the self-test of selftest.c, leaves
- * the number of failed cases in harness_status and stops at a breakpoint.
+ * the number of failed cases in harness_status and calls harness_stop. The same firmware serves
+ * every emulator: none of this needs a file, a serial line or semihosting.
  * harness_model.h is generated: it includes NAME.h and defines HARNESS_IMAGE,
  * HARNESS_IMAGE_BYTES and HARNESS_ARENA_BYTES.
  */
@@ -44,6 +45,34 @@ int32_t harness_run(void)
 int32_t harness_step(void)
 {
     return (int32_t)eq_step(&harness_context);
+}
+
+void harness_poke(uint32_t address, uint32_t value)
+{
+    *(volatile uint32_t *)(uintptr_t)address = value;
+}
+
+eq_status_t harness_nothing(eq_ctx_t *ctx, eq_result_t *out)
+{
+    (void)ctx;
+    (void)out;
+    return EQ_OK;
+}
+
+static uint32_t now(volatile const uint32_t *counter, volatile uint32_t *latch)
+{
+    if (latch != NULL) {
+        *latch = 1;
+    }
+    return *counter;
+}
+
+uint32_t harness_measure(harness_work_t work, volatile const uint32_t *counter,
+                         volatile uint32_t *latch)
+{
+    const uint32_t before = now(counter, latch);
+    harness_status = (int32_t)work(&harness_context, &harness_result);
+    return now(counter, latch) - before;
 }
 
 int32_t harness_selftest(void)
