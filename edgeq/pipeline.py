@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from edgeq import calibrate, frontends, kernels, passes, plan, policy, quantize, samples
-from edgeq.build import sha256
 from edgeq.calibrate import Ranges
 from edgeq.errors import PolicyError, UsageError
 from edgeq.frontends import Source
@@ -26,7 +26,7 @@ TAKEN_PREFIXES = ("eq_", "harness")
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model file, read and tidied."""
+    """A model, read and tidied."""
 
     name: str  # a C identifier
     source: Source
@@ -49,12 +49,19 @@ class Compiled:
 
 
 def read(
-    path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None, name: str | None = None
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    name: str | None = None,
+    samples_file: Path | None = None,
 ) -> Model:
-    """The model at `path` after every float pass, called `name` or after its file."""
-    source = frontends.load(path, shapes)
+    """The model at `path` after every float pass, called `name` or after its file or factory.
+
+    A PyTorch model takes input shapes that `shapes` does not give from `samples_file`.
+    """
+    seen = partial(samples.shapes, samples_file) if samples_file is not None else dict
+    source = frontends.load(path, shapes, seen)
     graph = passes.run(source.graph, passes.FLOAT_PASSES)
-    return Model(identifier(name or path.stem), source, graph, sha256(path.read_bytes()))
+    return Model(identifier(name or source.name), source, graph, source.sha256)
 
 
 def identifier(text: str) -> str:
