@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 
 from edgeq import calibrate, frontends, kernels, passes, plan, policy, quantize, samples
+from edgeq.adaround import AdaRound, Learned, learned_layers
 from edgeq.calibrate import Ranges
 from edgeq.errors import PolicyError, UsageError
 from edgeq.frontends import Source
 from edgeq.ir import Graph, single
 from edgeq.kernels import Optimize
-from edgeq.policy import Bits, InputSpec, Policy
+from edgeq.policy import Bits, Calibration, InputSpec, Policy
 from edgeq.program import Program, make_input
 from edgeq.samples import Samples
 from edgeq.target import Target
@@ -46,6 +47,7 @@ class Compiled:
     program: Program
     bits: Mapping[str, Bits]
     ranges: Ranges
+    learned: tuple[Learned, ...] = ()  # what AdaRound did, by layer
 
 
 def read(
@@ -115,7 +117,8 @@ def compile(
         chosen.calibration,
         lambda done, total: progress("calibrating", done, total),
     )
-    integer = quantize.run(model.graph, bits, ranges, chosen.calibration)
+    rounder = _rounder(model.graph, bits, calibration, chosen.calibration, progress)
+    integer = quantize.run(model.graph, bits, ranges, chosen.calibration, rounder)
     network = single(integer)
     choices = kernels.choose(network, target.isa, optimize)
     scratch = {name: choice.scratch_bytes for name, choice in choices.items()}
@@ -134,4 +137,22 @@ def compile(
         labels=labels,
         model_sha256=model.sha256,
     )
-    return Compiled(program, bits, ranges)
+    return Compiled(program, bits, ranges, tuple(rounder.log) if rounder is not None else ())
+
+
+def _rounder(
+    graph: Graph,
+    bits: Mapping[str, Bits],
+    calibration: Samples,
+    settings: Calibration,
+    progress: Progress,
+) -> AdaRound | None:
+    if settings.rounding == "nearest":
+        return None
+    layers = learned_layers(graph, {name: one.weights for name, one in bits.items()})
+    return AdaRound(
+        graph,
+        calibration.real(),
+        settings.seed,
+        lambda done: progress("rounding weights", done, layers),
+    )

@@ -177,7 +177,11 @@ def _load_weights(torch: Any, reference: Reference, module: Any, path: Path) -> 
         for name in own.keys() & given.keys()
         if given[name].shape != own[name].shape
     }
-    faults = (("missing", missing), ("unknown to the module", surplus), ("of another shape", shapes))
+    faults = (
+        ("missing", missing),
+        ("unknown to the module", surplus),
+        ("of another shape", shapes),
+    )
     if found := [f"{what}: {_some(names)}" for what, names in faults if names]:
         raise ModelError("EQ0343", f"{path} does not fit {reference}; " + "; ".join(found))
     module.load_state_dict(given, strict=False)
