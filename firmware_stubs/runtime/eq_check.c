@@ -399,6 +399,80 @@ static eq_status_t check_softmax(const view_t *view, const operands_t *o)
                : EQ_E_ARITHMETIC;
 }
 
+static eq_status_t check_grouped(const view_t *view, const operands_t *o)
+{
+    const uint32_t groups = o->op->parameter;
+    const uint32_t taps = (uint32_t)o->op->kernel_height * o->op->kernel_width;
+    if (!window_fits(o) || groups == 0 || o->in->shape[2] % groups != 0 ||
+        o->out->shape[2] % groups != 0) {
+        return EQ_E_OPERATOR;
+    }
+    return check_weighted(view, o, (uint64_t)taps * (o->in->shape[2] / groups));
+}
+
+/* Sizes are below 2^31 and pads below 2^16, so that their sums fit. */
+static eq_status_t check_pad(const view_t *view, const operands_t *o)
+{
+    const eq_operator_t *op = o->op;
+    const uint32_t pads[3] = {op->pad_top, op->pad_left, op->parameter};
+    if ((op->weights | op->multiplier | op->shift | op->scratch | op->scratch_bytes) != 0 ||
+        o->other != NULL || tensors_overlap(o->in, o->out) ||
+        o->in->zero_point != o->out->zero_point || !in_tables(view, op->bias, 1, sizeof(int32_t))) {
+        return EQ_E_OPERATOR;
+    }
+    for (uint32_t i = 0; i < 3; i++) {
+        if (o->in->shape[i] + pads[i] > o->out->shape[i]) {
+            return EQ_E_OPERATOR;
+        }
+    }
+    const int32_t value = *table_s32(view, op->bias);
+    return value >= INT8_MIN && value <= INT8_MAX ? EQ_OK : EQ_E_ARITHMETIC;
+}
+
+static int joins(const operands_t *o)
+{
+    const uint32_t axis = o->op->parameter;
+    for (uint32_t i = 0; i < 3; i++) {
+        const uint32_t size = o->in->shape[i] + (i == axis ? o->other->shape[i] : 0);
+        if (size != o->out->shape[i] || (i != axis && size != o->other->shape[i])) {
+            return 0;
+        }
+    }
+    return axis < 3;
+}
+
+static eq_status_t check_concat(const view_t *view, const operands_t *o)
+{
+    const eq_operator_t *op = o->op;
+    if (!without_weights(op) || o->other == NULL || !joins(o) || tensors_overlap(o->in, o->out) ||
+        tensors_overlap(o->other, o->out) || !in_tables(view, op->multiplier, 2, sizeof(int32_t)) ||
+        !in_tables(view, op->shift, 2, sizeof(int8_t))) {
+        return EQ_E_OPERATOR;
+    }
+    const int32_t *multiplier = table_s32(view, op->multiplier);
+    const int8_t *shift = table_s8(view, op->shift);
+    return scale_fits(multiplier[0], shift[0], reach(o->in)) &&
+                   scale_fits(multiplier[1], shift[1], reach(o->other))
+               ? EQ_OK
+               : EQ_E_ARITHMETIC;
+}
+
+static eq_status_t check_table(const view_t *view, const operands_t *o)
+{
+    const eq_operator_t *op = o->op;
+    const int fits = without_weights(op) && op->multiplier == 0 && o->other == NULL &&
+                     same_shape(o->in, o->out) && in_place_or_apart(o->in, o->out) &&
+                     in_tables(view, op->shift, 256, sizeof(int8_t));
+    return fits ? EQ_OK : EQ_E_OPERATOR;
+}
+
+/* Whether the family gives the operator's parameter a meaning. */
+static int has_parameter(const eq_kernel_t *kernel)
+{
+    return kernel->family == EQ_FAMILY_GROUPED || kernel->family == EQ_FAMILY_PAD ||
+           kernel->family == EQ_FAMILY_CONCAT;
+}
+
 static eq_status_t check_family(const view_t *view, const operands_t *o)
 {
     switch (o->kernel->family) {
@@ -414,6 +488,14 @@ static eq_status_t check_family(const view_t *view, const operands_t *o)
         return check_pool(o);
     case EQ_FAMILY_SOFTMAX:
         return check_softmax(view, o);
+    case EQ_FAMILY_GROUPED:
+        return check_grouped(view, o);
+    case EQ_FAMILY_PAD:
+        return check_pad(view, o);
+    case EQ_FAMILY_CONCAT:
+        return check_concat(view, o);
+    case EQ_FAMILY_TABLE:
+        return check_table(view, o);
     default:
         return EQ_E_KERNEL;
     }
@@ -428,9 +510,9 @@ static eq_status_t check_operator(const view_t *view, const eq_operator_t *op)
     if (kernel == NULL) {
         return EQ_E_KERNEL;
     }
-    if ((view->header->kernels[id / 32] >> id % 32 & 1u) == 0 || op->reserved != 0 ||
-        op->input[0] >= count || op->output >= count ||
-        (op->input[1] != EQ_NONE && op->input[1] >= count)) {
+    if ((view->header->kernels[id / 32] >> id % 32 & 1u) == 0 ||
+        (op->parameter != 0 && !has_parameter(kernel)) || op->input[0] >= count ||
+        op->output >= count || (op->input[1] != EQ_NONE && op->input[1] >= count)) {
         return EQ_E_OPERATOR;
     }
     if (op->clamp_min > op->clamp_max || op->clamp_min < INT8_MIN || op->clamp_max > INT8_MAX) {

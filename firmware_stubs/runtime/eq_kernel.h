@@ -42,7 +42,11 @@ typedef enum {
     EQ_FAMILY_FC,
     EQ_FAMILY_ADD,
     EQ_FAMILY_POOL,
-    EQ_FAMILY_SOFTMAX
+    EQ_FAMILY_SOFTMAX,
+    EQ_FAMILY_GROUPED,
+    EQ_FAMILY_PAD,
+    EQ_FAMILY_CONCAT,
+    EQ_FAMILY_TABLE
 } eq_family_t;
 
 /* Arena bytes that a kernel needs beside its tensors, for channels of K weights. */
@@ -76,6 +80,10 @@ void eq_add_s8_ref(const eq_call_t *call);
 void eq_max_pool_s8_ref(const eq_call_t *call);
 void eq_average_pool_s8_ref(const eq_call_t *call);
 void eq_softmax_s8_ref(const eq_call_t *call);
+void eq_grouped_s8_ref(const eq_call_t *call);
+void eq_pad_s8_ref(const eq_call_t *call);
+void eq_concat_s8_ref(const eq_call_t *call);
+void eq_table_s8_ref(const eq_call_t *call);
 
 /// What kernels share ///
 
