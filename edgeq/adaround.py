@@ -103,7 +103,9 @@ class AdaRound:
         x = qparams_of(prefix.tensors[source]).dequantize(self._values[source]).astype(np.float32)
         shape = (len(x), *self.graph.tensors[node.output].shape[1:-1])
         total = int(np.prod(shape))
-        groups = x.shape[-1] if node.op is Op.DEPTHWISE_CONV_2D else 1
+        filters = self.graph.tensors[node.inputs[1]].shape
+        channels = 1 if node.op is Op.DEPTHWISE_CONV_2D else filters[-1]  # that one filter reads
+        groups = x.shape[-1] // channels
         count = max(1, min(total, POSITIONS, PATCH_VALUES // (groups * size)))
         chosen = np.sort(rng.choice(total, count, replace=False))
         at = np.unravel_index(chosen, shape)
@@ -111,9 +113,9 @@ class AdaRound:
             seen = x[at]
         else:
             seen = windows(x, node.window, 0, (shape[1], shape[2]))[at]
-        # positions × window × channels: depthwise layers see each channel alone
-        grouped = np.moveaxis(seen.reshape(count, -1, groups), 2, 0)
-        return Patches(np.ascontiguousarray(grouped), self._target(node, chosen, total // len(x)))
+        by_group = np.moveaxis(seen.reshape(count, -1, groups, channels), 2, 0)
+        inputs = np.ascontiguousarray(by_group).reshape(groups, count, size)
+        return Patches(inputs, self._target(node, chosen, total // len(x)))
 
     def _catch_up(self, prefix: Graph) -> None:
         """The integers of every node so far, as far as the rest of the network reads them."""
