@@ -31,7 +31,7 @@ LAYERS = (
     ("quantize", "adaround", "program"),
     ("exporters", "pipeline", "budget", "layers", "footprint", "parity"),
     ("assemble", "views"),
-    ("api",),
+    ("api", "docs"),
     ("cli",),
 )
 FORMAT_LIBRARIES = {"onnx", "onnx_ir", "onnxruntime", "google", "flatbuffers", "tflite"}
