@@ -52,7 +52,9 @@ def export(
     A bundled example brings its policy and samples, for those that are not given.
 
     Args:
-        model: an ONNX file, or the name of a bundled example; default `fashion-resnet8`.
+        model: an ONNX file, a PyTorch `package.module:factory` or
+            `package.module:factory@checkpoint`, or the name of a bundled example; default
+            `fashion-resnet8`.
         policy: a JSON or TOML file, or a uniform policy such as `w4a8`; default `w8a8`.
         calib: `.npz` of the samples that ranges come from.
         data: `.npz` of labelled samples; accuracy is reported for these only.
@@ -84,7 +86,7 @@ def export(
         policy = policy or folder / "policy.toml"
         model = folder / "model.onnx"
         calib, data = calib or folder / "calib.npz", data or folder / "test.npz"
-    read = pipeline.read(Path(model), shapes, name)
+    read = pipeline.read(Path(model), shapes, name, None if calib is None else Path(calib))
     if calib is None:
         raise UsageError("EQ0202", "export needs --calib: samples to find activation ranges on")
     chosen = policies.load(policy or policies.DEFAULT)

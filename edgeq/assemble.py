@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 import edgeq
-from edgeq import budget, floatrun, footprint, kernels, layers, parity, sqnr
+from edgeq import adaround, budget, floatrun, footprint, kernels, layers, parity, sqnr
 from edgeq.build import Build, sha256, staged, write_records
 from edgeq.calibrate import to_json
 from edgeq.errors import BudgetError, IntegrityError, MismatchError, UsageError
@@ -152,6 +152,9 @@ def run(request: Request, tools: Tools, out: Path, progress: Progress) -> Build:
         cases = _golden(request, samples, expected)
         built = c_arrays.export(program, folder, cases, request.linked)
         (folder / "ranges.json").write_text(dumps(to_json(request.compiled.ranges)), "utf-8")
+        if request.compiled.learned:
+            rounding = adaround.to_json(request.compiled.learned)
+            (folder / "rounding.json").write_text(dumps(rounding), "utf-8")
         measured = _measure(request, tools, folder, built, inputs, expected, progress)
         budget.check(program, measured.flash, measured.ram, request.budget, request.optimize)
         report = _report(request, tools, measured, expected)
@@ -380,5 +383,6 @@ def _facts(request: Request, tools: Tools) -> dict[str, object]:
         "model": request.model.sha256,
         "policy": sha256(request.policy.model_dump_json(by_alias=True).encode()),
         "calibration": request.calibration_sha256,
-        "seed": None,  # no step of an export draws random numbers
+        # AdaRound alone draws random numbers
+        "seed": request.policy.calibration.seed if request.compiled.learned else None,
     }

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from edgeq import calibrate, frontends, kernels, passes, plan, policy, quantize, samples
-from edgeq.build import sha256
+from edgeq.adaround import AdaRound, Learned, learned_layers
 from edgeq.calibrate import Ranges
 from edgeq.errors import PolicyError, UsageError
 from edgeq.frontends import Source
 from edgeq.ir import Graph, single
 from edgeq.kernels import Optimize
-from edgeq.policy import Bits, InputSpec, Policy
+from edgeq.policy import Bits, Calibration, InputSpec, Policy
 from edgeq.program import Program, make_input
 from edgeq.samples import Samples
 from edgeq.target import Target
@@ -33,7 +34,7 @@ TAKEN_PREFIXES = ("eq_", "harness")
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model file, read and tidied."""
+    """A model, read and tidied."""
 
     name: str  # a C identifier
     source: Source
@@ -53,15 +54,23 @@ class Compiled:
     program: Program
     bits: Mapping[str, Bits]
     ranges: Ranges
+    learned: tuple[Learned, ...] = ()  # what AdaRound did, by layer
 
 
 def read(
-    path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None, name: str | None = None
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    name: str | None = None,
+    samples_file: Path | None = None,
 ) -> Model:
-    """The model at `path` after every float pass, called `name` or after its file."""
-    source = frontends.load(path, shapes)
+    """The model at `path` after every float pass, called `name` or after its file or factory.
+
+    A PyTorch model takes input shapes that `shapes` does not give from `samples_file`.
+    """
+    seen = partial(samples.shapes, samples_file) if samples_file is not None else dict
+    source = frontends.load(path, shapes, seen)
     graph = passes.run(source.graph, passes.FLOAT_PASSES)
-    return Model(identifier(name or path.stem), source, graph, sha256(path.read_bytes()))
+    return Model(identifier(name or source.name), source, graph, source.sha256)
 
 
 def identifier(text: str) -> str:
@@ -115,7 +124,8 @@ def compile(
         chosen.calibration,
         lambda done, total: progress("calibrating", done, total),
     )
-    integer = quantize.run(model.graph, bits, ranges, chosen.calibration)
+    rounder = _rounder(model.graph, bits, calibration, chosen.calibration, progress)
+    integer = quantize.run(model.graph, bits, ranges, chosen.calibration, rounder)
     network = single(integer)
     choices = kernels.choose(network, target.isa, optimize)
     scratch = {name: choice.scratch_bytes for name, choice in choices.items()}
@@ -134,4 +144,22 @@ def compile(
         labels=labels,
         model_sha256=model.sha256,
     )
-    return Compiled(program, bits, ranges)
+    return Compiled(program, bits, ranges, tuple(rounder.log) if rounder is not None else ())
+
+
+def _rounder(
+    graph: Graph,
+    bits: Mapping[str, Bits],
+    calibration: Samples,
+    settings: Calibration,
+    progress: Progress,
+) -> AdaRound | None:
+    if settings.rounding == "nearest":
+        return None
+    layers = learned_layers(graph, {name: one.weights for name, one in bits.items()})
+    return AdaRound(
+        graph,
+        calibration.real(),
+        settings.seed,
+        lambda done: progress("rounding weights", done, layers),
+    )

@@ -75,6 +75,8 @@ class Calibration(_Section):
     weights: Literal["minmax", "mse"] = "mse"
     gain: Flag = True
     bias_correction: Flag = True
+    rounding: Literal["nearest", "adaround"] = "nearest"
+    seed: Annotated[int, Field(strict=True, ge=0, lt=1 << 32)] = 0  # of what draws at random
 
 
 class InputSpec(_Section):

@@ -37,6 +37,9 @@ MIN_SCALE = 2.0**-24  # activations finer than this mean a dead layer
 SOFTMAX_QPARAMS = QParams((1 / 256,), -128, 8)
 EXACT = 2.0**-20  # steps: how near to an integer the value of a pad must be
 
+# (integer graph before the node, node, rows, their scales, bits) → integers, or None for nearest
+Rounder = Callable[[Graph, Node, Array, Array, int], Array | None]
+
 
 @dataclass(slots=True)
 class _Build:
@@ -46,6 +49,7 @@ class _Build:
     bits: Mapping[str, Bits]
     ranges: Ranges
     settings: Calibration
+    rounder: Rounder | None
     nodes: list[Node] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
@@ -75,13 +79,19 @@ class _Build:
         self.nodes.append(replace(node, inputs=(*activations, *constants), clamp=clamp))
 
 
-def run(graph: Graph, bits: Mapping[str, Bits], ranges: Ranges, settings: Calibration) -> Graph:
-    """The integer graph of `graph`, verified.
+def run(
+    graph: Graph,
+    bits: Mapping[str, Bits],
+    ranges: Ranges,
+    settings: Calibration,
+    rounder: Rounder | None = None,
+) -> Graph:
+    """The integer graph of `graph`, verified; `rounder` may choose weights, as AdaRound does.
 
     Raises:
         GraphError: a sum of products could exceed what int32 holds.
     """
-    build = _Build(graph, bits, ranges, settings)
+    build = _Build(graph, bits, ranges, settings, rounder)
     for name in graph.inputs:
         build.activation(name, affine(*ranges.bounds[name], 8))
     for node in graph.nodes:
@@ -127,18 +137,32 @@ def integer_clamp(clamp: Bounds | None, qparams: QParams) -> Bounds:
 
 
 def _quantize_rows(
-    rows: npt.NDArray[np.float64], bits: int, settings: Calibration, floor: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Integer rows and their scales, none below `floor`, which keeps biases inside int32."""
-    if settings.weights == "mse":
-        scale = weights.search_scale(rows, bits)
-    else:
-        scale = weights.absmax_scale(rows, bits)
-    scale = np.maximum(scale, floor)
+    build: _Build,
+    node: Node,
+    rows: npt.NDArray[np.float64],
+    bias: npt.NDArray[np.float64],
+    floor: npt.NDArray[np.float64],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Integer rows, their scales, the bias that goes with them.
+
+    No scale is below `floor`, which keeps biases inside int32. Weights that a rounder chose have
+    their output's gain and mean already; those rounded to nearest get them back here.
+    """
+    bits, settings = build.bits[node.name].weights, build.settings
+    search = weights.search_scale if settings.weights == "mse" else weights.absmax_scale
+    scale = np.maximum(search(rows, bits), floor)
+    if build.rounder is not None:
+        before = replace(build.graph, nodes=tuple(build.nodes), tensors=dict(build.tensors))
+        chosen = build.rounder(before, node, rows, scale, bits)
+        if chosen is not None:
+            return chosen, scale, bias
     integers = weights.round_to(rows, scale, bits)
     if settings.gain:
         scale = np.maximum(weights.preserve_gain(rows, integers, scale), floor)
-    return integers, scale
+    if settings.bias_correction:
+        mean = build.ranges.means[node.name].reshape(-1, rows.shape[1])
+        bias = bias + ((rows - integers * scale[:, None]) * mean).sum(axis=1)
+    return integers, scale, bias
 
 
 def _weighted(build: _Build, node: Node) -> None:
@@ -151,11 +175,8 @@ def _weighted(build: _Build, node: Node) -> None:
     # A channel of zeros has no scale of its own: its bias needs one that keeps it exact enough.
     idle = ~rows.any(axis=1)
     floor = np.abs(bias) / (x.scale[0] * BIAS_LIMIT)
-    integers, scale = _quantize_rows(rows, bits, build.settings, floor)
+    integers, scale, bias = _quantize_rows(build, node, rows, bias, floor)
     scale = np.where(idle, np.where(bias == 0, 1.0, floor * (1 << 12)), scale)
-    if build.settings.bias_correction:
-        mean = build.ranges.means[node.name].reshape(-1, rows.shape[1])
-        bias = bias + ((rows - integers * scale[:, None]) * mean).sum(axis=1)
     steps = x.scale[0] * scale
     integer_bias = np.rint(bias / steps)
     half = 1 << (x.width - 1)  # of what memory may hold: eq_init trusts nothing else

@@ -91,6 +91,12 @@ def load(
     return Samples(inputs, labels, known)
 
 
+def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of one sample, batch axis 1, of every input array of `path`."""
+    arrays = _read(path)
+    return {name: (1, *a.shape[1:]) for name, a in arrays.items() if name != LABELS}
+
+
 def _read(path: Path) -> dict[str, Array]:
     try:
         with path.open("rb") as file:

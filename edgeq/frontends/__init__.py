@@ -1,4 +1,4 @@
-"""From a model file to a float graph in NHWC; the only place that knows model formats."""
+"""From a model to a float graph in NHWC; the only place that knows model formats."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeq.errors import ModelError, UsageError
+from edgeq.frontends import torch_factory
 from edgeq.frontends.source import Port, Source
 
 __all__ = ["FORMATS", "Format", "Port", "Source", "load"]
@@ -28,16 +29,32 @@ class Format:
 FORMATS: tuple[Format, ...] = (Format("ONNX", (".onnx",), "edgeq.frontends.onnx"),)
 
 
-def load(path: str | os.PathLike[str], shapes: Shapes | None = None) -> Source:
-    """The model at `path`; `shapes` fixes dynamic input shapes, by input name, in its own layout.
+def load(
+    path: str | os.PathLike[str],
+    shapes: Shapes | None = None,
+    seen: Callable[[], Shapes] = dict,
+) -> Source:
+    """The model at `path`, a file or PyTorch's `package.module:factory@checkpoint`.
+
+    `shapes` fixes input shapes that the model leaves open, by input name, in its own layout. What a
+    PyTorch model needs beside them is taken from `seen`, the shapes of samples by array name.
 
     Raises:
-        UsageError: no such file, or `shapes` names no input.
-        ModelError: the file is broken, or holds what edgeq does not support.
+        UsageError: no such file, module or factory, or `shapes` names no input.
+        ModelError: the model is broken, or holds what edgeq does not support.
+        MissingToolError: a PyTorch model without PyTorch.
     """
     file = Path(path)
+    reference = None if file.is_file() else torch_factory.parse(os.fspath(path))
+    if reference is not None:
+        from edgeq.frontends import torch_export
+
+        return torch_export.load(reference, shapes or {}, seen)
     if not file.is_file():
-        raise UsageError("EQ0210", f"{file}: no such file; expected a model, for example net.onnx")
+        raise UsageError(
+            "EQ0210",
+            f"{file}: no such file; expected a model, for example net.onnx or package.module:net",
+        )
     for row in FORMATS:
         if file.suffix.lower() in row.suffixes:
             read: Callable[[Path, Shapes], Source] = importlib.import_module(row.module).load

@@ -1,11 +1,12 @@
 """From an ONNX file to a float graph: NCHW becomes NHWC, and no transpose is left over.
 
 Layers are called as their ONNX nodes are, or, where an exporter only numbered those, as their
-weights are (`conv1.weight` makes `conv1`).
+weights are (`conv1.weight` makes `conv1`), or after the PyTorch module that they stand in.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -35,11 +36,19 @@ _SHOWN = 10  # refusals in one message
 _LAYOUTS = {2: "NC", 4: "NCHW"}
 # torch.onnx.export(dynamo=True) calls nodes node_conv2d_3 or node_Conv_17: numbers, not names
 _NUMBERED = re.compile(r"node_\w+")
+# it notes, as Python lists, the modules around a node and their classes; the node itself is last
+_SCOPES, _CLASSES = "pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy"
+_TORCH_LAYERS = "torch.nn.modules."
 
 
 def load(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Source:
     """The model at `path`; see `edgeq.frontends.load`."""
-    model, opset = onnx_file.read(path)
+    return read(path.read_bytes(), path, shapes, path.stem)
+
+
+def read(data: bytes, path: Path, shapes: Mapping[str, tuple[int, ...]], name: str) -> Source:
+    """The model called `name` that the ONNX file `data` holds; `path` is where that came from."""
+    model, opset = onnx_file.parse(data, path)
     reader = _Reader(opset)
     constants = {v.name: v for v in model.graph.initializers.values()}
     inputs = [v for v in model.graph.inputs if v.name not in constants]
@@ -59,10 +68,17 @@ def load(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Source:
     outputs = [reader.read_output(value) for value in model.graph.outputs]
     reader.raise_refusals(path)
     graph = reader.builder.graph(
-        safe(path.stem), tuple(p.tensor for p in ports), tuple(p.tensor for p in outputs if p)
+        safe(name), tuple(p.tensor for p in ports), tuple(p.tensor for p in outputs if p)
     )
     verify(graph)
-    return Source(graph, tuple(ports), tuple(p for p in outputs if p), reader.all_notes())
+    return Source(
+        graph,
+        tuple(ports),
+        tuple(p for p in outputs if p),
+        reader.all_notes(),
+        name,
+        hashlib.sha256(data).hexdigest(),
+    )
 
 
 class _Reader:
@@ -241,4 +257,15 @@ def _layer_name(node: ir.Node, index: int) -> str:
     for value in node.inputs[1:]:
         if value is not None and value.is_initializer() and "." in str(value.name):
             return safe(str(value.name).rpartition(".")[0])
-    return f"{node.op_type.lower()}_{index}"
+    return _module_name(node) or f"{node.op_type.lower()}_{index}"
+
+
+def _module_name(node: ir.Node) -> str:
+    """The PyTorch layer that `node` is, or the module it stands in and its operator."""
+    scopes, classes = (
+        re.findall(r"'([^']*)'", node.metadata_props.get(key, "")) for key in (_SCOPES, _CLASSES)
+    )
+    if len(scopes) < 2 or len(scopes) != len(classes) or not scopes[-2]:
+        return ""
+    is_layer = classes[-2].startswith(_TORCH_LAYERS)
+    return safe(scopes[-2] if is_layer else f"{scopes[-2]}.{node.op_type.lower()}")

@@ -28,15 +28,15 @@ _TYPED_FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint6
 OLDEST_OPSET = 7  # before it Add broadcast by attribute and BatchNormalization had other inputs
 
 
-def read(path: Path) -> tuple[ir.Model, int]:
-    """The model at `path` and the version of its standard operators.
+def parse(data: bytes, path: Path) -> tuple[ir.Model, int]:
+    """The model that `data`, read from `path`, holds, and the version of its standard operators.
 
     Raises:
         ModelError: EQ0310 broken file, EQ0311 data outside its folder, EQ0315 unsupported contents.
     """
     proto = onnx.ModelProto()
     try:
-        proto.ParseFromString(path.read_bytes())
+        proto.ParseFromString(data)
     except DecodeError as error:
         raise ModelError("EQ0310", f"{path}: not an ONNX file, or cut short ({error})") from error
     if not proto.graph.node or not proto.graph.output:

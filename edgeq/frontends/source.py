@@ -35,3 +35,5 @@ class Source:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     notes: tuple[str, ...]
+    name: str = "model"
+    sha256: str = ""  # of the file, or of what would be one

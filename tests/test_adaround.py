@@ -1,0 +1,220 @@
+"""AdaRound: what it learns, that it repeats, and how it goes through the quantiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import programs
+import pytest
+from graphs import Builder
+
+from edgeq import adaround, calibrate, policy, quantize, weights
+from edgeq.adaround import AdaRound, Patches
+from edgeq.ir import Array, Graph, Window
+from edgeq.policy import Calibration, Policy
+
+RELU = (0.0, np.inf)
+STEPS = 200  # enough for layers this small
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adaround, "ITERATIONS", STEPS)
+
+
+def layer(groups: int = 1, seed: int = 0) -> tuple[Patches, Array]:
+    """Random patches whose inputs are correlated, as images are, and a layer's float rows."""
+    rng = np.random.default_rng(seed)
+    mixed = rng.normal(size=(groups, 300, 12)) @ rng.normal(size=(12, 12))
+    rows = rng.normal(size=(4 * groups, 12))
+    patches = Patches(mixed.astype(np.float32), np.zeros((300, 4 * groups), np.float32))
+    target = patches.outputs(rows.astype(np.float32), np.zeros(4 * groups, np.float32))
+    return Patches(patches.inputs, target), rows
+
+
+def learn(
+    patches: Patches, rows: Array, bits: int, seed: int = 0
+) -> tuple[Array, tuple[float, float]]:
+    scale = weights.search_scale(rows, bits)
+    bias = np.zeros(len(rows), np.float32)
+    return adaround.learn(patches, rows, scale, bits, bias, None, np.random.default_rng(seed))
+
+
+def rounded(graph: Graph, chosen: Policy) -> tuple[Graph, AdaRound]:
+    """The integer graph, and what rounded it."""
+    inputs = programs.reals(graph, 16)
+    bits = policy.resolve(chosen, graph)
+    ranges = calibrate.run(graph, bits, inputs, chosen.calibration)
+    rounder = AdaRound(graph, inputs, chosen.calibration.seed)
+    return quantize.run(graph, bits, ranges, chosen.calibration, rounder), rounder
+
+
+def net(layer: Callable[[Builder, str], str]) -> Graph:
+    b = Builder()
+    x = b.conv(b.input(6, 6, 3), 8, 3, RELU)
+    return b.build(b.fully_connected(b.flatten(b.global_average_pool(layer(b, x))), 3))
+
+
+CHOSEN = Policy.model_validate({"default": {"weights": 3}, "calibration": {"rounding": "adaround"}})
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 7])
+def test_each_weight_goes_up_or_down_by_less_than_a_step(bits: int) -> None:
+    patches, rows = layer()
+    scale = weights.search_scale(rows, bits)
+    integers, _ = learn(patches, rows, bits)
+    below = np.floor(rows / scale[:, None])
+    low, high = weights.limits(bits)
+    allowed = [np.clip(below, low, high), np.clip(below + 1, low, high)]
+    assert np.all((integers == allowed[0]) | (integers == allowed[1]))
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_the_output_is_nearer_than_with_rounding_to_nearest(bits: int, groups: int) -> None:
+    patches, rows = layer(groups)
+    integers, (nearest, learned) = learn(patches, rows, bits)
+    step = weights.search_scale(rows, bits)[:, None]
+    outputs = patches.outputs((integers * step).astype(np.float32), np.zeros(1, np.float32))
+    assert np.square(outputs - patches.target).mean() == pytest.approx(learned, rel=1e-4)
+    assert learned < nearest
+
+
+def test_no_channel_gets_worse_even_where_nothing_was_learned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(adaround, "RATE", 10.0)  # steps that overshoot
+    patches, rows = layer()
+    integers, _ = learn(patches, rows, 4)
+    step = weights.search_scale(rows, 4)[:, None]
+    errors = [
+        np.square(patches.outputs((q * step).astype(np.float32), np.zeros(1)) - patches.target)
+        for q in (integers, weights.round_to(rows, step[:, 0], 4))
+    ]
+    assert np.all(errors[0].mean(axis=0) <= errors[1].mean(axis=0) * (1 + 1e-6))
+
+
+def test_learning_starts_from_the_float_weights() -> None:
+    fraction = np.linspace(0, 1, 11)[:-1]
+    up, _ = adaround._up(adaround._start(fraction))
+    assert up == pytest.approx(fraction, abs=1e-6)
+
+
+def test_the_penalty_pushes_to_the_nearer_end_and_only_after_the_warm_up() -> None:
+    up = np.array([0.1, 0.5, 0.9], np.float32)
+    assert adaround._penalty_gradient(up, 0.0) == 0.0
+    down, middle, upwards = np.asarray(adaround._penalty_gradient(up, 0.99))
+    assert down > 0 == middle
+    assert upwards < 0
+
+
+def test_the_gradient_is_that_of_the_squared_error() -> None:
+    patches, rows = layer(groups=2)
+    rows, at, bias = (rows * 0.9).astype(np.float32), np.arange(50), np.zeros(1, np.float32)
+
+    def loss(rows: Array) -> float:
+        error = patches.outputs(rows, bias, at) - patches.target[at]
+        return float(np.square(error.astype(np.float64)).sum(axis=1).mean())
+
+    error = patches.outputs(rows, bias, at) - patches.target[at]
+    found = adaround._weight_gradient(patches, at, error)
+    for index in ((0, 0), (5, 7)):
+        moved = rows.copy()
+        moved[index] += 0.01
+        back = rows.copy()
+        back[index] -= 0.01
+        assert (loss(moved) - loss(back)) / 0.02 == pytest.approx(found[index], rel=0.02)
+
+
+LAYERS: dict[str, Callable[[Builder, str], str]] = {
+    "convolution": lambda b, x: b.conv(x, 6, Window((3, 3), (2, 2), (1, 1, 0, 1))),
+    "depthwise": lambda b, x: b.depthwise(x, 2, clamp=(0.0, 6.0)),
+    "residual": lambda b, x: b.add(b.conv(x, 8), x, RELU),
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_every_layer_is_rounded_and_none_gets_worse(kind: str) -> None:
+    graph = net(LAYERS[kind])
+    _, rounder = rounded(graph, CHOSEN)
+    weighted = [node.name for node in graph.nodes if adaround.OPS[node.op].weighted]
+    assert [row.layer for row in rounder.log] == weighted
+    assert all(row.learned <= row.nearest for row in rounder.log)
+    assert rounder.log[0].learned < rounder.log[0].nearest
+
+
+def test_patches_are_what_the_layer_sees() -> None:
+    graph = net(LAYERS["depthwise"])
+    inputs = programs.reals(graph, 4)
+    bits = policy.resolve(CHOSEN, graph)
+    ranges = calibrate.run(graph, bits, inputs, CHOSEN.calibration)
+    seen: list[float] = []
+
+    class Spy(AdaRound):
+        def __call__(
+            self, prefix: Graph, node: quantize.Node, rows: Array, scale: Array, bits: int
+        ) -> None:
+            rng = np.random.default_rng(0)
+            patches = self._patches(prefix, node, rows.shape[1], rng)
+            outputs = patches.outputs(
+                rows.astype(np.float32), graph.constant(node.inputs[2]).astype(np.float32)
+            )
+            error = np.clip(outputs, *(node.clamp or (-np.inf, np.inf))) - patches.target
+            seen.append(float(np.abs(error).max() / np.abs(patches.target).max()))
+
+    fine = policy.resolve(Policy(), graph)
+    quantize.run(graph, fine, ranges, Calibration(), Spy(graph, inputs, 0))
+    assert len(seen) == 3
+    assert max(seen) < 0.06  # float weights on 8-bit inputs: what is left is the inputs' rounding
+
+
+def test_seeds_give_the_same_integers_and_other_seeds_others() -> None:
+    graph = net(LAYERS["residual"])
+
+    def integers(seed: int) -> list[bytes]:
+        calibration = CHOSEN.calibration.model_copy(update={"seed": seed})
+        integer, _ = rounded(graph, CHOSEN.model_copy(update={"calibration": calibration}))
+        return [integer.constant(node.inputs[1]).tobytes() for node in integer.nodes[:2]]
+
+    assert integers(0) == integers(0)
+    assert integers(0) != integers(1)
+
+
+def test_layers_of_8_bits_are_rounded_to_nearest() -> None:
+    graph = net(LAYERS["residual"])
+    rules = {
+        "rule": [{"match": graph.nodes[0].name, "weights": 4}],
+        "calibration": {"rounding": "adaround"},
+    }
+    chosen = Policy.model_validate(rules)
+    integer, rounder = rounded(graph, chosen)
+    assert [row.layer for row in rounder.log] == [graph.nodes[0].name]
+    bits = policy.resolve(chosen, graph)
+    ranges = calibrate.run(graph, bits, programs.reals(graph, 16), chosen.calibration)
+    plain = quantize.run(graph, bits, ranges, chosen.calibration)
+    last = [one.constant(one.nodes[-1].inputs[1]) for one in (integer, plain)]
+    assert np.array_equal(*last)
+
+
+def test_a_channel_without_weights_stays_at_zero() -> None:
+    patches, rows = layer()
+    rows[1] = 0
+    integers, _ = learn(patches, rows, 3)
+    assert not integers[1].any()
+
+
+def test_the_policy_asks_for_it_and_the_program_says_what_it_did() -> None:
+    graph = net(LAYERS["convolution"])
+    built = programs.compiled(graph, CHOSEN)
+    assert len(built.learned) == 3
+    assert programs.compiled(graph, 3).learned == ()
+    rows = adaround.to_json(built.learned)["layers"]
+    assert isinstance(rows, list)
+    assert set(rows[0]) == {"name", "mse_nearest", "mse"}
+
+
+def test_progress_counts_the_layers_that_are_rounded() -> None:
+    graph = net(LAYERS["convolution"])
+    bits = {node.name: 3 for node in graph.nodes} | {graph.nodes[0].name: 8}
+    assert adaround.learned_layers(graph, bits) == 2
