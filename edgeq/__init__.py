@@ -8,13 +8,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeq.api import Build, export
+    from edgeq.api import Build, export, profile
     from edgeq.errors import EdgeqError
 
 __version__ = "0.1.0"
-__all__ = ["Build", "EdgeqError", "__version__", "export"]
+__all__ = ["Build", "EdgeqError", "__version__", "export", "profile"]
 
-_HOMES = {"Build": "edgeq.api", "export": "edgeq.api", "EdgeqError": "edgeq.errors"}
+_HOMES = {
+    "Build": "edgeq.api",
+    "EdgeqError": "edgeq.errors",
+    "export": "edgeq.api",
+    "profile": "edgeq.api",
+}
 
 
 def __getattr__(name: str) -> Any:

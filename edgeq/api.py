@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from edgeq import assemble, examples, pipeline, targets
+from edgeq import assemble, examples, pipeline, profiler, targets
+from edgeq import build as builds
 from edgeq import policy as policies
 from edgeq.assemble import Check, Request
 from edgeq.build import Build as Build
@@ -110,3 +111,22 @@ def export(
     )
     folder = Path(out) if out is not None else Path("build") / read.name
     return assemble.run(request, tools, folder, progress)
+
+
+def profile(build: PathLike, *, measured: PathLike | None = None) -> Build:
+    """The build with a `profile` section: what one inference takes, counted on the emulated core.
+
+    Args:
+        build: a folder that `export` wrote.
+        measured: a board's log of cycles by layer, for a column of its own.
+
+    Raises:
+        EdgeqError: as `errors` draws them; the build is as it was then.
+    """
+    found = builds.load(Path(build))
+    section = profiler.run(found, targets.load(found.report.target))
+    if measured is not None:
+        section = profiler.with_measured(section, found, Path(measured))
+    found = Build(found.folder, found.report.with_profile(section))
+    builds.rewrite(found, {})
+    return found

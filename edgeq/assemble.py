@@ -314,6 +314,7 @@ def _report(
         compiler=None if tools.target is None else str(tools.target),
         optimize=request.optimize,
         notes=(*request.notes, *request.model.source.notes, *_spare(program.target), *checked),
+        arena=layers.arena(program),
     )
     return Report(program.name, program.target.name, section, Validate(measured.rows))
 

@@ -200,3 +200,20 @@ def export(
             **options,
         )
     views.show_export(build, as_json=json)
+
+
+@main.command()
+@click.argument("build", type=PATH)
+@click.option(
+    "--measured", type=PATH, help="Log of a board: cycles by layer (JSON)."
+)
+@click.option("--json", is_flag=True, help="Print the report's profile section.")
+def profile(build: Path, measured: Path | None, json: bool) -> None:
+    """Count what one inference of BUILD takes, by layer: instructions, cycles, flash reads.
+
+    The firmware runs on the emulated core. Cycles are a model: instruction classes times the
+    target's cost table, without wait states.
+    """
+    from edgeq import api, views
+
+    views.show_profile(api.profile(build, measured=measured), as_json=json)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edgeq.kernels import Kernel
+from edgeq.report import CodeSize
 from edgeq.targets.emulators import Firmware, Symbol
 
 HARNESS_FILES = ("harness.c", "startup.c", "selftest.c", "eq_selftest.c")
@@ -30,16 +31,22 @@ class CodeBytes:
 
 def measure(firmware: Firmware, model: str, kernels: Iterable[Kernel]) -> CodeBytes:
     """The flash of `firmware`, whose model is called `model`."""
-    purposes = _Purposes(model, kernels)
     loaded = sum(len(data) for _, data in firmware.segments)
     counts = {"runtime": 0, "kernels": 0, "model": 0, "harness": 0}
-    seen: dict[int, Symbol] = {}
-    for symbol in firmware.symbols:
-        if symbol.bytes and symbol.address not in seen and _loaded(firmware, symbol):
-            seen[symbol.address] = symbol
-            counts[purposes.of(symbol)] += symbol.bytes
+    for row in by_symbol(firmware, model, kernels):
+        counts[row.purpose] += row.bytes
     counts["runtime"] += loaded - sum(counts.values())
     return CodeBytes(**counts)
+
+
+def by_symbol(firmware: Firmware, model: str, kernels: Iterable[Kernel]) -> tuple[CodeSize, ...]:
+    """Every name that takes flash, the largest first."""
+    purposes = _Purposes(model, kernels)
+    found: dict[int, CodeSize] = {}
+    for symbol in firmware.symbols:
+        if symbol.bytes and symbol.address not in found and _loaded(firmware, symbol):
+            found[symbol.address] = CodeSize(symbol.name, purposes.of(symbol), symbol.bytes)
+    return tuple(sorted(found.values(), key=lambda row: (-row.bytes, row.name)))
 
 
 def _loaded(firmware: Firmware, symbol: Symbol) -> bool:

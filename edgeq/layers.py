@@ -9,7 +9,7 @@ from edgeq.ops import OPS, macs
 from edgeq.packing import pad
 from edgeq.policy import Bits
 from edgeq.program import Program
-from edgeq.report import BitCounts, Layer, LayerBits
+from edgeq.report import BitCounts, Layer, LayerBits, Slot
 
 
 def describe(
@@ -22,6 +22,17 @@ def describe(
         for graph in graphs
         for node in graph.nodes
     )
+
+
+def arena(program: Program) -> tuple[Slot, ...]:
+    """The planner's placements, in the order in which they come to life."""
+    named = [(False, *item) for item in program.plan.tensors.items()]
+    named += [(True, *item) for item in program.plan.scratch.items()]
+    slots = [
+        Slot(name, scratch, place.offset, place.bytes, place.first, place.last)
+        for scratch, name, place in named
+    ]
+    return tuple(sorted(slots, key=lambda slot: (slot.first, slot.scratch, slot.offset)))
 
 
 def bits_per_weight(program: Program) -> float:

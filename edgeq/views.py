@@ -14,7 +14,7 @@ from rich.text import Text
 from edgeq.budget import show_size
 from edgeq.build import Build
 from edgeq.pipeline import Progress as Callback
-from edgeq.report import Export, Layer, Report, Row, Verdict, dumps
+from edgeq.report import Export, Layer, Profile, Report, Row, Verdict, dumps
 
 BAR_WIDTH = 32
 NOISY_DB = 15.0  # layers below it are marked
@@ -84,6 +84,80 @@ def export_view(report: Report) -> RenderableType:
         "",
         *(Text(f"note: {note}", "dim") for note in export.notes),
     )
+
+
+def show_profile(build: Build, *, as_json: bool) -> None:
+    """Prints what `profile` found to stdout."""
+    if as_json:
+        sys.stdout.write(dumps(build.report.to_json()["profile"]))
+        return
+    if build.report.profile is not None:
+        Console(highlight=False).print(profile_view(build.report, build.report.profile))
+
+
+def profile_view(report: Report, profile: Profile) -> RenderableType:
+    """Instructions, cycles and flash reads by layer, between them and in all."""
+    title = Text.assemble((report.model, "bold"), " on ", (profile.core, "bold"))
+    title.append(f"  {profile.compiler}, one inference on {profile.emulator}", "dim")
+    return Group(title, "", _work(profile), "", *_about(profile))
+
+
+def _work(profile: Profile) -> Table:
+    measured = profile.measured is not None
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("layer", no_wrap=True)
+    titles = ["MACs", "instructions", "share", "/MAC", "cycles*", "flash read"]
+    for title in [*titles, "measured"] if measured else titles:
+        table.add_column(title, justify="right", no_wrap=True)
+    totals = profile.totals
+    for layer in profile.layers:
+        each = layer.instructions / layer.macs if layer.macs else None
+        table.add_row(
+            layer.name,
+            f"{layer.macs:,}" if layer.macs else "",
+            f"{layer.instructions:,}",
+            f"{layer.instructions / totals.instructions:.1%}",
+            "" if each is None else f"{each:.2f}",
+            _count(layer.cycles_model),
+            f"{layer.flash_read_bytes:,}",
+            *([_count(layer.cycles_measured)] if measured else []),
+        )
+    work = profile.overhead
+    table.add_row(
+        Text("overhead", "dim"), "", f"{work.instructions:,}",
+        f"{work.instructions / totals.instructions:.1%}", "", _count(work.cycles_model),
+        f"{work.flash_read_bytes:,}",
+    )  # fmt: skip
+    each = totals.instructions / totals.macs if totals.macs else None
+    table.add_row(
+        Text("total", "bold"), f"{totals.macs:,}", f"{totals.instructions:,}", "",
+        "" if each is None else f"{each:.2f}", _count(totals.cycles_model),
+        f"{totals.flash_read_bytes:,}",
+        *([_count(totals.cycles_measured)] if measured else []),
+    )  # fmt: skip
+    return table
+
+
+def _count(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def _about(profile: Profile) -> Iterator[RenderableType]:
+    if profile.macs_per_instruction:
+        best = 1 / profile.macs_per_instruction
+        yield f"this core multiplies {profile.macs_per_instruction} pairs in an instruction: " + (
+            f"{best:.2f} instructions a MAC would be its limit"
+        )
+    start = profile.start
+    yield f"before the first inference, once: {start.instructions:,} instructions (eq_init)"
+    if profile.cost_source is None:
+        yield Text("no cycles: the target has no cost table", "dim")
+    else:
+        yield Text(f"* modelled, not measured: {profile.cost_source}", "dim")
+    if profile.measured is not None:
+        board = profile.measured
+        clock = f"{board.clock_hz / 1e6:g} MHz"
+        yield Text(f"measured: {board.board}, {clock}, {board.compiler}", "dim")
 
 
 def _layers(export: Export) -> Table:

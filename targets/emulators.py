@@ -140,6 +140,11 @@ class Board:
             self._fault = self._fault or f"exception {number}"
         uc.emu_stop()
 
+    @property
+    def engine(self) -> Any:
+        """Unicorn itself, for hooks."""
+        return self._uc
+
     def symbol(self, name: str) -> Symbol:
         """The symbol `name` of the firmware."""
         return self._symbols[name]

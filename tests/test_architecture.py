@@ -30,7 +30,7 @@ LAYERS = (
     ("samples", "calibrate", "sqnr", "targets"),
     ("quantize", "program"),
     ("exporters", "pipeline", "budget", "layers", "footprint", "parity"),
-    ("assemble", "views"),
+    ("assemble", "profiler", "views"),
     ("api",),
     ("cli",),
 )

@@ -1,0 +1,242 @@
+"""What one inference takes on the emulated core: by layer, between layers, and in all.
+
+Instructions are counted, basic block by basic block; cycles are modelled from their classes by the
+target's cost table; `cycles_measured` stands for a board's own log. The three never mix.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgeq import footprint, kernels
+from edgeq.build import Build, read_manifest
+from edgeq.errors import IntegrityError, UsageError
+from edgeq.policy import describe
+from edgeq.report import LayerWork, Measured, Profile, Totals, Work
+from edgeq.target import Cost, InstructionClass, Target
+from edgeq.targets import counters, emulators, instructions
+from edgeq.targets.counters import Trace
+from edgeq.targets.emulators import Firmware
+from edgeq.targets.instructions import Code
+from edgeq.targets.runners import FIRMWARE, EmulatorRunner
+
+# What runs between the kernels; all else that an inference executes belongs to a layer.
+OVERHEAD = ("eq_run", "eq_step", "run_operator", "eq_kernel_find", "decide")
+HARNESS = "harness_"  # calls that a user's firmware makes in its own way
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """What a stretch of code took, before it has a name."""
+
+    instructions: int = 0
+    cycles: int | None = 0
+    reads: int = 0
+    dual_macs: int = 0
+
+    def work(self) -> Work:
+        return Work(self.instructions, self.cycles, self.reads)
+
+
+def run(build: Build, target: Target) -> Profile:
+    """The profile of `build`, which was made for `target`.
+
+    Raises:
+        UsageError: the build was not linked.
+        MissingToolError: the emulator or the disassembler is missing.
+    """
+    path = build.folder / FIRMWARE
+    if not path.is_file():
+        raise UsageError(
+            "EQ0240",
+            f"{build.folder} has no {FIRMWARE}: it was exported with --check none or host; "
+            "export it with --check emulator to profile it",
+        )
+    emulators.needs(target)
+    firmware = emulators.read_firmware(path)
+    counter = _Counter(firmware, target)
+    report, export = build.report, build.report.export
+    executed = [layer for layer in export.layers if layer.kernel is not None]
+    layers = tuple(
+        LayerWork(
+            name=layer.name,
+            kernel=str(layer.kernel),
+            macs=layer.macs,
+            instructions=counts.instructions,
+            cycles_model=counts.cycles,
+            cycles_measured=None,
+            flash_read_bytes=counts.reads,
+            dual_macs=counts.dual_macs,
+        )
+        for layer, counts in zip(executed, counter.layers(), strict=True)
+    )
+    whole, overhead = counter.inference()
+    return Profile(
+        core=target.core,
+        emulator=f"unicorn {emulators.needs(target)}",
+        compiler=export.compiler,
+        cost_source=None if target.cost is None else target.cost.source,
+        macs_per_instruction=None if target.cost is None else target.cost.macs_per_instruction,
+        layers=layers,
+        overhead=overhead.work(),
+        start=counter.start().work(),
+        totals=Totals(
+            whole.instructions,
+            whole.cycles,
+            None,
+            whole.reads,
+            sum(layer.macs for layer in layers),
+        ),
+        flash=export.flash,
+        ram=export.ram,
+        symbols=footprint.by_symbol(firmware, report.model, kernels.table()),
+    )
+
+
+class _Counter:
+    """The firmware on its emulated core, counted in stretches."""
+
+    def __init__(self, firmware: Firmware, target: Target) -> None:
+        self._runner = EmulatorRunner(firmware, target)
+        self._sample = bytes(self._runner.input_bytes)
+        self._decode = instructions.decoder()
+        self._codes: dict[tuple[int, int], Code] = {}
+        self._cost = target.cost
+        functions = sorted(
+            (symbol.address, symbol.name)
+            for symbol in firmware.symbols
+            if symbol.kind == "STT_FUNC"
+        )
+        self._starts = [address for address, _ in functions]
+        self._names = [name for _, name in functions]
+
+    def layers(self) -> list[_Counts]:
+        """Every operator that runs, in their order, without what runs between them."""
+        found = []
+        self._runner.fill(self._sample)
+        with counters.counting(self._runner.board) as trace:
+            for _ in self._runner.steps():
+                found.append(self._sum(trace, self._is_layer))
+                trace.clear()
+        return found
+
+    def inference(self) -> tuple[_Counts, _Counts]:
+        """One inference as a user calls it, and its overhead; counted anew, in one piece."""
+        self._runner.fill(self._sample)
+        with counters.counting(self._runner.board) as trace:
+            self._runner.infer()
+            whole = self._sum(trace, lambda name: not name.startswith(HARNESS))
+            return whole, self._sum(trace, lambda name: name in OVERHEAD)
+
+    def start(self) -> _Counts:
+        """`eq_init`, checksum and checks."""
+        with counters.counting(self._runner.board) as trace:
+            self._runner.start()
+            return self._sum(trace, lambda name: not name.startswith(HARNESS))
+
+    def _is_layer(self, name: str) -> bool:
+        return name not in OVERHEAD and not name.startswith(HARNESS)
+
+    def _function(self, address: int) -> str:
+        return self._names[bisect_right(self._starts, address) - 1]
+
+    def _code(self, block: tuple[int, int]) -> Code:
+        if block not in self._codes:
+            address, size = block
+            self._codes[block] = self._decode(self._runner.board.read(address, size), address)
+        return self._codes[block]
+
+    def _sum(self, trace: Trace, wanted: Callable[[str], bool]) -> _Counts:
+        """The counts of the blocks whose function is wanted."""
+        classes: Counter[InstructionClass] = Counter()
+        counted = dual_macs = reads = 0
+        ends: set[int] = set()
+        for block, times in trace.blocks.items():
+            if not wanted(self._function(block[0])):
+                continue
+            code = self._code(block)
+            counted += code.instructions * times
+            dual_macs += code.dual_macs * times
+            for kind, count in code.classes.items():
+                classes[kind] += count * times
+            classes["refill"] += code.refills * times
+            end = sum(block)
+            if code.refills and end not in ends:  # blocks with one end share their last instruction
+                classes["refill"] -= trace.fallen.get(end, 0)
+                ends.add(end)
+        for address, size in trace.reads.items():
+            reads += size if wanted(self._function(address)) else 0
+        return _Counts(counted, _cycles(self._cost, classes), reads, dual_macs)
+
+
+def _cycles(cost: Cost | None, classes: Counter[InstructionClass]) -> int | None:
+    if cost is None:
+        return None
+    return sum(cost.cycles[kind].cycles * count for kind, count in classes.items())
+
+
+# A board's log #
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str
+    cycles: Annotated[int, Field(gt=0)]
+
+
+class _Log(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    version: Annotated[Literal[1], Field(alias="schema")]
+    image: str
+    board: str
+    clock_hz: Annotated[int, Field(gt=0)]
+    compiler: str
+    layers: list[_Entry]
+
+
+def with_measured(section: Profile, build: Build, log: Path) -> Profile:
+    """`section` with the cycles of each layer that a board wrote to `log`.
+
+    Raises:
+        UsageError: the log cannot be read, or lacks a layer.
+        IntegrityError: it is of another model image.
+    """
+    try:
+        found = _Log.model_validate(json.loads(log.read_bytes()))
+    except OSError as error:
+        raise UsageError("EQ0241", f"{log} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise UsageError("EQ0241", describe(error, log.name)) from error
+    except ValueError as error:
+        raise UsageError("EQ0241", f"{log.name} is no JSON: {error}") from error
+    name = f"{build.report.model}.eqb"
+    image = read_manifest(build.folder)["files"].get(name)
+    if found.image != image:
+        raise IntegrityError(
+            "EQ0720",
+            f"{log.name} is of another model: its image is {found.image}, {name} is {image}",
+        )
+    cycles = {entry.name: entry.cycles for entry in found.layers}
+    wanted = [layer.name for layer in section.layers]
+    if sorted(cycles) != sorted(wanted) or len(cycles) != len(found.layers):
+        raise UsageError(
+            "EQ0241", f"{log.name} must have each layer once; layers are {', '.join(wanted)}"
+        )
+    return replace(
+        section,
+        layers=tuple(
+            replace(layer, cycles_measured=cycles[layer.name]) for layer in section.layers
+        ),
+        totals=replace(section.totals, cycles_measured=sum(cycles.values())),
+        measured=Measured(found.board, found.clock_hz, found.compiler),
+    )
