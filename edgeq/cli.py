@@ -204,9 +204,7 @@ def export(
 
 @main.command()
 @click.argument("build", type=PATH)
-@click.option(
-    "--measured", type=PATH, help="Log of a board: cycles by layer (JSON)."
-)
+@click.option("--measured", type=PATH, help="Log of a board: cycles by layer (JSON).")
 @click.option("--json", is_flag=True, help="Print the report's profile section.")
 def profile(build: Path, measured: Path | None, json: bool) -> None:
     """Count what one inference of BUILD takes, by layer: instructions, cycles, flash reads.
