@@ -7,17 +7,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from edgeq import assemble, examples, pipeline, profiler, targets
+from edgeq import assemble, examples, feasibility, pipeline, profiler, targets
 from edgeq import build as builds
 from edgeq import policy as policies
-from edgeq.assemble import Check, Request
+from edgeq.assemble import Check as CheckBy
+from edgeq.assemble import Request
 from edgeq.build import Build as Build
 from edgeq.build import sha256
 from edgeq.errors import UsageError
 from edgeq.kernels import Optimize
 from edgeq.pipeline import Progress
 from edgeq.policy import InputSpec
-from edgeq.report import Budget
+from edgeq.report import Budget, Check
+from edgeq.target import Target
 
 PathLike = str | os.PathLike[str]
 
@@ -39,7 +41,7 @@ def export(
     flash: int | None = None,
     ram: int | None = None,
     optimize: Optimize = "flash",
-    check: Check = "emulator",
+    check: CheckBy = "emulator",
     compiler: str | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     inputs: Mapping[str, InputSpec] | None = None,
@@ -100,10 +102,7 @@ def export(
         compiled=program,
         calibration=calibration,
         labelled=labelled,
-        budget=Budget(
-            device.first("flash").bytes if flash is None else flash,
-            device.first("ram").bytes if ram is None else ram,
-        ),
+        budget=_budget(device, flash, ram),
         optimize=optimize,
         linked=assemble.linked_kernels(program.program, kernels, firmware_for),
         notes=() if policy else ("no policy given: w8a8, 8 bits everywhere",),
@@ -111,6 +110,60 @@ def export(
     )
     folder = Path(out) if out is not None else Path("build") / read.name
     return assemble.run(request, tools, folder, progress)
+
+
+def check(
+    model: PathLike | None = None,
+    *,
+    target: str = "mcu",
+    policy: PathLike | None = None,
+    flash: int | None = None,
+    ram: int | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    inputs: Mapping[str, InputSpec] | None = None,
+) -> Check:
+    """What edgeq would make of a model: what it supports, layer names, sizes; nothing is written.
+
+    A bundled example brings its policy.
+    Needs no samples and no compiler. Sizes of code are estimates. A model that is refused gives a
+    value with `refusals`; one that does not fit its budget is not refused.
+
+    Args:
+        model: an ONNX file, or the name of a bundled example; default `fashion-resnet8`.
+        target: a name or alias that `edgeq.targets.load` knows.
+        policy: a JSON or TOML file, or a uniform policy such as `w4a8`; default `w8a8`.
+        flash: budget in bytes; default the target's first flash.
+        ram: budget in bytes; default the target's first RAM.
+        shapes: input shapes, by name, where the model leaves them open.
+        inputs: what raw uint8 samples mean, by input name; their tables take flash.
+
+    Raises:
+        EdgeqError: as `errors` draws them; a file that cannot be read, or a policy that fits none.
+    """
+    device = targets.load(target)
+    name, model = None, model or EXAMPLE
+    if os.fspath(model) in examples.names():
+        name = os.fspath(model)
+        folder = examples.path(name)
+        policy, model = policy or folder / "policy.toml", folder / "model.onnx"
+    chosen = policy or policies.DEFAULT
+    return feasibility.run(
+        Path(model),
+        policies.load(chosen),
+        Path(chosen).name,
+        device,
+        _budget(device, flash, ram),
+        shapes,
+        inputs,
+        name,
+    )
+
+
+def _budget(device: Target, flash: int | None, ram: int | None) -> Budget:
+    return Budget(
+        device.first("flash").bytes if flash is None else flash,
+        device.first("ram").bytes if ram is None else ram,
+    )
 
 
 def profile(build: PathLike, *, measured: PathLike | None = None) -> Build:

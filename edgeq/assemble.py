@@ -189,7 +189,7 @@ def _measure(
             host = HostRunner(compiled, built.data)
             rows.append(_row(request, host, inputs, expected, HOST_SAMPLES, progress))
     if tools.target is None:
-        flash, ram = _estimate(request, built)
+        flash, ram = footprint.estimate(program, built, request.linked)
         return _Measured(flash, ram, NotCounted(0, 0), tuple(rows))
     _refuse_unlinkable(request, built)
     progress("compiling for the target", 0, 1)
@@ -220,7 +220,7 @@ def _measure(
 
 def _refuse_unlinkable(request: Request, built: Image) -> None:
     """What cannot be linked into the device's memories gets the table, not the linker's words."""
-    flash, ram = _estimate(request, built)
+    flash, ram = footprint.estimate(request.program, built, request.linked)
     stack = runners.STACK_BYTES  # the harness reserves as much, the model may need less
     ram = replace(ram, stack=stack, total=ram.total - ram.stack + stack)
     budget.check(request.program, flash, ram, _memories(request.program.target), request.optimize)
@@ -274,26 +274,6 @@ def _row(
 
 def _labels(samples: Samples, count: int) -> Array | None:
     return None if samples.labels is None else samples.labels[:count]
-
-
-def _estimate(request: Request, built: Image) -> tuple[Flash, Ram]:
-    """Flash and RAM where nothing was linked: code sizes from `kernels.toml`."""
-    code = kernels.code_bytes()
-    kernel_bytes = sum(kernel.code_bytes for kernel in request.linked)
-    weights = built.bytes_of(Kind.WEIGHTS)
-    luts = sum(port.lut.nbytes for port in request.program.inputs if port.lut is not None)
-    tables = len(built.data) - weights + luts
-    flash = Flash(
-        runtime=code.runtime,
-        kernels=kernel_bytes,
-        weights=weights,
-        tables=tables,
-        gates=0,
-        total=code.runtime + kernel_bytes + weights + tables,
-        estimated=True,
-    )
-    arena = request.program.plan.arena_bytes
-    return flash, Ram(arena, code.context, 0, code.stack, arena + code.context + code.stack, True)
 
 
 def _report(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from edgeq import __version__
-from edgeq.errors import EdgeqError, UsageError
+from edgeq.errors import EdgeqError, ModelError, UsageError
 
 if TYPE_CHECKING:
     from edgeq.policy import InputSpec
@@ -215,3 +215,42 @@ def profile(build: Path, measured: Path | None, json: bool) -> None:
     from edgeq import api, views
 
     views.show_profile(api.profile(build, measured=measured), as_json=json)
+
+
+@main.command()
+@click.argument("model", required=False, type=PATH)
+@click.option("--target", default="mcu", show_default=True, help="Device, core or alias.")
+@click.option("--policy", help="Policy file (JSON, TOML), or w8a8, w4a8, …  [default: w8a8]")
+@click.option("--flash", help="Flash budget, as 256KB (1 KB = 1024 B).  [default: the target's]")
+@click.option("--ram", help="RAM budget, as 64KB.  [default: the target's]")
+@click.option("--shape", multiple=True, metavar="NAME=1,3,32,32", help="Input shape.")
+@click.option("--json", is_flag=True, help="Print what was found as JSON.")
+@click.pass_obj
+def check(
+    inputs: Mapping[str, Any],
+    /,
+    model: Path | None,
+    flash: str | None,
+    ram: str | None,
+    shape: tuple[str, ...],
+    json: bool,
+    **options: Any,
+) -> None:
+    """Say what of MODEL is supported, how its layers are called, and about what it would take.
+
+    Needs no samples and no compiler, and writes nothing. Exits with 3 where anything is refused.
+    """
+    from edgeq import api, budget, views
+
+    found = api.check(
+        model,
+        flash=budget.parse_size(flash, "--flash") if flash is not None else None,
+        ram=budget.parse_size(ram, "--ram") if ram is not None else None,
+        shapes=_shapes(shape),
+        inputs=_input_specs(inputs),
+        **options,
+    )
+    views.show_check(found, as_json=json)
+    if found.refusals:
+        count = len(found.refusals)
+        _refuse(ModelError("EQ0345", f"{count} refused: {found.model} cannot be exported"))

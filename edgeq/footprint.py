@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from edgeq import kernels
+from edgeq.exporters.image import Image, Kind
 from edgeq.kernels import Kernel
-from edgeq.report import CodeSize
+from edgeq.program import Program
+from edgeq.report import CodeSize, Flash, Ram
 from edgeq.targets.emulators import Firmware, Symbol
 
 HARNESS_FILES = ("harness.c", "startup.c", "selftest.c", "eq_selftest.c")
@@ -78,3 +81,23 @@ def ram(firmware: Firmware) -> int:
         for symbol in firmware.symbols
         if symbol.kind == "STT_OBJECT" and not _loaded(firmware, symbol)
     )
+
+
+def estimate(program: Program, built: Image, linked: Iterable[Kernel]) -> tuple[Flash, Ram]:
+    """Flash and RAM where nothing was linked: code sizes from `kernels.toml`."""
+    code = kernels.code_bytes()
+    kernel_bytes = sum(kernel.code_bytes for kernel in linked)
+    weights = built.bytes_of(Kind.WEIGHTS)
+    luts = sum(port.lut.nbytes for port in program.inputs if port.lut is not None)
+    tables = len(built.data) - weights + luts
+    flash = Flash(
+        runtime=code.runtime,
+        kernels=kernel_bytes,
+        weights=weights,
+        tables=tables,
+        gates=0,
+        total=code.runtime + kernel_bytes + weights + tables,
+        estimated=True,
+    )
+    arena = program.plan.arena_bytes
+    return flash, Ram(arena, code.context, 0, code.stack, arena + code.context + code.stack, True)

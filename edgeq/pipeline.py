@@ -52,7 +52,11 @@ def read(
     path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None, name: str | None = None
 ) -> Model:
     """The model at `path` after every float pass, called `name` or after its file."""
-    source = frontends.load(path, shapes)
+    return tidied(path, frontends.load(path, shapes), name)
+
+
+def tidied(path: Path, source: Source, name: str | None = None) -> Model:
+    """What was read from `path`, after every float pass."""
     graph = passes.run(source.graph, passes.FLOAT_PASSES)
     return Model(identifier(name or path.stem), source, graph, sha256(path.read_bytes()))
 
@@ -109,6 +113,19 @@ def compile(
         lambda done, total: progress("calibrating", done, total),
     )
     integer = quantize.run(model.graph, bits, ranges, chosen.calibration)
+    program = place(model, integer, specs, target, optimize, labels)
+    return Compiled(program, bits, ranges)
+
+
+def place(
+    model: Model,
+    integer: Graph,
+    specs: Mapping[str, InputSpec],
+    target: Target,
+    optimize: Optimize,
+    labels: tuple[str, ...],
+) -> Program:
+    """The integer graph of `model` as a program: kernels chosen, arena planned."""
     network = single(integer)
     choices = kernels.choose(network, target.isa, optimize)
     scratch = {name: choice.scratch_bytes for name, choice in choices.items()}
@@ -117,7 +134,7 @@ def compile(
         make_input(port, integer.tensors[port.tensor], specs.get(port.name))
         for port in model.source.inputs
     )
-    program = Program(
+    return Program(
         name=model.name,
         network=network,
         choices=choices,
@@ -127,4 +144,3 @@ def compile(
         labels=labels,
         model_sha256=model.sha256,
     )
-    return Compiled(program, bits, ranges)

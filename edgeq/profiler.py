@@ -6,9 +6,9 @@ target's cost table; `cycles_measured` stands for a board's own log. The three n
 
 from __future__ import annotations
 
+import collections
 import json
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from edgeq.policy import describe
 from edgeq.report import LayerWork, Measured, Profile, Totals, Work
 from edgeq.target import Cost, InstructionClass, Target
 from edgeq.targets import counters, emulators, instructions
-from edgeq.targets.counters import Trace
+from edgeq.targets.counters import Blocks, Counter
 from edgeq.targets.emulators import Firmware
 from edgeq.targets.instructions import Code
 from edgeq.targets.runners import FIRMWARE, EmulatorRunner
@@ -62,8 +62,13 @@ def run(build: Build, target: Target) -> Profile:
         )
     emulators.needs(target)
     firmware = emulators.read_firmware(path)
-    counter = _Counter(firmware, target)
     report, export = build.report, build.report.export
+    runner = EmulatorRunner(firmware, target)
+    with counters.counting(runner.board) as counter:
+        stretches = _Stretches(firmware, runner, counter)
+        counted = stretches.layers()
+        whole, overhead = stretches.inference()
+        start = stretches.start()
     executed = [layer for layer in export.layers if layer.kernel is not None]
     layers = tuple(
         LayerWork(
@@ -76,9 +81,8 @@ def run(build: Build, target: Target) -> Profile:
             flash_read_bytes=counts.reads,
             dual_macs=counts.dual_macs,
         )
-        for layer, counts in zip(executed, counter.layers(), strict=True)
+        for layer, counts in zip(executed, counted, strict=True)
     )
-    whole, overhead = counter.inference()
     return Profile(
         core=target.core,
         emulator=f"unicorn {emulators.needs(target)}",
@@ -87,7 +91,7 @@ def run(build: Build, target: Target) -> Profile:
         macs_per_instruction=None if target.cost is None else target.cost.macs_per_instruction,
         layers=layers,
         overhead=overhead.work(),
-        start=counter.start().work(),
+        start=start.work(),
         totals=Totals(
             whole.instructions,
             whole.cycles,
@@ -101,15 +105,16 @@ def run(build: Build, target: Target) -> Profile:
     )
 
 
-class _Counter:
+class _Stretches:
     """The firmware on its emulated core, counted in stretches."""
 
-    def __init__(self, firmware: Firmware, target: Target) -> None:
-        self._runner = EmulatorRunner(firmware, target)
-        self._sample = bytes(self._runner.input_bytes)
+    def __init__(self, firmware: Firmware, runner: EmulatorRunner, counter: Counter) -> None:
+        self._runner = runner
+        self._counter = counter
+        self._sample = bytes(runner.input_bytes)
         self._decode = instructions.decoder()
         self._codes: dict[tuple[int, int], Code] = {}
-        self._cost = target.cost
+        self._cost = runner.board.target.cost
         functions = sorted(
             (symbol.address, symbol.name)
             for symbol in firmware.symbols
@@ -120,27 +125,28 @@ class _Counter:
 
     def layers(self) -> list[_Counts]:
         """Every operator that runs, in their order, without what runs between them."""
-        found = []
-        self._runner.fill(self._sample)
-        with counters.counting(self._runner.board) as trace:
-            for _ in self._runner.steps():
-                found.append(self._sum(trace, self._is_layer))
-                trace.clear()
-        return found
+        self._fill()
+        return [self._sum(self._counter.take(), self._is_layer) for _ in self._runner.steps()]
 
     def inference(self) -> tuple[_Counts, _Counts]:
         """One inference as a user calls it, and its overhead; counted anew, in one piece."""
-        self._runner.fill(self._sample)
-        with counters.counting(self._runner.board) as trace:
-            self._runner.infer()
-            whole = self._sum(trace, lambda name: not name.startswith(HARNESS))
-            return whole, self._sum(trace, lambda name: name in OVERHEAD)
+        self._fill()
+        self._runner.infer()
+        blocks = self._counter.take()
+        return self._sum(blocks, self._is_users), self._sum(blocks, lambda name: name in OVERHEAD)
 
     def start(self) -> _Counts:
         """`eq_init`, checksum and checks."""
-        with counters.counting(self._runner.board) as trace:
-            self._runner.start()
-            return self._sum(trace, lambda name: not name.startswith(HARNESS))
+        self._counter.take()
+        self._runner.start()
+        return self._sum(self._counter.take(), self._is_users)
+
+    def _fill(self) -> None:
+        self._runner.fill(self._sample)
+        self._counter.take()  # finding the inputs runs code, too
+
+    def _is_users(self, name: str) -> bool:
+        return not name.startswith(HARNESS)
 
     def _is_layer(self, name: str) -> bool:
         return name not in OVERHEAD and not name.startswith(HARNESS)
@@ -154,30 +160,24 @@ class _Counter:
             self._codes[block] = self._decode(self._runner.board.read(address, size), address)
         return self._codes[block]
 
-    def _sum(self, trace: Trace, wanted: Callable[[str], bool]) -> _Counts:
+    def _sum(self, blocks: Blocks, wanted: Callable[[str], bool]) -> _Counts:
         """The counts of the blocks whose function is wanted."""
-        classes: Counter[InstructionClass] = Counter()
+        classes: collections.Counter[InstructionClass] = collections.Counter()
         counted = dual_macs = reads = 0
-        ends: set[int] = set()
-        for block, times in trace.blocks.items():
+        for block, count in blocks.items():
             if not wanted(self._function(block[0])):
                 continue
             code = self._code(block)
-            counted += code.instructions * times
-            dual_macs += code.dual_macs * times
-            for kind, count in code.classes.items():
-                classes[kind] += count * times
-            classes["refill"] += code.refills * times
-            end = sum(block)
-            if code.refills and end not in ends:  # blocks with one end share their last instruction
-                classes["refill"] -= trace.fallen.get(end, 0)
-                ends.add(end)
-        for address, size in trace.reads.items():
-            reads += size if wanted(self._function(address)) else 0
+            counted += code.instructions * count.times
+            dual_macs += code.dual_macs * count.times
+            reads += count.reads
+            for kind, number in code.classes.items():
+                classes[kind] += number * count.times
+            classes["refill"] += code.refills * (count.times - count.fallen)
         return _Counts(counted, _cycles(self._cost, classes), reads, dual_macs)
 
 
-def _cycles(cost: Cost | None, classes: Counter[InstructionClass]) -> int | None:
+def _cycles(cost: Cost | None, classes: collections.Counter[InstructionClass]) -> int | None:
     if cost is None:
         return None
     return sum(cost.cycles[kind].cycles * count for kind, count in classes.items())

@@ -286,3 +286,58 @@ def schema() -> dict[str, Any]:
     from pydantic import TypeAdapter
 
     return TypeAdapter(Report).json_schema()
+
+
+# What `check` prints; there is no build that it could be a section of #
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedOperator:
+    """One operator of the model file; `refusal` is the sentence why it is not supported."""
+
+    name: str
+    op: str
+    refusal: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedLayer:
+    """A layer by the name that policies match, and what its weights take at 8, 4 and 2 bits."""
+
+    name: str
+    op: str
+    shape: tuple[int, ...]
+    macs: int
+    weights: Count
+    bytes_8: int
+    bytes_4: int
+    bytes_2: int
+    bits: int | None
+    kernel: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Estimates under the policy, against the budget. `peak` holds the activations alone."""
+
+    flash: Flash
+    ram: Ram
+    budget: Budget
+    peak: int
+    fits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What edgeq would make of a model. Without `refusals` there are layers and a fit."""
+
+    model: str
+    target: str
+    policy: str
+    operators: tuple[CheckedOperator, ...]
+    refusals: tuple[str, ...]
+    layers: tuple[CheckedLayer, ...]
+    macs: int
+    fit: Fit | None
+    notes: tuple[str, ...]
+    schema: int = 1

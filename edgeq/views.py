@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
@@ -14,7 +15,20 @@ from rich.text import Text
 from edgeq.budget import show_size
 from edgeq.build import Build
 from edgeq.pipeline import Progress as Callback
-from edgeq.report import Export, Layer, Profile, Report, Row, Verdict, dumps
+from edgeq.report import (
+    Budget,
+    Check,
+    Export,
+    Fit,
+    Flash,
+    Layer,
+    Profile,
+    Ram,
+    Report,
+    Row,
+    Verdict,
+    dumps,
+)
 
 BAR_WIDTH = 32
 NOISY_DB = 15.0  # layers below it are marked
@@ -77,12 +91,64 @@ def export_view(report: Report) -> RenderableType:
         "",
         _noisiest(export),
         "",
-        _memory(export),
+        _memory(export.flash, export.ram, export.budget),
         "",
         *_accuracy(export),
         *(_check(row) for row in report.validate.rows),
         "",
         *(Text(f"note: {note}", "dim") for note in export.notes),
+    )
+
+
+def show_check(found: Check, *, as_json: bool) -> None:
+    """Prints what `check` found to stdout."""
+    if as_json:
+        sys.stdout.write(dumps(asdict(found)))
+        return
+    Console(highlight=False).print(check_view(found))
+
+
+def check_view(found: Check) -> RenderableType:
+    """What is refused and why; else the layers, their bytes and the estimate."""
+    title = Text.assemble((found.model, "bold"), " for ", (found.target, "bold"))
+    title.append(f"  under {found.policy}", "dim")
+    parts: list[RenderableType] = [title, ""]
+    if found.refusals:
+        good = sum(operator.refusal is None for operator in found.operators)
+        parts.append(f"{good} of {len(found.operators)} operators are supported")
+        parts += [Text(f"✗ {refusal}", "red") for refusal in found.refusals]
+    if found.fit is not None:
+        parts += [_checked(found), "", _fit_view(found.fit)]
+    return Group(*parts, *(Text(f"note: {note}", "dim") for note in found.notes))
+
+
+def _checked(found: Check) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("layer", no_wrap=True)
+    table.add_column("operator", style="dim")
+    for title in ("output", "MACs", "8 bits", "4 bits", "2 bits"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for layer in found.layers:
+        sizes = (layer.macs, layer.bytes_8, layer.bytes_4, layer.bytes_2)
+        shape = "×".join(map(str, layer.shape[1:]))
+        table.add_row(layer.name, layer.op, shape, *(f"{n:,}" if n else "" for n in sizes))
+    sums = [
+        sum(int(getattr(layer, name)) for layer in found.layers)
+        for name in ("macs", "bytes_8", "bytes_4", "bytes_2")
+    ]
+    table.add_row(Text("all", "bold"), "", "", *(f"{number:,}" for number in sums))
+    return table
+
+
+def _fit_view(fit: Fit) -> RenderableType:
+    verdict = "it would fit" if fit.fits else "it would NOT fit"
+    return Group(
+        _memory(fit.flash, fit.ram, fit.budget),
+        "",
+        Text(
+            f"{verdict}, by estimate; activations take {show_size(fit.peak)} at most",
+            "" if fit.fits else "red",
+        ),
     )
 
 
@@ -190,9 +256,8 @@ def _layer_cells(layer: Layer) -> tuple[str | Text, ...]:
     )
 
 
-def _memory(export: Export) -> Table:
+def _memory(flash: Flash, ram: Ram, budget: Budget) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
-    flash, ram, budget = export.flash, export.ram, export.budget
     named = [(part, int(getattr(flash, part))) for part in FLASH_PARTS]
     _add_usage(table, "flash", named, flash.total, budget.flash, flash.estimated)
     named = [(part, int(getattr(ram, part))) for part in RAM_PARTS]

@@ -29,8 +29,11 @@ LAYERS = (
     ("target", "frontends", "passes", "floatrun", "kernels", "plan", "reference", "build"),
     ("samples", "calibrate", "sqnr", "targets"),
     ("quantize", "program"),
-    ("exporters", "pipeline", "budget", "layers", "footprint", "parity"),
-    ("assemble", "profiler", "views"),
+    ("exporters",),
+    ("pipeline", "budget", "layers", "footprint", "parity"),
+    ("charts",),
+    ("pages",),
+    ("assemble", "feasibility", "profiler", "views"),
     ("api",),
     ("cli",),
 )

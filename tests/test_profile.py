@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from edgeq.errors import EdgeqError, IntegrityError, ModelError, UsageError
 from edgeq.ir import Graph, Node, Op
 from edgeq.report import Profile
 from edgeq.target import parse
-from edgeq.targets.counters import Trace
+from edgeq.targets import counters
 from edgeq.targets.instructions import decoder
 
 pytestmark = pytest.mark.emulator
@@ -287,11 +288,26 @@ def test_an_instruction_costs_what_the_manual_says(code: str, cycles: int) -> No
 
 
 def test_a_block_that_begins_where_the_last_one_ended_was_fallen_into() -> None:
-    trace = Trace()
+    counter = counters.PythonCounter()
     for address in (0, 4, 4, 0, 4):  # a loop at 4: entered from 0, taken once, entered again
-        trace.enter(None, address, 4, None)
-    assert trace.blocks == {(0, 4): 2, (4, 4): 3}
-    assert trace.fallen == {4: 2}
+        counter.enter(None, address, 4, None)
+    counts = counter.take()
+    assert {block: (count.times, count.fallen) for block, count in counts.items()} == {
+        (0, 4): (2, 2),
+        (4, 4): (3, 0),
+    }
+    assert counter.take() == {}
+
+
+def test_the_counter_in_c_and_the_one_in_python_agree(
+    build: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        if counters._native(Path(folder)) is None:
+            pytest.skip("no compiler makes counter.c")
+    native = profiled(build)
+    monkeypatch.setattr(counters, "_native", lambda folder: None)
+    assert profiled(build) == native
 
 
 def test_modelled_cycles_lie_above_instructions(one_build: Path) -> None:

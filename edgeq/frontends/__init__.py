@@ -7,18 +7,22 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgeq.errors import ModelError, UsageError
-from edgeq.frontends.source import Port, Source
+from edgeq.frontends.source import Operator, Port, Source, Survey
 
-__all__ = ["FORMATS", "Format", "Port", "Source", "load"]
+__all__ = ["FORMATS", "Format", "Operator", "Port", "Source", "Survey", "load", "survey"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One row: `module` has `load(path, shapes) -> Source` and is imported when it is needed."""
+    """One row: `module` is imported when it is needed.
+
+    It has `load(path, shapes) -> Source` and `survey(path, shapes) -> Survey`.
+    """
 
     name: str
     suffixes: tuple[str, ...]
@@ -35,12 +39,30 @@ def load(path: str | os.PathLike[str], shapes: Shapes | None = None) -> Source:
         UsageError: no such file, or `shapes` names no input.
         ModelError: the file is broken, or holds what edgeq does not support.
     """
+    module, file = _module(path)
+    read: Callable[[Path, Shapes], Source] = module.load
+    return read(file, shapes or {})
+
+
+def survey(path: str | os.PathLike[str], shapes: Shapes | None = None) -> Survey:
+    """The model at `path`, operator by operator, those that are refused among them.
+
+    Raises:
+        UsageError: no such file, or `shapes` names no input.
+        ModelError: the file is broken.
+    """
+    module, file = _module(path)
+    read: Callable[[Path, Shapes], Survey] = module.survey
+    return read(file, shapes or {})
+
+
+def _module(path: str | os.PathLike[str]) -> tuple[Any, Path]:
+    """The module that reads the file at `path`."""
     file = Path(path)
     if not file.is_file():
         raise UsageError("EQ0210", f"{file}: no such file; expected a model, for example net.onnx")
     for row in FORMATS:
         if file.suffix.lower() in row.suffixes:
-            read: Callable[[Path, Shapes], Source] = importlib.import_module(row.module).load
-            return read(file, shapes or {})
+            return importlib.import_module(row.module), file
     known = ", ".join(f"{row.name} ({' '.join(row.suffixes)})" for row in FORMATS)
     raise ModelError("EQ0310", f"{file}: unknown model format {file.suffix!r}; edgeq reads {known}")

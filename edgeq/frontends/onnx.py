@@ -26,7 +26,7 @@ from edgeq.frontends.onnx_build import (
     unique,
 )
 from edgeq.frontends.onnx_ops import CONVERTERS, check, convert
-from edgeq.frontends.source import Port, Source
+from edgeq.frontends.source import Operator, Port, Source, Survey
 from edgeq.ir import Array
 from edgeq.ops import verify
 
@@ -38,6 +38,18 @@ _NUMBERED = re.compile(r"node_\w+")
 
 def load(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Source:
     """The model at `path`; see `edgeq.frontends.load`."""
+    found = survey(path, shapes)
+    if found.source is None:
+        shown = list(found.refusals[:_SHOWN])
+        if (more := len(found.refusals) - len(shown)) > 0:
+            shown.append(f"and {more} more")
+        shown.append(f"supported operators: {', '.join(CONVERTERS)}")
+        raise ModelError("EQ0315", f"{path}: " + "\n  ".join(shown))
+    return found.source
+
+
+def survey(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Survey:
+    """Every operator of the model at `path`; see `edgeq.frontends.survey`."""
     model, opset = onnx_file.read(path)
     reader = _Reader(opset)
     constants = {v.name: v for v in model.graph.initializers.values()}
@@ -56,12 +68,15 @@ def load(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Source:
             reader.values[value] = Known(str(value.name), value.const_value.numpy())
     reader.read_nodes(model.graph)
     outputs = [reader.read_output(value) for value in model.graph.outputs]
-    reader.raise_refusals(path)
+    operators, refusals = tuple(reader.operators), tuple(reader.refusals)
+    if refusals:
+        return Survey(operators, refusals, None)
     graph = reader.builder.graph(
         safe(path.stem), tuple(p.tensor for p in ports), tuple(p.tensor for p in outputs if p)
     )
     verify(graph)
-    return Source(graph, tuple(ports), tuple(p for p in outputs if p), reader.all_notes())
+    source = Source(graph, tuple(ports), tuple(p for p in outputs if p), reader.all_notes())
+    return Survey(operators, (), source)
 
 
 class _Reader:
@@ -73,6 +88,7 @@ class _Reader:
         self.values: dict[ir.Value, Value] = {}
         self.notes: list[str] = []
         self.refusals: list[str] = []
+        self.operators: list[Operator] = []
 
     def read_input(self, value: ir.Value, wanted: tuple[int, ...] | None) -> Port:
         """The port of a graph input, its tensor added."""
@@ -133,12 +149,15 @@ class _Reader:
             if node not in needed:
                 continue
             name = unique(_layer_name(node, index), self.builder.node_names)
+            refusal = None
             try:
                 self._read_node(node, name)
             except ModelError as error:
                 if error.id != "EQ0315":
                     raise
-                self.refusals.append(error.message)
+                refusal = error.message
+                self.refusals.append(refusal)
+            self.operators.append(Operator(name, str(node.op_type), refusal))
 
     def _read_node(self, node: ir.Node, name: str) -> None:
         if node.op_type == "Constant" and (array := onnx_constants.constant(node)) is not None:
@@ -177,16 +196,6 @@ class _Reader:
                 "another order; make the image itself the output"
             )
         return Port(str(value.name), found.tensor, found.shape, _LAYOUTS[len(found.shape)])
-
-    def raise_refusals(self, path: Path) -> None:
-        """Raise EQ0315 with every refusal, if there is any."""
-        if not self.refusals:
-            return
-        shown = self.refusals[:_SHOWN]
-        if (more := len(self.refusals) - len(shown)) > 0:
-            shown.append(f"and {more} more")
-        shown.append(f"supported operators: {', '.join(CONVERTERS)}")
-        raise ModelError("EQ0315", f"{path}: " + "\n  ".join(shown))
 
     def all_notes(self) -> tuple[str, ...]:
         """What was decided on reading."""

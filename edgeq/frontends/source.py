@@ -35,3 +35,21 @@ class Source:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One operator of the file, and the sentence why edgeq refuses it, if it does."""
+
+    name: str
+    kind: str
+    refusal: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """A model as far as it can be read: `source` is None where anything was refused."""
+
+    operators: tuple[Operator, ...]
+    refusals: tuple[str, ...]  # of operators and of the whole
+    source: Source | None
