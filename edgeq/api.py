@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from edgeq import assemble, examples, feasibility, pipeline, profiler, targets
+from edgeq import assemble, charts, examples, feasibility, pages, pipeline, profiler, targets
 from edgeq import build as builds
 from edgeq import policy as policies
 from edgeq.assemble import Check as CheckBy
@@ -48,6 +48,7 @@ def export(
     labels: Sequence[str] = (),
     kernels: Literal["own", "all"] = "own",
     firmware_for: Sequence[PathLike] = (),
+    plots: bool = False,
     progress: Progress = _quiet,
 ) -> Build:
     """A build in `out`: the model as C for `target`, compiled, executed and found equal.
@@ -71,6 +72,7 @@ def export(
         labels: class names, one per output.
         kernels: which kernels the firmware is linked with: its own, or all.
         firmware_for: other model images whose kernels the firmware gets as well.
+        plots: whether every chart of the report is written as PNG, too.
         progress: called with (stage, done, total).
 
     Raises:
@@ -78,6 +80,8 @@ def export(
     """
     device = targets.load(target)
     tools = assemble.find_tools(device, check, compiler)
+    if plots:
+        charts.needs()
     name, model, inputs = None, model or EXAMPLE, dict(inputs or {})
     if os.fspath(model) in examples.names():
         name = os.fspath(model)
@@ -107,6 +111,7 @@ def export(
         linked=assemble.linked_kernels(program.program, kernels, firmware_for),
         notes=() if policy else ("no policy given: w8a8, 8 bits everywhere",),
         calibration_sha256=sha256(Path(calib).read_bytes()),
+        plots=plots,
     )
     folder = Path(out) if out is not None else Path("build") / read.name
     return assemble.run(request, tools, folder, progress)
@@ -166,20 +171,23 @@ def _budget(device: Target, flash: int | None, ram: int | None) -> Budget:
     )
 
 
-def profile(build: PathLike, *, measured: PathLike | None = None) -> Build:
+def profile(build: PathLike, *, measured: PathLike | None = None, plots: bool = False) -> Build:
     """The build with a `profile` section: what one inference takes, counted on the emulated core.
 
     Args:
         build: a folder that `export` wrote.
         measured: a board's log of cycles by layer, for a column of its own.
+        plots: whether every chart of the report is written as PNG, too.
 
     Raises:
         EdgeqError: as `errors` draws them; the build is as it was then.
     """
+    if plots:
+        charts.needs()
     found = builds.load(Path(build))
     section = profiler.run(found, targets.load(found.report.target))
     if measured is not None:
         section = profiler.with_measured(section, found, Path(measured))
     found = Build(found.folder, found.report.with_profile(section))
-    builds.rewrite(found, {})
+    builds.rewrite(found, pages.files(found.report, plots=plots))
     return found

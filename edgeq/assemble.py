@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 
 import edgeq
-from edgeq import budget, floatrun, footprint, kernels, layers, parity, sqnr
-from edgeq.build import Build, sha256, staged, write_records
+from edgeq import budget, floatrun, footprint, kernels, layers, pages, parity, sqnr
+from edgeq.build import Build, sha256, staged, write_files, write_records
 from edgeq.calibrate import to_json
 from edgeq.errors import BudgetError, IntegrityError, MismatchError, UsageError
 from edgeq.exporters import c_arrays, image
@@ -75,6 +75,7 @@ class Request:
     linked: tuple[Kernel, ...]
     notes: tuple[str, ...]
     calibration_sha256: str
+    plots: bool = False
 
     @property
     def program(self) -> Program:
@@ -154,6 +155,7 @@ def run(request: Request, tools: Tools, out: Path, progress: Progress) -> Build:
         measured = _measure(request, tools, folder, built, inputs, expected, progress)
         budget.check(program, measured.flash, measured.ram, request.budget, request.optimize)
         report = _report(request, tools, measured, expected)
+        write_files(folder, pages.files(report, plots=request.plots))
         write_records(folder, report, _facts(request, tools))
     return Build(out, report)
 

@@ -168,6 +168,13 @@ def rewrite(build: Build, files: Mapping[str, bytes]) -> None:
         raise UsageError("EQ0232", f"{build.folder} was not written: {error.strerror}") from error
 
 
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Writes `files`, by name, into a folder that is being made."""
+    for name, data in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(data)
+
+
 def write_records(folder: Path, report: Report, facts: Mapping[str, object]) -> None:
     """Writes `report.json`, then `manifest.json` with `facts` and the hash of every other file."""
     (folder / REPORT).write_text(dumps(report.to_json()), encoding="utf-8", newline="\n")

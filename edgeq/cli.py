@@ -168,6 +168,7 @@ PATH = click.Path(path_type=Path)
     metavar="IMAGE",
     help="Another model's .eqb that the firmware must run as well.",
 )
+@click.option("--plots", is_flag=True, help="Write every chart of the report as PNG, too.")
 @click.option("--json", is_flag=True, help="Print the report's export section.")
 @click.pass_obj
 def export(
@@ -205,8 +206,9 @@ def export(
 @main.command()
 @click.argument("build", type=PATH)
 @click.option("--measured", type=PATH, help="Log of a board: cycles by layer (JSON).")
+@click.option("--plots", is_flag=True, help="Write every chart of the report as PNG, too.")
 @click.option("--json", is_flag=True, help="Print the report's profile section.")
-def profile(build: Path, measured: Path | None, json: bool) -> None:
+def profile(build: Path, measured: Path | None, plots: bool, json: bool) -> None:
     """Count what one inference of BUILD takes, by layer: instructions, cycles, flash reads.
 
     The firmware runs on the emulated core. Cycles are a model: instruction classes times the
@@ -214,7 +216,7 @@ def profile(build: Path, measured: Path | None, json: bool) -> None:
     """
     from edgeq import api, views
 
-    views.show_profile(api.profile(build, measured=measured), as_json=json)
+    views.show_profile(api.profile(build, measured=measured, plots=plots), as_json=json)
 
 
 @main.command()
