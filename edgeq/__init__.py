@@ -8,16 +8,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeq.api import Build, check, export, profile
+    from edgeq.api import Build, check, explain, export, profile
     from edgeq.errors import EdgeqError
 
 __version__ = "0.1.0"
-__all__ = ["Build", "EdgeqError", "__version__", "check", "export", "profile"]
+__all__ = ["Build", "EdgeqError", "__version__", "check", "explain", "export", "profile"]
 
 _HOMES = {
     "Build": "edgeq.api",
     "EdgeqError": "edgeq.errors",
     "check": "edgeq.api",
+    "explain": "edgeq.api",
     "export": "edgeq.api",
     "profile": "edgeq.api",
 }

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
-from edgeq import assemble, charts, examples, feasibility, pages, pipeline, profiler, targets
+from edgeq import (
+    assemble,
+    charts,
+    examples,
+    feasibility,
+    pages,
+    pipeline,
+    profiler,
+    rebuild,
+    targets,
+    whatif,
+)
 from edgeq import build as builds
 from edgeq import policy as policies
 from edgeq.assemble import Check as CheckBy
@@ -18,7 +30,7 @@ from edgeq.errors import UsageError
 from edgeq.kernels import Optimize
 from edgeq.pipeline import Progress
 from edgeq.policy import InputSpec
-from edgeq.report import Budget, Check
+from edgeq.report import Budget, Check, Explain, dumps
 from edgeq.target import Target
 
 PathLike = str | os.PathLike[str]
@@ -171,12 +183,25 @@ def _budget(device: Target, flash: int | None, ram: int | None) -> Budget:
     )
 
 
-def profile(build: PathLike, *, measured: PathLike | None = None, plots: bool = False) -> Build:
+def profile(
+    build: PathLike,
+    *,
+    measured: PathLike | None = None,
+    cost_table: PathLike | None = None,
+    model: PathLike | None = None,
+    policy: PathLike | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    plots: bool = False,
+) -> Build:
     """The build with a `profile` section: what one inference takes, counted on the emulated core.
 
     Args:
         build: a folder that `export` wrote.
         measured: a board's log of cycles by layer, for a column of its own.
+        cost_table: a file to write: the costs of every layer at 2 to 8 bits a weight.
+        model: what the build was made of, for `cost_table`; bundled examples are found.
+        policy: likewise, where its `[calibration]` differs from the default.
+        shapes: likewise, where the model leaves them open.
         plots: whether every chart of the report is written as PNG, too.
 
     Raises:
@@ -185,9 +210,54 @@ def profile(build: PathLike, *, measured: PathLike | None = None, plots: bool = 
     if plots:
         charts.needs()
     found = builds.load(Path(build))
-    section = profiler.run(found, targets.load(found.report.target))
+    device = targets.load(found.report.target)
+    section = profiler.run(found, device)
     if measured is not None:
         section = profiler.with_measured(section, found, Path(measured))
+    if cost_table is not None:
+        again = rebuild.run(found, device, _path(model), _path(policy), shapes)
+        builds.write(Path(cost_table), dumps(asdict(whatif.cost_table(found, again))))
     found = Build(found.folder, found.report.with_profile(section))
     builds.rewrite(found, pages.files(found.report, plots=plots))
     return found
+
+
+def explain(
+    build: PathLike,
+    *,
+    layer: str,
+    weights: int,
+    model: PathLike | None = None,
+    calib: PathLike | None = None,
+    policy: PathLike | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    inputs: Mapping[str, InputSpec] | None = None,
+) -> Explain:
+    """What other weight bits for one layer would change; the build stays as it is.
+
+    A build does not hold the float network: `model` must be what it was made of (its hash is
+    checked), and is found where that was a bundled example.
+
+    Args:
+        build: a folder that `export` wrote.
+        layer: the layer, by its name in the report.
+        weights: its bits, 2 to 8.
+        model: the ONNX file that the build was made of.
+        calib: samples for the SQNR; without them there is none.
+        policy: the policy of the build, where its `[calibration]` differs from the default.
+        shapes: input shapes, by name, where the model leaves them open.
+        inputs: what raw uint8 samples mean, by input name, where the policy does not say it.
+
+    Raises:
+        EdgeqError: as `errors` draws them.
+    """
+    if weights not in whatif.WIDTHS:
+        raise UsageError("EQ0213", f"weights={weights}; weights have 2 to 8 bits")
+    found = builds.load(Path(build))
+    device = targets.load(found.report.target)
+    again = rebuild.run(found, device, _path(model), _path(policy), shapes)
+    return whatif.explain(found, again, layer, weights, _path(calib), inputs)
+
+
+def _path(name: PathLike | None) -> Path | None:
+    return None if name is None else Path(name)

@@ -157,15 +157,23 @@ def rewrite(build: Build, files: Mapping[str, bytes]) -> None:
     manifest["files"] |= {name: sha256(data) for name, data in content.items()}
     manifest["files"] = dict(sorted(manifest["files"].items()))
     content[MANIFEST] = dumps(manifest).encode()
+    for name, data in content.items():
+        write(build.folder / name, data)
+
+
+def write(path: Path, content: bytes | str) -> None:
+    """The file `path` with that content, written whole or not at all.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    part = path.with_name(f".{path.name}.part")
     try:
-        for name, data in content.items():
-            path = build.folder / name
-            path.parent.mkdir(exist_ok=True)
-            part = path.with_name(f".{path.name}.part")
-            part.write_bytes(data)
-            part.replace(path)
+        path.parent.mkdir(exist_ok=True)
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        part.replace(path)
     except OSError as error:
-        raise UsageError("EQ0232", f"{build.folder} was not written: {error.strerror}") from error
+        raise UsageError("EQ0232", f"{path} was not written: {error.strerror}") from error
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -34,7 +34,7 @@ HARNESS = "harness_"  # calls that a user's firmware makes in its own way
 
 
 @dataclass(frozen=True, slots=True)
-class _Counts:
+class Counts:
     """What a stretch of code took, before it has a name."""
 
     instructions: int = 0
@@ -43,7 +43,33 @@ class _Counts:
     dual_macs: int = 0
 
     def work(self) -> Work:
+        """As the report has it."""
         return Work(self.instructions, self.cycles, self.reads)
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A firmware, counted: each operator that runs, one inference whole, what is no operator's."""
+
+    layers: tuple[Counts, ...]
+    whole: Counts
+    overhead: Counts
+    start: Counts
+
+
+def count(firmware: Firmware, target: Target) -> Counted:
+    """What `firmware` executes on the emulated core of `target`, whatever its sample.
+
+    Raises:
+        MissingToolError: the emulator or the disassembler is missing.
+    """
+    emulators.needs(target)
+    runner = EmulatorRunner(firmware, target)
+    with counters.counting(runner.board) as counter:
+        stretches = _Stretches(firmware, runner, counter)
+        layers = tuple(stretches.layers())
+        whole, overhead = stretches.inference()
+        return Counted(layers, whole, overhead, stretches.start())
 
 
 def run(build: Build, target: Target) -> Profile:
@@ -61,14 +87,11 @@ def run(build: Build, target: Target) -> Profile:
             "export it with --check emulator to profile it",
         )
     emulators.needs(target)
+    instructions.needs()
     firmware = emulators.read_firmware(path)
     report, export = build.report, build.report.export
-    runner = EmulatorRunner(firmware, target)
-    with counters.counting(runner.board) as counter:
-        stretches = _Stretches(firmware, runner, counter)
-        counted = stretches.layers()
-        whole, overhead = stretches.inference()
-        start = stretches.start()
+    counted = count(firmware, target)
+    whole = counted.whole
     executed = [layer for layer in export.layers if layer.kernel is not None]
     layers = tuple(
         LayerWork(
@@ -81,7 +104,7 @@ def run(build: Build, target: Target) -> Profile:
             flash_read_bytes=counts.reads,
             dual_macs=counts.dual_macs,
         )
-        for layer, counts in zip(executed, counted, strict=True)
+        for layer, counts in zip(executed, counted.layers, strict=True)
     )
     return Profile(
         core=target.core,
@@ -90,8 +113,8 @@ def run(build: Build, target: Target) -> Profile:
         cost_source=None if target.cost is None else target.cost.source,
         macs_per_instruction=None if target.cost is None else target.cost.macs_per_instruction,
         layers=layers,
-        overhead=overhead.work(),
-        start=start.work(),
+        overhead=counted.overhead.work(),
+        start=counted.start.work(),
         totals=Totals(
             whole.instructions,
             whole.cycles,
@@ -123,19 +146,19 @@ class _Stretches:
         self._starts = [address for address, _ in functions]
         self._names = [name for _, name in functions]
 
-    def layers(self) -> list[_Counts]:
+    def layers(self) -> list[Counts]:
         """Every operator that runs, in their order, without what runs between them."""
         self._fill()
         return [self._sum(self._counter.take(), self._is_layer) for _ in self._runner.steps()]
 
-    def inference(self) -> tuple[_Counts, _Counts]:
+    def inference(self) -> tuple[Counts, Counts]:
         """One inference as a user calls it, and its overhead; counted anew, in one piece."""
         self._fill()
         self._runner.infer()
         blocks = self._counter.take()
         return self._sum(blocks, self._is_users), self._sum(blocks, lambda name: name in OVERHEAD)
 
-    def start(self) -> _Counts:
+    def start(self) -> Counts:
         """`eq_init`, checksum and checks."""
         self._counter.take()
         self._runner.start()
@@ -160,7 +183,7 @@ class _Stretches:
             self._codes[block] = self._decode(self._runner.board.read(address, size), address)
         return self._codes[block]
 
-    def _sum(self, blocks: Blocks, wanted: Callable[[str], bool]) -> _Counts:
+    def _sum(self, blocks: Blocks, wanted: Callable[[str], bool]) -> Counts:
         """The counts of the blocks whose function is wanted."""
         classes: collections.Counter[InstructionClass] = collections.Counter()
         counted = dual_macs = reads = 0
@@ -174,7 +197,7 @@ class _Stretches:
             for kind, number in code.classes.items():
                 classes[kind] += number * count.times
             classes["refill"] += code.refills * (count.times - count.fallen)
-        return _Counts(counted, _cycles(self._cost, classes), reads, dual_macs)
+        return Counts(counted, _cycles(self._cost, classes), reads, dual_macs)
 
 
 def _cycles(cost: Cost | None, classes: collections.Counter[InstructionClass]) -> int | None:

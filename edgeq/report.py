@@ -341,3 +341,76 @@ class Check:
     fit: Fit | None
     notes: tuple[str, ...]
     schema: int = 1
+
+
+# What `explain` prints, and what `profile --cost-table` writes #
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A build with one layer at some bits. Work is of one inference; None where nothing was linked.
+
+    `sqnr_db` is None without samples, or where there is no noise.
+    """
+
+    weights: int
+    kernel: str
+    weight_bytes: int
+    flash: int
+    arena: int
+    sqnr_db: float | None
+    instructions: int | None
+    cycles_model: int | None
+    total_instructions: int | None
+    total_cycles_model: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Explain:
+    """What one layer's bits would change, all else as it is."""
+
+    model: str
+    target: str
+    compiler: str | None
+    layer: str
+    before: State
+    after: State
+    notes: tuple[str, ...]
+    schema: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What a layer takes with its weights in so many bits."""
+
+    weights: int
+    kernel: str
+    instructions: int
+    cycles_model: int | None
+    flash_bytes: int
+    flash_read_bytes: int
+    scratch_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCosts:
+    """A layer at every width that the device can hold."""
+
+    name: str
+    macs: int
+    costs: tuple[Costs, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CostTable:
+    """Costs for searches and gates; of one core and one compiler, whose words it carries."""
+
+    model: str
+    image: str
+    target: str
+    core: str
+    compiler: str
+    source: str
+    cost_source: str | None
+    layers: tuple[LayerCosts, ...]
+    schema: int = 1

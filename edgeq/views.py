@@ -18,6 +18,7 @@ from edgeq.pipeline import Progress as Callback
 from edgeq.report import (
     Budget,
     Check,
+    Explain,
     Export,
     Fit,
     Flash,
@@ -150,6 +151,50 @@ def _fit_view(fit: Fit) -> RenderableType:
             "" if fit.fits else "red",
         ),
     )
+
+
+def show_explain(found: Explain, *, as_json: bool) -> None:
+    """Prints what `explain` found to stdout."""
+    if as_json:
+        sys.stdout.write(dumps(asdict(found)))
+        return
+    Console(highlight=False).print(explain_view(found))
+
+
+def explain_view(found: Explain) -> RenderableType:
+    """Before, after and the difference, a line for each figure."""
+    before, after = found.before, found.after
+    title = Text.assemble(
+        (found.layer, "bold"), f": weights {before.weights} → {after.weights} bit"
+    )
+    title.append(f"  {found.model} for {found.target}, {found.compiler or 'not linked'}", "dim")
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("")
+    for heading in ("before", "after", "change"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, old, new in (
+        ("weights, bytes", before.weight_bytes, after.weight_bytes),
+        ("flash, bytes", before.flash, after.flash),
+        ("arena, bytes", before.arena, after.arena),
+        ("instructions of the layer", before.instructions, after.instructions),
+        ("cycles* of the layer", before.cycles_model, after.cycles_model),
+        ("instructions of all", before.total_instructions, after.total_instructions),
+        ("cycles* of all", before.total_cycles_model, after.total_cycles_model),
+    ):
+        if old is not None and new is not None:
+            table.add_row(name, f"{old:,}", f"{new:,}", f"{new - old:+,} ({new / old - 1:+.1%})")
+    if before.sqnr_db is not None and after.sqnr_db is not None:
+        gained = after.sqnr_db - before.sqnr_db
+        table.add_row(
+            "SQNR of the layer, dB",
+            f"{before.sqnr_db:.1f}",
+            f"{after.sqnr_db:.1f}",
+            f"{gained:+.1f}",
+        )
+    if before.kernel != after.kernel:
+        table.add_row("kernel", before.kernel, after.kernel, "")
+    notes = [*found.notes, *(["* modelled, not measured"] if before.cycles_model else [])]
+    return Group(title, "", table, "", *(Text(f"note: {note}", "dim") for note in notes))
 
 
 def show_profile(build: Build, *, as_json: bool) -> None:

@@ -34,6 +34,8 @@ LAYERS = (
     ("charts",),
     ("pages",),
     ("assemble", "feasibility", "profiler", "views"),
+    ("rebuild",),
+    ("whatif",),
     ("api",),
     ("cli",),
 )
