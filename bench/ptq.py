@@ -15,12 +15,21 @@ from pathlib import Path
 import numpy as np
 
 from edgeq import examples, parity, pipeline, policy, targets
+from edgeq.ops import OPS
 from edgeq.pipeline import Model
-from edgeq.policy import Calibration, InputSpec, Policy, Precision
+from edgeq.policy import Calibration, InputSpec, Policy, Precision, Rule
 from edgeq.samples import Samples
 
-BITS = (8, 5, 4, 3)
 BATCH = 500
+POLICIES = (  # bits of weights, bits of the first and the last layer
+    (8, 8),
+    (5, 5),
+    (4, 4),
+    (3, 3),
+    (5, 8),
+    (4, 8),
+    (3, 8),
+)
 SETTINGS = {
     "defaults": {},
     'activations = "minmax"': {"activations": "minmax"},
@@ -45,11 +54,23 @@ def main() -> None:
     calibration = pipeline.read_samples(folder / "calib.npz", model, specs)
     test = images(folder, model, specs)
     print(f"{name}, {len(test):,} test images, {len(calibration)} calibration images", flush=True)
-    print(f"| | {' | '.join(f'w{bits}a8' for bits in BITS)} |")
-    print(f"| --- |{' ---: |' * len(BITS)}")
+    layers = [node.name for node in model.graph.nodes if OPS[node.op].weighted]
+    titles = [f"w{bits}" + f", ends {ends}" * (bits != ends) for bits, ends in POLICIES]
+    print(f"| | {' | '.join(titles)} |")
+    print(f"| --- |{' ---: |' * len(titles)}")
     for label, settings in SETTINGS.items():
         calibrate = Calibration.model_validate(settings)
-        chosen = [Policy(default=Precision(weights=bits), calibration=calibrate) for bits in BITS]
+        chosen = [
+            Policy(
+                default=Precision(weights=bits),
+                rule=(
+                    Rule(match=layers[0], weights=ends),
+                    Rule(match=layers[-1], weights=ends),
+                ),
+                calibration=calibrate,
+            )
+            for bits, ends in POLICIES
+        ]
         found = [accuracy(model, one, specs, calibration, test) for one in chosen]
         print(f"| {label} | {' | '.join(f'{top1:.2%}' for top1 in found)} |", flush=True)
 

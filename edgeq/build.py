@@ -71,10 +71,19 @@ def _refuse_foreign(out: Path) -> None:
         return
     if not out.is_dir():
         raise UsageError("EQ0230", f"{out} is a file; -o names a folder")
-    if any(out.iterdir()) and not (out / MANIFEST).is_file():
+    if any(out.iterdir()) and not _is_build(out):
         raise UsageError(
             "EQ0230", f"{out} holds files that are no edgeq build; name another folder, or empty it"
         )
+
+
+def _is_build(folder: Path) -> bool:
+    """Whether our manifest stands in `folder`: other programs have files of that name, too."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(manifest, dict) and {"schema", "edgeq", "files"} <= manifest.keys()
 
 
 def _replace(out: Path, work: Path, old: Path) -> None:

@@ -148,9 +148,8 @@ def _mse(seen: _Observer, bits: int, settings: Calibration) -> tuple[float, floa
     """The share of the full range with the least squared error, on a histogram of the values."""
     if seen.high - seen.low < HISTOGRAM_BINS * np.finfo(np.float32).tiny:
         return seen.low, seen.high
-    counts, edges = np.histogram(
-        np.concatenate(seen.values), HISTOGRAM_BINS, range=(seen.low, seen.high)
-    )
+    values = np.concatenate(seen.values, dtype=np.float64)  # sums of edges overflow float32
+    counts, edges = np.histogram(values, HISTOGRAM_BINS, range=(seen.low, seen.high))
     centres = (edges[1:] + edges[:-1]) / 2
     levels = (1 << bits) - 1
     shares = np.linspace(1.0, SEARCH_FROM, SEARCH_STEPS)[:, None]

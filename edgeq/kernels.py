@@ -19,6 +19,7 @@ from edgeq.ops import OPS
 Optimize = Literal["flash", "time"]
 LAYOUTS = ("dense",)  # eq_layout_t: the index is the number in the image
 MAX_PORTS = 4  # EQ_MAX_PORTS
+UNPACKED_MOST = (1 << 29) // (128 * 255)  # weights of a channel whose sums hold any 8 bits
 ALIASED = (Op.RESHAPE,)  # no kernel: the output is the input's memory
 
 
@@ -135,7 +136,7 @@ def _best(
         weights = graph.tensors[node.inputs[1]]
         values = weights.elements // weights.shape[0]
         bits = weights.qparams.bits if weights.qparams is not None else 8
-        stored = 8 if optimize == "time" else bits
+        stored = 8 if optimize == "time" and values <= UNPACKED_MOST else bits
     fitting = [
         row
         for row in rows

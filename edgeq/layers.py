@@ -75,4 +75,4 @@ def _layer(program: Program, graph: Graph, node: Node, bits: Bits, sqnr_db: floa
 
 def needed_bits(low: int, high: int) -> int:
     """The least number of bits, sign included, that hold low .. high."""
-    return 1 + max(high.bit_length(), (-low - 1).bit_length() if low < 0 else 0)
+    return 1 + max(max(high, 0).bit_length(), max(-low - 1, 0).bit_length())

@@ -146,7 +146,7 @@ OPS: Mapping[Op, OpInfo] = {
         limits="two computed tensors of the same shape",
     ),
     Op.MAX_POOL: OpInfo(
-        1, _pool_shape, "MaxPool", windowed=True, keeps_qparams=True,
+        1, _pool_shape, "MaxPool, GlobalMaxPool", windowed=True, keeps_qparams=True,
         limits="2-D, no dilation; pads smaller than the kernel",
     ),
     Op.AVERAGE_POOL: OpInfo(

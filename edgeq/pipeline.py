@@ -20,7 +20,14 @@ from edgeq.target import Target
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
-TAKEN = ("edgeq", "main", "selftest", "startup")  # file names that a model may not have
+# File names that a model may not have: of a build and its harness, of C's headers, CMake's targets.
+TAKEN = (
+    "edgeq", "eq", "main", "selftest", "startup", "all", "clean", "help", "install",
+    "assert", "complex", "ctype", "errno", "features", "fenv", "float", "inttypes", "iso646",
+    "limits", "locale", "math", "memory", "setjmp", "signal", "stdalign", "stdarg", "stdatomic",
+    "stdbool", "stddef", "stdint", "stdio", "stdlib", "stdnoreturn", "string", "strings", "tgmath",
+    "threads", "time", "uchar", "wchar", "wctype",
+)  # fmt: skip
 TAKEN_PREFIXES = ("eq_", "harness")
 
 
@@ -65,7 +72,7 @@ def identifier(text: str) -> str:
     """`text` as a lower-case C identifier that no file of a build or its harness has."""
     plain = "".join(c if c.isascii() and c.isalnum() else "_" for c in text.lower()).strip("_")
     taken = plain in TAKEN or plain.startswith(TAKEN_PREFIXES)
-    return plain if plain[:1].isalpha() and not taken else f"net_{plain}"
+    return plain if plain[:1].isalpha() and not taken else f"net_{plain}".strip("_")
 
 
 def input_specs(

@@ -126,22 +126,25 @@ def _weighted(build: _Build, node: Node) -> None:
     floor = np.abs(bias) / (x.scale[0] * BIAS_LIMIT)
     integers, scale = _quantize_rows(rows, bits, build.settings, floor)
     scale = np.where(idle, np.where(bias == 0, 1.0, floor * (1 << 12)), scale)
-    scale = np.maximum(scale, MIN_SCALE)
     if build.settings.bias_correction:
         mean = build.ranges.means[node.name].reshape(-1, rows.shape[1])
         bias = bias + ((rows - integers * scale[:, None]) * mean).sum(axis=1)
     steps = x.scale[0] * scale
     integer_bias = np.rint(bias / steps)
     largest = max(x.qmax - x.zero_point, x.zero_point - x.qmin)
-    bound = np.abs(integer_bias) + rows.shape[1] * (1 << (bits - 1)) * largest
+    bound, unpacked = (
+        np.abs(integer_bias) + rows.shape[1] * (1 << (b - 1)) * largest for b in (bits, 8)
+    )
     if bound.max() >= SUM_LIMIT:
         raise GraphError(
             "EQ0331",
             f"{node.name}: sums of {rows.shape[1]} products could reach {bound.max():.0f}; "
             f"int32 arithmetic needs them below {SUM_LIMIT}",
         )
-    # A ratio of 2^h shifts sums left by up to h + 1: they must stay below 2^31.
-    headroom = np.floor(np.log2((SUM_LIMIT << 1) / (bound + 1))) - 1
+    # A ratio of 2^h shifts sums left by up to h + 1: they must stay below 2^31, also where
+    # --optimize time stores the weights in 8 bits.
+    largest_sum = np.minimum(unpacked, SUM_LIMIT - 1)
+    headroom = np.floor(np.log2((SUM_LIMIT << 1) / (largest_sum + 1))) - 1
     y = build.output_qparams(node, float((steps / np.exp2(headroom)).max()))
     multiplier, shift = _multipliers(steps / y.scale[0])
     name = node.name

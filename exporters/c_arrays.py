@@ -141,7 +141,7 @@ def _meaning(tensor: Tensor) -> str:
 
 def _input_lines(program: Program, source: Input) -> Iterable[str]:
     index = program.inputs.index(source)
-    yield f"/* input {index}, {source.port.name}: {_meaning(source.tensor)} */"
+    yield _comment(f"input {index}, {source.port.name}: {_meaning(source.tensor)}")
     if source.lut is not None:
         lut = _lut_name(program, source)
         yield f"/* Raw byte to integer: {lut}[channel % {lut.upper()}_CHANNELS][byte]. */"
@@ -172,7 +172,7 @@ def _header(program: Program, built: image.Image) -> str:
     for source in program.inputs:
         lines += [*_input_lines(program, source), ""]
     for index, tensor in enumerate(program.network.outputs):
-        lines.append(f"/* output {index}, {tensor.name}: {_meaning(tensor)} */")
+        lines.append(_comment(f"output {index}, {tensor.name}: {_meaning(tensor)}"))
     if program.labels:
         count = f"{upper}_LABELS"
         lines += ["", f"#define {count} {len(program.labels)}u"]
@@ -189,7 +189,7 @@ def _source(program: Program, built: image.Image) -> str:
         f"const uint8_t {program.name}_image[{upper}_IMAGE_BYTES] EQ_ALIGNED = {{",
     ]
     for segment in built.segments:
-        parts += [f"    /* {segment.label} */", _rows(segment.data)]
+        parts += [f"    {_comment(segment.label)}", _rows(segment.data)]
     parts.append("};")
     for source in program.inputs:
         if source.lut is not None:
@@ -204,9 +204,15 @@ def _source(program: Program, built: image.Image) -> str:
     return "\n".join([*parts, ""])
 
 
+def _comment(text: str) -> str:
+    """A comment that no name from a model file can end, nor break into lines."""
+    shown = "".join(c if c.isprintable() else "_" for c in text)
+    return f"/* {shown.replace('*/', '* /').replace('/*', '/ *')} */"
+
+
 def _escape(text: str) -> str:
-    """`text` inside a C string literal, non-ASCII as octal bytes."""
-    plain = {ord("\\"): "\\\\", ord('"'): '\\"'}
+    """`text` inside a C string literal: non-ASCII as octal bytes, no trigraphs."""
+    plain = {ord("\\"): "\\\\", ord('"'): '\\"', ord("?"): "\\?"}
     return "".join(
         plain.get(byte, chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}")
         for byte in text.encode("utf-8")
@@ -300,7 +306,7 @@ def _readme(program: Program) -> str:
         "\n"
         "Test it on any machine:\n"
         f"    cc -Iruntime runtime/*.c {name}.c selftest.c && ./a.out\n"
-        "Use it in an IDE: add this folder; no defines are needed.\n"
+        "Use it in an IDE: add this folder, and it and runtime/ to the include paths; no defines.\n"
         f"Use it with CMake: add_subdirectory(this folder), link {name}.\n"
         "Use it with make: include edgeq.mk.\n"
     )

@@ -140,26 +140,31 @@ class HostRunner:
         return (folder / "out").read_bytes()
 
 
+def write_linker_script(folder: Path, target: Target) -> None:
+    """Fills the memories of `target` into `link.ld`, from the board's template in `folder`."""
+    flash, ram = target.first("flash"), target.first("ram")
+    script = Template((folder / "link.ld.in").read_text(encoding="utf-8"))
+    text = script.substitute(
+        flash_base=flash.base,
+        flash_bytes=flash.bytes,
+        ram_base=ram.base,
+        ram_bytes=ram.bytes,
+        stack_bytes=STACK_BYTES,
+    )
+    (folder / "link.ld").write_text(text, encoding="utf-8")
+
+
 def link_firmware(build: Path, model: str, target: Target, compiler: Compiler) -> Path:
     """Links the build with the board harness for `target` into `firmware.elf`; its path.
 
     Raises:
         CompilerError: the compiler failed.
     """
-    flash, ram = target.first("flash"), target.first("ram")
     with tempfile.TemporaryDirectory(prefix="edgeq-firmware-") as name:
         folder = Path(name)
         sources = (*model_sources(build, model, folder), "selftest.c")
         sources += copy_board("cortex_m", folder)
-        script = Template((folder / "link.ld.in").read_text(encoding="utf-8"))
-        text = script.substitute(
-            flash_base=flash.base,
-            flash_bytes=flash.bytes,
-            ram_base=ram.base,
-            ram_bytes=ram.bytes,
-            stack_bytes=STACK_BYTES,
-        )
-        (folder / "link.ld").write_text(text, encoding="utf-8")
+        write_linker_script(folder, target)
         toolchain.build_firmware(compiler, target, ["-I.", *sources], folder, FIRMWARE)
         shutil.copyfile(folder / FIRMWARE, build / FIRMWARE)
     return build / FIRMWARE

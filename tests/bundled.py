@@ -50,13 +50,13 @@ class Example:
 
     def export(self, out: Path, **options: Any) -> edgeq.Build:
         """The example as a build in `out`, under its shipped policy if `options` name no other."""
-        files = {"calib": self.folder / "calib.npz", "data": self.folder / "test.npz"}
-        return edgeq.export(
-            self.folder / "model.onnx",
-            out=out,
-            inputs=self.specs,
-            **{"policy": self.policy, **files, **options},
-        )
+        given = {
+            "model": self.folder / "model.onnx",
+            "policy": self.policy,
+            "calib": self.folder / "calib.npz",
+            "data": self.folder / "test.npz",
+        }
+        return edgeq.export(out=out, inputs=self.specs, **{**given, **options})
 
 
 @cache

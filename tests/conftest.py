@@ -67,11 +67,14 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Builds:
     """The checked build of an example by a compiler, made once; not to be written to."""
 
     @cache
-    def export(name: str, compiler: str, kernels: str = "own") -> Build:
+    def export(name: str, compiler: str, kernels: str) -> Build:
         out = tmp_path_factory.mktemp("builds") / f"{name}-{compiler}-{kernels}"
         return bundled.load(name).export(out, compiler=compiler, kernels=kernels)
 
-    return export
+    def find(name: str, compiler: str, kernels: str = "own") -> Build:
+        return export(name, compiler, kernels)
+
+    return find
 
 
 @pytest.fixture(scope="session")

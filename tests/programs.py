@@ -1,8 +1,10 @@
-"""Programs for tests: a float graph through every stage, on random samples."""
+"""Programs for tests: a float graph through every stage, on random samples. And a report."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +14,21 @@ from edgeq.ir import Array, Graph
 from edgeq.kernels import Optimize
 from edgeq.pipeline import Compiled, Model
 from edgeq.policy import InputSpec, Policy
+from edgeq.report import (
+    Accuracy,
+    BitCounts,
+    Budget,
+    Export,
+    Flash,
+    Layer,
+    LayerBits,
+    NotCounted,
+    Ram,
+    Report,
+    Row,
+    Validate,
+    Verdict,
+)
 from edgeq.samples import Samples
 from edgeq.target import Target
 
@@ -29,8 +46,9 @@ def reals(graph: Graph, count: int = SAMPLES, seed: int = 0) -> dict[str, Array]
 
 
 def uniform(weights: int) -> Policy:
-    """The policy that gives every layer's weights as many bits."""
-    return Policy.model_validate({"default": {"weights": weights}})
+    """The policy that gives every layer's weights as many bits, with the ranges found fastest."""
+    quick = {"activations": "minmax"}
+    return Policy.model_validate({"default": {"weights": weights}, "calibration": quick})
 
 
 def model(graph: Graph) -> Model:
@@ -47,13 +65,14 @@ def compiled(
     specs: Mapping[str, InputSpec] | None = None,
     labels: tuple[str, ...] = (),
     target: Target | None = None,
+    inputs: Mapping[str, Array] | None = None,
 ) -> Compiled:
-    """`graph`, calibrated on `reals(graph)`; a policy that is a number is uniform."""
+    """`graph`, calibrated on `inputs` or `reals(graph)`; a policy that is a number is uniform."""
     return pipeline.compile(
         model(graph),
         uniform(policy) if isinstance(policy, int) else policy,
         specs or {},
-        Samples(reals(graph), None, {}),
+        Samples(inputs or reals(graph), None, {}),
         target or targets.load("mcu"),
         optimize,
         labels,
@@ -63,3 +82,42 @@ def compiled(
 
 def _quiet(stage: str, done: int, total: int) -> None:
     pass
+
+
+def few_samples(source: Path, path: Path, count: int) -> Path:
+    """The first `count` samples of `source` as a file of their own, `path`."""
+    with np.load(source) as archive:
+        np.savez(path, **{name: archive[name][:count] for name in archive.files})
+    return path
+
+
+def sample_report() -> Report:
+    """A report made by hand."""
+    layer = Layer(
+        name="conv_1",
+        op="conv_2d",
+        macs=100,
+        bits=LayerBits(BitCounts(4, 4, 3), BitCounts(8, 8, 8)),
+        layout="dense",
+        kernel="eq_conv_s8_ref",
+        weight_bytes=50,
+        sqnr_db=31.5,
+    )
+    row = Row("c-host", "cc 12", "double", 4, 1, 2, "conv_1", 0.75, Verdict.DIFFERS)
+    return Report(
+        model="net",
+        target="stm32f405",
+        export=Export(
+            layers=(layer, replace(layer, name="größe", sqnr_db=None)),
+            bits_per_weight=4.0,
+            flash=Flash(1, 2, 3, 4, 0, 10),
+            ram=Ram(1, 2, 0, 4, 7),
+            not_counted=NotCounted(5, 6),
+            budget=Budget(100, 100),
+            accuracy=Accuracy(4, 0.75, 0.5),
+            compiler=None,
+            optimize="flash",
+            notes=("a note",),
+        ),
+        validate=Validate((row,)),
+    )

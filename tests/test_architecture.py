@@ -36,7 +36,7 @@ LAYERS = (
     ("assemble", "feasibility", "profiler", "views"),
     ("rebuild",),
     ("whatif",),
-    ("api",),
+    ("api", "docs"),
     ("cli",),
 )
 FORMAT_LIBRARIES = {"onnx", "onnx_ir", "onnxruntime", "google", "flatbuffers", "tflite"}

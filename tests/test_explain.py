@@ -132,9 +132,7 @@ def test_other_calibration_settings_are_found_out_and_named(build: Path, tmp_pat
     assert "--policy" in refused(build, "EQ0732", policy=policy).message
 
 
-@pytest.mark.parametrize(
-    "change", ["weights", "weights=x", "activations=4", "bits=4", "weights=-1"]
-)
+@pytest.mark.parametrize("change", ["weights", "weights=x", "activations=4", "weights=-1"])
 def test_a_change_that_is_none_is_refused(build: Path, change: str) -> None:
     result = CliRunner().invoke(main, ["explain", str(build), "--layer", "x", "--set", change])
     assert result.exit_code == 2

@@ -2,14 +2,14 @@
  * eq_selftest_main.h - included at the end of selftest.c, after #define EQ_SELFTEST_ARENA_BYTES.
  *
  * On a host it makes selftest.c a program: a line for each case that fails, a last line
- * "N passed, M failed", exit status 0 or 1. In a freestanding build (-ffreestanding) it is empty.
+ * "N passed, M failed", exit status 0 or 1. For a device it is empty: firmware has its own main.
  */
 #ifndef EQ_SELFTEST_MAIN_H
 #define EQ_SELFTEST_MAIN_H
 
 #include "eq_selftest.h"
 
-#if __STDC_HOSTED__
+#if __STDC_HOSTED__ && (defined(__unix__) || defined(__APPLE__) || defined(_WIN32))
 
 #include <stdio.h>
 

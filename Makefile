@@ -1,0 +1,51 @@
+# `make check` is what CI runs. Another interpreter: make check PYTHON=.venv/bin/python
+# test nightly docs picture bench check lint types c format
+
+PYTHON = python
+EXECUTABLE = $(shell $(PYTHON) -c "import sys; print(sys.executable)")
+TYPED = build/typed
+SIBLINGS = examples exporters firmware_stubs targets
+
+.PHONY: check lint types c test nightly docs picture bench format
+
+check: lint types c test
+
+lint:
+	$(PYTHON) -m ruff format --check
+	$(PYTHON) -m ruff check
+
+# mypy sees the tree as it is installed, siblings inside edgeq; it must have seen every module.
+types:
+	@rm -rf $(TYPED) && mkdir -p $(TYPED)/edgeq
+	@ln -s $(abspath $(wildcard edgeq/*.py edgeq/py.typed) edgeq/frontends edgeq/passes $(SIBLINGS)) $(TYPED)/edgeq
+	@set -e; cd $(TYPED); \
+	modules=$$(find -L edgeq/*.py edgeq/frontends edgeq/passes $(SIBLINGS:%=edgeq/%) -maxdepth 1 -name '*.py' | sort); \
+	$(EXECUTABLE) -m mypy --config-file $(CURDIR)/pyproject.toml $$modules | tee mypy.txt; \
+	grep -q "no issues found in $$(echo $$modules | wc -w) source files" mypy.txt
+
+c:
+	$(MAKE) -C firmware_stubs check-format warnings test test-asan PYTHON=$(EXECUTABLE)
+
+test:
+	$(PYTHON) -m pytest -n auto
+
+nightly:
+	$(PYTHON) -m pytest -n auto -m nightly
+
+# The pages that follow from the code, and the picture in the README.
+docs:
+	$(PYTHON) -m edgeq.docs docs
+
+picture:
+	$(PYTHON) bench/picture.py docs/export.svg
+
+# The figures of docs/quantization.md and of the planner.
+bench:
+	$(PYTHON) bench/plan.py
+	$(PYTHON) bench/ptq.py fashion-resnet8
+	$(PYTHON) bench/ptq.py fashion-tiny
+
+format:
+	$(PYTHON) -m ruff check --fix
+	$(PYTHON) -m ruff format
+	$(MAKE) -C firmware_stubs format

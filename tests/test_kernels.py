@@ -1,0 +1,194 @@
+"""The kernel table: what it says, that the C agrees, and which row runs which operator."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from graphs import Builder, random_graph
+from programs import compiled
+
+from edgeq import kernels
+from edgeq.errors import ModelError
+from edgeq.exporters import c_arrays
+from edgeq.ir import Graph, Op, single
+from edgeq.kernels import ALIASED, Kernel, Optimize, choose, scratch_bytes, table
+from edgeq.ops import OPS
+
+STUBS = Path(__file__).parents[1] / "firmware_stubs"
+GOLDEN = Path(__file__).parent / "golden" / "kernel_ids.txt"
+ROWS = table()
+BY_SYMBOL = {row.symbol: row for row in ROWS}
+
+
+def named(row: Kernel) -> str:
+    return row.symbol
+
+
+def runtime(file: str) -> str:
+    return (STUBS / "runtime" / file).read_text(encoding="utf-8")
+
+
+# The table
+
+
+def test_ids_are_bits_of_the_header() -> None:
+    ids = [row.id for row in ROWS]
+    assert len(set(ids)) == len(ids)
+    assert min(ids) > 0
+    assert max(ids) < 128
+
+
+def test_ids_are_never_reused() -> None:
+    """A new kernel is a new line in the golden file; a line never changes or goes."""
+    _, *lines = GOLDEN.read_text(encoding="utf-8").splitlines()
+    assert [f"{row.id} {row.symbol}" for row in ROWS] == lines
+
+
+@pytest.mark.parametrize("row", ROWS, ids=named)
+def test_a_kernel_is_alone_in_its_file(row: Kernel) -> None:
+    text = (STUBS / "kernels" / row.file).read_text(encoding="utf-8")
+    assert re.findall(r"^void (eq_\w+)\(const eq_call_t \*call\)", text, re.M) == [row.symbol]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=named)
+def test_a_kernel_has_a_prototype(row: Kernel) -> None:
+    assert f"void {row.symbol}(const eq_call_t *call);" in runtime("eq_kernel.h")
+
+
+@pytest.mark.parametrize("row", ROWS, ids=named)
+def test_a_kernel_is_named_by_operator_types_and_instruction_set(row: Kernel) -> None:
+    isa = "_".join(row.isa) or "ref"
+    assert re.fullmatch(rf"eq_[a-z_]+_s8_{isa}", row.symbol)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=named)
+def test_families_and_scratch_rules_are_those_of_c(row: Kernel) -> None:
+    header = runtime("eq_kernel.h")
+    assert f"EQ_FAMILY_{row.family.upper()}" in header
+    assert f"EQ_SCRATCH_{row.scratch.upper()}" in header
+
+
+@pytest.mark.parametrize("row", ROWS, ids=named)
+def test_weighted_kernels_read_every_width_in_a_known_layout(row: Kernel) -> None:
+    weighted = OPS[row.op].weighted
+    assert row.weights == (tuple(range(2, 9)) if weighted else ())
+    assert set(row.layouts) <= set(kernels.LAYOUTS)
+    assert bool(row.layouts) == weighted
+
+
+def test_every_file_of_a_kernel_is_a_row() -> None:
+    files = {file.name for file in (STUBS / "kernels").glob("eq_*.c")} - {"eq_kernels.c"}
+    assert files == {row.file for row in ROWS}
+
+
+def test_the_list_that_firmware_is_linked_with_is_generated_from_the_table() -> None:
+    text = (STUBS / "kernels" / "eq_kernels.c").read_text(encoding="utf-8")
+    assert text == c_arrays.kernel_list(ROWS)
+
+
+@pytest.mark.parametrize(
+    "op", [op for op, info in OPS.items() if info.device and op not in ALIASED]
+)
+def test_every_operator_of_a_device_has_a_portable_kernel(op: Op) -> None:
+    assert any(row.op is op and not row.isa for row in ROWS)
+
+
+def test_estimates_count_something() -> None:
+    code = kernels.code_bytes()
+    assert min(code.runtime, code.context, code.stack, *(row.code_bytes for row in ROWS)) > 0
+
+
+# Scratch
+
+
+@pytest.mark.parametrize(
+    ("rule", "values", "bits", "expected"),
+    [
+        ("none", 9, 4, 0),
+        ("row", 9, 4, 9),
+        ("row", 9, 8, 0),
+        ("pairs", 9, 4, 80),
+        ("pairs", 9, 8, 80),
+        ("pairs", 8, 8, 64),
+    ],
+)
+def test_scratch_is_what_eq_check_demands(rule: str, values: int, bits: int, expected: int) -> None:
+    assert scratch_bytes(rule, values, bits) == expected
+
+
+# Choosing
+
+
+def convolution() -> Graph:
+    b = Builder("one")
+    return compiled(b.build(b.conv(b.input(6, 6, 2), 4)), 4).program.network.graphs[0]
+
+
+def chosen(isa: tuple[str, ...], optimize: Optimize = "flash") -> kernels.Choice:
+    return choose(single(convolution()), isa, optimize)["conv_1"]
+
+
+def test_a_core_without_extensions_gets_the_reference() -> None:
+    assert chosen(()).kernel is BY_SYMBOL["eq_conv_s8_ref"]
+
+
+def test_a_core_with_dsp_gets_the_faster_row() -> None:
+    assert chosen(("dsp",)).kernel is BY_SYMBOL["eq_conv_s8_dsp"]
+
+
+def test_an_extension_that_no_row_asks_for_does_no_harm() -> None:
+    assert chosen(("helium",)).kernel is BY_SYMBOL["eq_conv_s8_ref"]
+
+
+def test_the_last_row_that_fits_is_taken() -> None:
+    newer = replace(BY_SYMBOL["eq_conv_s8_ref"], id=99, symbol="eq_conv_s8_new")
+    choice = choose(single(convolution()), (), "flash", (*ROWS, newer))["conv_1"]
+    assert choice.kernel is newer
+
+
+def test_a_row_that_cannot_read_the_bits_is_passed_over() -> None:
+    newer = replace(BY_SYMBOL["eq_conv_s8_ref"], id=99, weights=(8,))
+    choice = choose(single(convolution()), (), "flash", (*ROWS, newer))["conv_1"]
+    assert choice.kernel is BY_SYMBOL["eq_conv_s8_ref"]
+
+
+@pytest.mark.parametrize(("optimize", "bits"), [("flash", 4), ("time", 8)])
+def test_flash_keeps_the_policys_bits_and_time_unpacks_them(optimize: Optimize, bits: int) -> None:
+    assert chosen((), optimize).weight_bits == bits
+
+
+def test_rows_too_long_for_sums_of_8_bit_weights_stay_packed() -> None:
+    b = Builder("long")
+    size = kernels.UNPACKED_MOST + 1
+    graph = compiled(b.build(b.fully_connected(b.input(size), 1)), 4).program.network.graphs[0]
+    assert choose(single(graph), (), "time")["fc_1"].weight_bits == 4
+
+
+def test_an_operator_without_a_kernel_is_refused() -> None:
+    rows = [row for row in ROWS if row.op is not Op.CONV_2D]
+    with pytest.raises(ModelError, match="EQ0341: conv_1: no kernel for conv_2d"):
+        choose(single(convolution()), (), "flash", rows)
+
+
+@pytest.mark.parametrize("count", [4, 5])
+def test_more_inputs_than_the_runtime_has_room_for_are_refused(count: int) -> None:
+    b = Builder("many")
+    total = b.input(4, name="input_0")
+    for i in range(1, count):
+        total = b.add(total, b.input(4, name=f"input_{i}"))
+    graph = b.build(total)
+    if count > kernels.MAX_PORTS:
+        with pytest.raises(ModelError, match="EQ0342: 5 inputs"):
+            compiled(graph)
+    else:
+        assert len(compiled(graph).program.inputs) == count
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_every_operator_but_reshapes_gets_a_kernel(seed: int) -> None:
+    program = compiled(random_graph(seed)).program
+    nodes = program.network.graphs[0].nodes
+    assert list(program.choices) == [node.name for node in nodes if node.op not in ALIASED]
