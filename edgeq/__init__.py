@@ -8,18 +8,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeq.api import Build, doctor, export, list_targets
+    from edgeq.api import Build, check, doctor, explain, export, list_targets, profile
     from edgeq.errors import EdgeqError
 
 __version__ = "0.1.0"
-__all__ = ["Build", "EdgeqError", "__version__", "doctor", "export", "list_targets"]
+__all__ = [
+    "Build",
+    "EdgeqError",
+    "__version__",
+    "check",
+    "doctor",
+    "explain",
+    "export",
+    "list_targets",
+    "profile",
+]
 
 _HOMES = {
     "Build": "edgeq.api",
+    "EdgeqError": "edgeq.errors",
+    "check": "edgeq.api",
     "doctor": "edgeq.api",
+    "explain": "edgeq.api",
     "export": "edgeq.api",
     "list_targets": "edgeq.api",
-    "EdgeqError": "edgeq.errors",
+    "profile": "edgeq.api",
 }
 
 

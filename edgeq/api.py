@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
-from edgeq import assemble, budget, examples, inventory, pipeline, targets
+from edgeq import (
+    assemble,
+    budget,
+    charts,
+    examples,
+    feasibility,
+    inventory,
+    pages,
+    pipeline,
+    profiler,
+    rebuild,
+    targets,
+    whatif,
+)
+from edgeq import build as builds
 from edgeq import policy as policies
-from edgeq.assemble import Check, Request
+from edgeq.assemble import Check as CheckBy
+from edgeq.assemble import Request
 from edgeq.build import Build as Build
 from edgeq.build import sha256
 from edgeq.errors import UsageError
@@ -17,6 +33,7 @@ from edgeq.inventory import Device, Part
 from edgeq.kernels import Optimize
 from edgeq.pipeline import Progress
 from edgeq.policy import InputSpec
+from edgeq.report import Check, Explain, dumps
 
 PathLike = str | os.PathLike[str]
 
@@ -38,13 +55,14 @@ def export(
     flash: int | None = None,
     ram: int | None = None,
     optimize: Optimize = "flash",
-    check: Check = "emulator",
+    check: CheckBy = "emulator",
     compiler: str | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     inputs: Mapping[str, InputSpec] | None = None,
     labels: Sequence[str] = (),
     kernels: Literal["own", "all"] = "own",
     firmware_for: Sequence[PathLike] = (),
+    plots: bool = False,
     progress: Progress = _quiet,
 ) -> Build:
     """A build in `out`: the model as C for `target`, compiled, executed and found equal.
@@ -70,6 +88,7 @@ def export(
         labels: class names, one per output.
         kernels: which kernels the firmware is linked with: its own, or all.
         firmware_for: other model images whose kernels the firmware gets as well.
+        plots: whether every chart of the report is written as PNG, too.
         progress: called with (stage, done, total).
 
     Raises:
@@ -78,6 +97,8 @@ def export(
     device = targets.load(target)
     limits = budget.limits(device, flash, ram)
     tools = assemble.find_tools(device, check, compiler)
+    if plots:
+        charts.needs()
     name, model, inputs = None, model or EXAMPLE, dict(inputs or {})
     if os.fspath(model) in examples.names():
         name = os.fspath(model)
@@ -107,6 +128,7 @@ def export(
         linked=assemble.linked_kernels(program.program, kernels, firmware_for),
         notes=() if policy else ("no policy given: w8a8, 8 bits everywhere",),
         calibration_sha256=sha256(Path(calib).read_bytes()),
+        plots=plots,
     )
     folder = Path(out) if out is not None else Path("build") / read.name
     return assemble.run(request, tools, folder, progress)
@@ -120,3 +142,130 @@ def list_targets() -> tuple[Device, ...]:
 def doctor() -> tuple[Part, ...]:
     """What this machine has of all that edgeq can use, what it unlocks, what installs it."""
     return inventory.parts()
+
+
+def check(
+    model: PathLike | None = None,
+    *,
+    target: str = "mcu",
+    policy: PathLike | None = None,
+    flash: int | None = None,
+    ram: int | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    inputs: Mapping[str, InputSpec] | None = None,
+) -> Check:
+    """What edgeq would make of a model: what it supports, layer names, sizes; nothing is written.
+
+    A bundled example brings its policy.
+    Needs no samples and no compiler. Sizes of code are estimates. A model that is refused gives a
+    value with `refusals`; one that does not fit its budget is not refused.
+
+    Args:
+        model: an ONNX file, or the name of a bundled example; default `fashion-resnet8`.
+        target: a name or alias that `edgeq.targets.load` knows.
+        policy: a JSON or TOML file, or a uniform policy such as `w4a8`; default `w8a8`.
+        flash: budget in bytes; default the target's first flash.
+        ram: budget in bytes; default the target's first RAM.
+        shapes: input shapes, by name, where the model leaves them open.
+        inputs: what raw uint8 samples mean, by input name; their tables take flash.
+
+    Raises:
+        EdgeqError: as `errors` draws them; a file that cannot be read, or a policy that fits none.
+    """
+    device = targets.load(target)
+    name, model = None, model or EXAMPLE
+    if os.fspath(model) in examples.names():
+        name = os.fspath(model)
+        folder = examples.path(name)
+        policy, model = policy or folder / "policy.toml", folder / "model.onnx"
+    chosen = policy or policies.DEFAULT
+    return feasibility.run(
+        Path(model),
+        policies.load(chosen),
+        Path(chosen).name,
+        device,
+        budget.limits(device, flash, ram),
+        shapes,
+        inputs,
+        name,
+    )
+
+
+def profile(
+    build: PathLike,
+    *,
+    measured: PathLike | None = None,
+    cost_table: PathLike | None = None,
+    model: PathLike | None = None,
+    policy: PathLike | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    plots: bool = False,
+) -> Build:
+    """The build with a `profile` section: what one inference takes, counted on the emulated core.
+
+    Args:
+        build: a folder that `export` wrote.
+        measured: a board's log of cycles by layer, for a column of its own.
+        cost_table: a file to write: the costs of every layer at 2 to 8 bits a weight.
+        model: what the build was made of, for `cost_table`; bundled examples are found.
+        policy: likewise, where its `[calibration]` differs from the default.
+        shapes: likewise, where the model leaves them open.
+        plots: whether every chart of the report is written as PNG, too.
+
+    Raises:
+        EdgeqError: as `errors` draws them; the build is as it was then.
+    """
+    if plots:
+        charts.needs()
+    found = builds.load(Path(build))
+    device = targets.load(found.report.target)
+    section = profiler.run(found, device)
+    if measured is not None:
+        section = profiler.with_measured(section, found, Path(measured))
+    if cost_table is not None:
+        again = rebuild.run(found, device, _path(model), _path(policy), shapes)
+        builds.write(Path(cost_table), dumps(asdict(whatif.cost_table(found, again))))
+    found = Build(found.folder, found.report.with_profile(section))
+    builds.rewrite(found, pages.files(found.report, plots=plots))
+    return found
+
+
+def explain(
+    build: PathLike,
+    *,
+    layer: str,
+    weights: int,
+    model: PathLike | None = None,
+    calib: PathLike | None = None,
+    policy: PathLike | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    inputs: Mapping[str, InputSpec] | None = None,
+) -> Explain:
+    """What other weight bits for one layer would change; the build stays as it is.
+
+    A build does not hold the float network: `model` must be what it was made of (its hash is
+    checked), and is found where that was a bundled example.
+
+    Args:
+        build: a folder that `export` wrote.
+        layer: the layer, by its name in the report.
+        weights: its bits, 2 to 8.
+        model: the ONNX file that the build was made of.
+        calib: samples for the SQNR; without them there is none.
+        policy: the policy of the build, where its `[calibration]` differs from the default.
+        shapes: input shapes, by name, where the model leaves them open.
+        inputs: what raw uint8 samples mean, by input name, where the policy does not say it.
+
+    Raises:
+        EdgeqError: as `errors` draws them.
+    """
+    if weights not in whatif.WIDTHS:
+        raise UsageError("EQ0213", f"weights={weights}; weights have 2 to 8 bits")
+    found = builds.load(Path(build))
+    device = targets.load(found.report.target)
+    again = rebuild.run(found, device, _path(model), _path(policy), shapes)
+    return whatif.explain(found, again, layer, weights, _path(calib), inputs)
+
+
+def _path(name: PathLike | None) -> Path | None:
+    return None if name is None else Path(name)

@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 
 import edgeq
-from edgeq import adaround, budget, floatrun, footprint, kernels, layers, parity, sqnr
-from edgeq.build import Build, sha256, staged, write_records
+from edgeq import adaround, budget, floatrun, footprint, kernels, layers, pages, parity, sqnr
+from edgeq.build import Build, sha256, staged, write_files, write_records
 from edgeq.calibrate import to_json
 from edgeq.errors import BudgetError, IntegrityError, MismatchError, UsageError
 from edgeq.exporters import c_arrays, image
@@ -76,6 +76,7 @@ class Request:
     linked: tuple[Kernel, ...]
     notes: tuple[str, ...]
     calibration_sha256: str
+    plots: bool = False
 
     @property
     def program(self) -> Program:
@@ -158,6 +159,7 @@ def run(request: Request, tools: Tools, out: Path, progress: Progress) -> Build:
         measured = _measure(request, tools, folder, built, inputs, expected, progress)
         budget.check(program, measured.flash, measured.ram, request.budget, request.optimize)
         report = _report(request, tools, measured, expected)
+        write_files(folder, pages.files(report, plots=request.plots))
         write_records(folder, report, _facts(request, tools))
     return Build(out, report)
 
@@ -193,7 +195,7 @@ def _measure(
             host = HostRunner(compiled, built.data)
             rows.append(_row(request, host, inputs, expected, HOST_SAMPLES, progress))
     if tools.target is None:
-        flash, ram = _estimate(request, built)
+        flash, ram = footprint.estimate(program, built, request.linked)
         return _Measured(flash, ram, NotCounted(0, 0), tuple(rows))
     _refuse_unlinkable(request, built)
     progress("compiling for the target", 0, 1)
@@ -227,7 +229,7 @@ def _measure(
 
 def _refuse_unlinkable(request: Request, built: Image) -> None:
     """What cannot be linked into the device's memories gets the table, not the linker's words."""
-    flash, ram = _estimate(request, built)
+    flash, ram = footprint.estimate(request.program, built, request.linked)
     stack = runners.LEAST_STACK  # the linker gives what is left
     ram = replace(ram, stack=stack, total=ram.total - ram.stack + stack)
     budget.check(request.program, flash, ram, _memories(request.program.target), request.optimize)
@@ -302,26 +304,6 @@ def _labels(samples: Samples, count: int) -> Array | None:
     return None if samples.labels is None else samples.labels[:count]
 
 
-def _estimate(request: Request, built: Image) -> tuple[Flash, Ram]:
-    """Flash and RAM where nothing was linked: code sizes from `kernels.toml`."""
-    code = kernels.code_bytes()
-    kernel_bytes = sum(kernel.code_bytes for kernel in request.linked)
-    weights = built.bytes_of(Kind.WEIGHTS)
-    luts = sum(port.lut.nbytes for port in request.program.inputs if port.lut is not None)
-    tables = len(built.data) - weights + luts
-    flash = Flash(
-        runtime=code.runtime,
-        kernels=kernel_bytes,
-        weights=weights,
-        tables=tables,
-        gates=0,
-        total=code.runtime + kernel_bytes + weights + tables,
-        estimated=True,
-    )
-    arena = request.program.plan.arena_bytes
-    return flash, Ram(arena, code.context, 0, code.stack, arena + code.context + code.stack, True)
-
-
 def _report(
     request: Request, tools: Tools, measured: _Measured, expected: Sequence[Array]
 ) -> Report:
@@ -340,6 +322,7 @@ def _report(
         compiler=None if tools.target is None else str(tools.target),
         optimize=request.optimize,
         notes=(*request.notes, *request.model.source.notes, *_spare(program.target), *checked),
+        arena=layers.arena(program),
     )
     return Report(program.name, program.target.name, section, Validate(measured.rows))
 

@@ -9,7 +9,7 @@ from edgeq.errors import BudgetError, UsageError
 from edgeq.ir import Tensor
 from edgeq.kernels import Optimize
 from edgeq.ops import OPS
-from edgeq.packing import ALIGN
+from edgeq.packing import stored_bytes
 from edgeq.program import Program
 from edgeq.report import Budget, Flash, Ram
 from edgeq.target import Target
@@ -100,7 +100,7 @@ def _weights(program: Program) -> dict[str, Tensor]:
 
 
 def _stored(tensor: Tensor, bits: int) -> int:
-    return -(-tensor.elements * bits // (8 * ALIGN)) * ALIGN
+    return stored_bytes(tensor.elements, bits)
 
 
 def _lighter_policy(program: Program, excess: int) -> str:

@@ -9,10 +9,12 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-from edgeq.errors import UsageError
-from edgeq.report import Report, dumps
+import edgeq
+from edgeq.errors import IntegrityError, UsageError
+from edgeq.report import Report, dumps, from_json
 
 MANIFEST = "manifest.json"
 REPORT = "report.json"
@@ -93,6 +95,101 @@ def _replace(out: Path, work: Path, old: Path) -> None:
         if old.exists():
             old.rename(out)
         raise
+
+
+def load(folder: Path) -> Build:
+    """The build in `folder`, every file as `export` wrote it.
+
+    Raises:
+        UsageError: there is no build.
+        IntegrityError: a file was changed or is gone since.
+    """
+    manifest = read_manifest(folder)
+    for name, expected in manifest["files"].items():
+        try:
+            found = sha256((folder / name).read_bytes())
+        except OSError as error:
+            raise IntegrityError(
+                "EQ0711", f"{folder / name} is gone; export the build again"
+            ) from error
+        if found != expected:
+            raise IntegrityError(
+                "EQ0711",
+                f"{folder / name} is not what {MANIFEST} says: it was changed after the export; "
+                "export the build again",
+            )
+    try:
+        report = from_json(json.loads((folder / REPORT).read_bytes()))
+    except ValueError as error:
+        raise IntegrityError(
+            "EQ0712", f"{folder / REPORT} is no report of edgeq {edgeq.__version__}: {error}"
+        ) from error
+    return Build(folder, report)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What `manifest.json` of a build says.
+
+    Raises:
+        UsageError: there is no build.
+        IntegrityError: it is no manifest of this version.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+    except OSError as error:
+        raise UsageError(
+            "EQ0233", f"{folder} is no edgeq build: it has no {MANIFEST}; name a build folder"
+        ) from error
+    except ValueError:
+        manifest = None
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(files, dict) or manifest.get("schema") != 1 or not all(map(_inside, files)):
+        raise IntegrityError(
+            "EQ0712", f"{folder / MANIFEST} is no manifest of edgeq {edgeq.__version__}"
+        )
+    return dict(manifest)
+
+
+def _inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
+def rewrite(build: Build, files: Mapping[str, bytes]) -> None:
+    """Replaces `report.json` and `files` of a build, and what its manifest says of them.
+
+    Raises:
+        UsageError: the folder cannot be written.
+    """
+    manifest = read_manifest(build.folder)
+    content = {REPORT: dumps(build.report.to_json()).encode(), **files}
+    manifest["files"] |= {name: sha256(data) for name, data in content.items()}
+    manifest["files"] = dict(sorted(manifest["files"].items()))
+    content[MANIFEST] = dumps(manifest).encode()
+    for name, data in content.items():
+        write(build.folder / name, data)
+
+
+def write(path: Path, content: bytes | str) -> None:
+    """The file `path` with that content, written whole or not at all.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        part.replace(path)
+    except OSError as error:
+        raise UsageError("EQ0232", f"{path} was not written: {error.strerror}") from error
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Writes `files`, by name, into a folder that is being made."""
+    for name, data in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(data)
 
 
 def write_records(folder: Path, report: Report, facts: Mapping[str, object]) -> None:

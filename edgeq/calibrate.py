@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -180,6 +181,22 @@ def to_json(ranges: Ranges) -> dict[str, object]:
         "bounds": {name: list(pair) for name, pair in ranges.bounds.items()},
         "means": {name: _flat(mean) for name, mean in ranges.means.items()},
     }
+
+
+def from_json(data: Mapping[str, Any]) -> Ranges:
+    """What `to_json` wrote; means are flat.
+
+    Raises:
+        ValueError: it is no such thing.
+    """
+    try:
+        bounds = {
+            str(name): (float(low), float(high)) for name, (low, high) in data["bounds"].items()
+        }
+        means = {name: np.array(mean, np.float64) for name, mean in data["means"].items()}
+        return Ranges(bounds, means, str(data["method"]), int(data["samples"]))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"no ranges: {error}") from error
 
 
 def _flat(mean: Array) -> Sequence[float]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from edgeq import __version__
-from edgeq.errors import EdgeqError, UsageError
+from edgeq.errors import EdgeqError, ModelError, UsageError
 
 if TYPE_CHECKING:
     from edgeq.policy import InputSpec
@@ -168,6 +168,7 @@ PATH = click.Path(path_type=Path)
     metavar="IMAGE",
     help="Another model's .eqb that the firmware must run as well.",
 )
+@click.option("--plots", is_flag=True, help="Write every chart of the report as PNG, too.")
 @click.option("--json", is_flag=True, help="Print the report's export section.")
 @click.pass_obj
 def export(
@@ -221,3 +222,111 @@ def doctor(json: bool) -> None:
     from edgeq import api, views
 
     views.show_doctor(api.doctor(), as_json=json)
+
+
+@main.command()
+@click.argument("build", type=PATH)
+@click.option("--measured", type=PATH, help="Log of a board: cycles by layer (JSON).")
+@click.option("--cost-table", type=PATH, help="Write every layer's costs at 2 to 8 bits (JSON).")
+@click.option("--model", type=PATH, help="What BUILD was made of, for --cost-table.")
+@click.option("--policy", type=PATH, help="Likewise, where its [calibration] is not the default.")
+@click.option("--shape", multiple=True, metavar="NAME=1,3,32,32", help="Likewise: input shape.")
+@click.option("--plots", is_flag=True, help="Write every chart of the report as PNG, too.")
+@click.option("--json", is_flag=True, help="Print the report's profile section.")
+def profile(build: Path, shape: tuple[str, ...], json: bool, **options: Any) -> None:
+    """Count what one inference of BUILD takes, by layer: instructions, cycles, flash reads.
+
+    The firmware runs on the emulated core. Cycles are a model: instruction classes times the
+    target's cost table, without wait states.
+    """
+    from edgeq import api, views
+
+    views.show_profile(api.profile(build, shapes=_shapes(shape), **options), as_json=json)
+
+
+@main.command()
+@click.argument("model", required=False, type=PATH)
+@click.option("--target", default="mcu", show_default=True, help="Device, core or alias.")
+@click.option("--policy", help="Policy file (JSON, TOML), or w8a8, w4a8, …  [default: w8a8]")
+@click.option("--flash", help="Flash budget, as 256KB (1 KB = 1024 B).  [default: the target's]")
+@click.option("--ram", help="RAM budget, as 64KB.  [default: the target's]")
+@click.option("--shape", multiple=True, metavar="NAME=1,3,32,32", help="Input shape.")
+@click.option("--json", is_flag=True, help="Print what was found as JSON.")
+@click.pass_obj
+def check(
+    inputs: Mapping[str, Any],
+    /,
+    model: Path | None,
+    flash: str | None,
+    ram: str | None,
+    shape: tuple[str, ...],
+    json: bool,
+    **options: Any,
+) -> None:
+    """Say what of MODEL is supported, how its layers are called, and about what it would take.
+
+    Needs no samples and no compiler, and writes nothing. Exits with 3 where anything is refused.
+    """
+    from edgeq import api, budget, views
+
+    found = api.check(
+        model,
+        flash=budget.parse_size(flash, "--flash") if flash is not None else None,
+        ram=budget.parse_size(ram, "--ram") if ram is not None else None,
+        shapes=_shapes(shape),
+        inputs=_input_specs(inputs),
+        **options,
+    )
+    views.show_check(found, as_json=json)
+    if found.refusals:
+        count = len(found.refusals)
+        _refuse(ModelError("EQ0345", f"{count} refused: {found.model} cannot be exported"))
+
+
+@main.command()
+@click.argument("build", type=PATH)
+@click.option("--layer", required=True, help="The layer, by its name in the report.")
+@click.option(
+    "--set", "change", required=True, metavar="weights=4", help="What to change; weights, 2 to 8."
+)
+@click.option("--model", type=PATH, help="What BUILD was made of.  [default: a bundled example]")
+@click.option("--calib", type=PATH, help="Samples (.npz) for the SQNR.")
+@click.option("--policy", type=PATH, help="BUILD's, where its [calibration] is not the default.")
+@click.option("--shape", multiple=True, metavar="NAME=1,3,32,32", help="Input shape.")
+@click.option("--json", is_flag=True, help="Print what was found as JSON.")
+@click.pass_obj
+def explain(
+    inputs: Mapping[str, Any],
+    /,
+    build: Path,
+    change: str,
+    shape: tuple[str, ...],
+    json: bool,
+    **options: Any,
+) -> None:
+    """Say what other bits for one layer of BUILD would change, without an export.
+
+    A build does not hold the float network: name the model that it was made of.
+    """
+    from edgeq import api, views
+
+    found = api.explain(
+        build,
+        weights=_weights(change),
+        shapes=_shapes(shape),
+        inputs=_input_specs(inputs),
+        **options,
+    )
+    views.show_explain(found, as_json=json)
+
+
+def _weights(change: str) -> int:
+    """The bits that `weights=4` names."""
+    key, _, bits = change.partition("=")
+    if key == "activations":
+        raise UsageError(
+            "EQ0207", "--set activations: other ranges are needed; export with another policy"
+        )
+    if key != "weights" or not bits.isdecimal():
+        raise UsageError("EQ0207", f"--set {change}: expected weights=2 to weights=8")
+    return int(bits)

@@ -10,7 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from edgeq import kernels
+from edgeq.exporters.image import Image, Kind
 from edgeq.kernels import Kernel
+from edgeq.program import Program
+from edgeq.report import CodeSize, Flash, Ram
 from edgeq.targets.emulators import Firmware, Symbol
 
 HARNESS_FILES = ("harness.c", "harness_start.c", "startup.c", "selftest.c", "eq_selftest.c")
@@ -30,16 +34,22 @@ class CodeBytes:
 
 def measure(firmware: Firmware, model: str, kernels: Iterable[Kernel]) -> CodeBytes:
     """The flash of `firmware`, whose model is called `model`."""
-    purposes = _Purposes(model, kernels)
     loaded = sum(len(data) for _, data in firmware.segments)
     counts = {"runtime": 0, "kernels": 0, "model": 0, "harness": 0}
-    seen: dict[int, Symbol] = {}
-    for symbol in firmware.symbols:
-        if symbol.bytes and symbol.address not in seen and _loaded(firmware, symbol):
-            seen[symbol.address] = symbol
-            counts[purposes.of(symbol)] += symbol.bytes
+    for row in by_symbol(firmware, model, kernels):
+        counts[row.purpose] += row.bytes
     counts["runtime"] += loaded - sum(counts.values())
     return CodeBytes(**counts)
+
+
+def by_symbol(firmware: Firmware, model: str, kernels: Iterable[Kernel]) -> tuple[CodeSize, ...]:
+    """Every name that takes flash, the largest first."""
+    purposes = _Purposes(model, kernels)
+    found: dict[int, CodeSize] = {}
+    for symbol in firmware.symbols:
+        if symbol.bytes and symbol.address not in found and _loaded(firmware, symbol):
+            found[symbol.address] = CodeSize(symbol.name, purposes.of(symbol), symbol.bytes)
+    return tuple(sorted(found.values(), key=lambda row: (-row.bytes, row.name)))
 
 
 def _loaded(firmware: Firmware, symbol: Symbol) -> bool:
@@ -71,3 +81,23 @@ def ram(firmware: Firmware) -> int:
         for symbol in firmware.symbols
         if symbol.kind == "STT_OBJECT" and not _loaded(firmware, symbol)
     )
+
+
+def estimate(program: Program, built: Image, linked: Iterable[Kernel]) -> tuple[Flash, Ram]:
+    """Flash and RAM where nothing was linked: code sizes from `kernels.toml`."""
+    code = kernels.code_bytes()
+    kernel_bytes = sum(kernel.code_bytes for kernel in linked)
+    weights = built.bytes_of(Kind.WEIGHTS)
+    luts = sum(port.lut.nbytes for port in program.inputs if port.lut is not None)
+    tables = len(built.data) - weights + luts
+    flash = Flash(
+        runtime=code.runtime,
+        kernels=kernel_bytes,
+        weights=weights,
+        tables=tables,
+        gates=0,
+        total=code.runtime + kernel_bytes + weights + tables,
+        estimated=True,
+    )
+    arena = program.plan.arena_bytes
+    return flash, Ram(arena, code.context, 0, code.stack, arena + code.context + code.stack, True)

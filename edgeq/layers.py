@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from edgeq.ir import Graph, Node, qparams_of
 from edgeq.ops import OPS, macs
-from edgeq.packing import pad
+from edgeq.packing import stored_bytes
 from edgeq.policy import Bits
 from edgeq.program import Program
-from edgeq.report import BitCounts, Layer, LayerBits
+from edgeq.report import BitCounts, Layer, LayerBits, Slot
 
 
 def describe(
@@ -22,6 +22,17 @@ def describe(
         for graph in graphs
         for node in graph.nodes
     )
+
+
+def arena(program: Program) -> tuple[Slot, ...]:
+    """The planner's placements, in the order in which they come to life."""
+    named = [(False, *item) for item in program.plan.tensors.items()]
+    named += [(True, *item) for item in program.plan.scratch.items()]
+    slots = [
+        Slot(name, scratch, place.offset, place.bytes, place.first, place.last)
+        for scratch, name, place in named
+    ]
+    return tuple(sorted(slots, key=lambda slot: (slot.first, slot.scratch, slot.offset)))
 
 
 def bits_per_weight(program: Program) -> float:
@@ -43,7 +54,7 @@ def _layer(program: Program, graph: Graph, node: Node, bits: Bits, sqnr_db: floa
         values = graph.constant(node.inputs[1])
         stored = choice.weight_bits
         layout = choice.layout
-        weight_bytes = len(pad(bytes(-(-values.size * stored // 8))))
+        weight_bytes = stored_bytes(values.size, stored)
         needed = needed_bits(int(values.min()), int(values.max()))
         weights = BitCounts(bits.weights, stored, needed)
     output = qparams_of(graph.tensors[node.output])

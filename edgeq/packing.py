@@ -14,6 +14,11 @@ def pad(data: bytes) -> bytes:
     return data + bytes(-len(data) % ALIGN)
 
 
+def stored_bytes(count: int, bits: int) -> int:
+    """What `count` values of `bits` bits take, dense and padded."""
+    return -(-count * bits // (8 * ALIGN)) * ALIGN
+
+
 def pack_dense(values: Array, bits: int) -> bytes:
     """Exactly `bits` bits a value, two's complement, least significant bit first; not padded.
 

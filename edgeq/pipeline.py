@@ -68,7 +68,11 @@ def read(
     A PyTorch model takes input shapes that `shapes` does not give from `samples_file`.
     """
     seen = partial(samples.shapes, samples_file) if samples_file is not None else dict
-    source = frontends.load(path, shapes, seen)
+    return tidied(frontends.load(path, shapes, seen), name)
+
+
+def tidied(source: Source, name: str | None = None) -> Model:
+    """What was read, after every float pass."""
     graph = passes.run(source.graph, passes.FLOAT_PASSES)
     return Model(identifier(name or source.name), source, graph, source.sha256)
 
@@ -126,6 +130,19 @@ def compile(
     )
     rounder = _rounder(model.graph, bits, calibration, chosen.calibration, progress)
     integer = quantize.run(model.graph, bits, ranges, chosen.calibration, rounder)
+    program = place(model, integer, specs, target, optimize, labels)
+    return Compiled(program, bits, ranges, tuple(rounder.log) if rounder is not None else ())
+
+
+def place(
+    model: Model,
+    integer: Graph,
+    specs: Mapping[str, InputSpec],
+    target: Target,
+    optimize: Optimize,
+    labels: tuple[str, ...],
+) -> Program:
+    """The integer graph of `model` as a program: kernels chosen, arena planned."""
     network = single(integer)
     choices = kernels.choose(network, target.isa, optimize)
     scratch = {name: choice.scratch_bytes for name, choice in choices.items()}
@@ -134,7 +151,7 @@ def compile(
         make_input(port, integer.tensors[port.tensor], specs.get(port.name))
         for port in model.source.inputs
     )
-    program = Program(
+    return Program(
         name=model.name,
         network=network,
         choices=choices,
@@ -144,7 +161,6 @@ def compile(
         labels=labels,
         model_sha256=model.sha256,
     )
-    return Compiled(program, bits, ranges, tuple(rounder.log) if rounder is not None else ())
 
 
 def _rounder(

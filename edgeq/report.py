@@ -89,6 +89,21 @@ class NotCounted:
 
 
 @dataclass(frozen=True, slots=True)
+class Slot:
+    """Arena bytes of a tensor, or of a layer's scratch, from step `first` to `last` inclusive.
+
+    A step is a layer, by its index in `layers`. Tensors that share memory have equal slots.
+    """
+
+    name: str
+    scratch: bool
+    offset: int
+    bytes: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
     """The limits in bytes, from the flags or the target."""
 
@@ -119,6 +134,7 @@ class Export:
     compiler: str | None
     optimize: str
     notes: tuple[str, ...]
+    arena: tuple[Slot, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +161,84 @@ class Validate:
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """What a stretch of code took. Instructions were emulated; cycles are modelled from them.
+
+    `cycles_model` is None where the target has no cost table. `flash_read_bytes` counts data reads
+    of the flash: weights, tables, literals.
+    """
+
+    instructions: int
+    cycles_model: int | None
+    flash_read_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWork:
+    """What one operator took in one inference; `cycles_measured` comes from a board's log.
+
+    `dual_macs` counts instructions that multiply two pairs and add both (SMLAD and its kin).
+    """
+
+    name: str
+    kernel: str
+    macs: int
+    instructions: int
+    cycles_model: int | None
+    cycles_measured: int | None
+    flash_read_bytes: int
+    dual_macs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """One inference, whole: the layers and the overhead add up to it."""
+
+    instructions: int
+    cycles_model: int | None
+    cycles_measured: int | None
+    flash_read_bytes: int
+    macs: int
+
+
+@dataclass(frozen=True, slots=True)
+class CodeSize:
+    """Bytes of flash of one name in the firmware; `purpose` as in `flash`, or `harness`."""
+
+    name: str
+    purpose: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Where `cycles_measured` come from, in the words of the log."""
+
+    board: str
+    clock_hz: int
+    compiler: str
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What one inference takes. `overhead` is what runs between the kernels, `start` is eq_init."""
+
+    core: str
+    emulator: str
+    compiler: str | None
+    cost_source: str | None
+    macs_per_instruction: int | None
+    layers: tuple[LayerWork, ...]
+    overhead: Work
+    start: Work
+    totals: Totals
+    flash: Flash
+    ram: Ram
+    symbols: tuple[CodeSize, ...]
+    measured: Measured | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Each verb owns one section and replaces only that."""
 
@@ -152,15 +246,34 @@ class Report:
     target: str
     export: Export
     validate: Validate
+    profile: Profile | None = None
     schema: int = 1
 
     def with_validate(self, section: Validate) -> Report:
         """This report with another `validate` section."""
         return replace(self, validate=section)
 
+    def with_profile(self, section: Profile) -> Report:
+        """This report with another `profile` section."""
+        return replace(self, profile=section)
+
     def to_json(self) -> dict[str, Any]:
         """The report as `report.json` holds it."""
         return asdict(self)
+
+
+def from_json(data: object) -> Report:
+    """The report that `report.json` holds.
+
+    Raises:
+        ValueError: it is none of this schema.
+    """
+    from pydantic import TypeAdapter
+
+    report = TypeAdapter(Report).validate_python(data)
+    if report.schema != Report.__dataclass_fields__["schema"].default:
+        raise ValueError(f"schema {report.schema}")
+    return report
 
 
 def dumps(value: object) -> str:
@@ -173,3 +286,131 @@ def schema() -> dict[str, Any]:
     from pydantic import TypeAdapter
 
     return TypeAdapter(Report).json_schema()
+
+
+# What `check` prints; there is no build that it could be a section of #
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedOperator:
+    """One operator of the model file; `refusal` is the sentence why it is not supported."""
+
+    name: str
+    op: str
+    refusal: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedLayer:
+    """A layer by the name that policies match, and what its weights take at 8, 4 and 2 bits."""
+
+    name: str
+    op: str
+    shape: tuple[int, ...]
+    macs: int
+    weights: Count
+    bytes_8: int
+    bytes_4: int
+    bytes_2: int
+    bits: int | None
+    kernel: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Estimates under the policy, against the budget. `peak` holds the activations alone."""
+
+    flash: Flash
+    ram: Ram
+    budget: Budget
+    peak: int
+    fits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What edgeq would make of a model. Without `refusals` there are layers and a fit."""
+
+    model: str
+    target: str
+    policy: str
+    operators: tuple[CheckedOperator, ...]
+    refusals: tuple[str, ...]
+    layers: tuple[CheckedLayer, ...]
+    macs: int
+    fit: Fit | None
+    notes: tuple[str, ...]
+    schema: int = 1
+
+
+# What `explain` prints, and what `profile --cost-table` writes #
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A build with one layer at some bits. Work is of one inference; None where nothing was linked.
+
+    `sqnr_db` is None without samples, or where there is no noise.
+    """
+
+    weights: int
+    kernel: str
+    weight_bytes: int
+    flash: int
+    arena: int
+    sqnr_db: float | None
+    instructions: int | None
+    cycles_model: int | None
+    total_instructions: int | None
+    total_cycles_model: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Explain:
+    """What one layer's bits would change, all else as it is."""
+
+    model: str
+    target: str
+    compiler: str | None
+    layer: str
+    before: State
+    after: State
+    notes: tuple[str, ...]
+    schema: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What a layer takes with its weights in so many bits."""
+
+    weights: int
+    kernel: str
+    instructions: int
+    cycles_model: int | None
+    flash_bytes: int
+    flash_read_bytes: int
+    scratch_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCosts:
+    """A layer at every width that the device can hold."""
+
+    name: str
+    macs: int
+    costs: tuple[Costs, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CostTable:
+    """Costs for searches and gates; of one core and one compiler, whose words it carries."""
+
+    model: str
+    image: str
+    target: str
+    core: str
+    compiler: str
+    source: str
+    cost_source: str | None
+    layers: tuple[LayerCosts, ...]
+    schema: int = 1

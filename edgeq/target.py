@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -106,6 +106,35 @@ class Emulator(_Section):
     qemu: Qemu | None = None
 
 
+# What an instruction is to the cycle model. `register` and `refill` come on top of `multiple`,
+# which moves so many registers, and of any instruction that branches.
+InstructionClass = Literal[
+    "other", "load", "next", "store", "multiple", "register", "divide", "branch", "refill"
+]
+
+
+class Cycles(_Section):
+    """What one instruction of a class costs, and which page says so."""
+
+    cycles: Annotated[int, Field(ge=0)]
+    source: str
+
+
+class Cost(_Section):
+    """The published model that turns instructions into cycles: no wait states, no caches."""
+
+    source: str
+    macs_per_instruction: Annotated[int, Field(gt=0)]  # the most that one instruction multiplies
+    cycles: Mapping[InstructionClass, Cycles]
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Cost:
+        missing = [name for name in get_args(InstructionClass) if name not in self.cycles]
+        if missing:
+            raise ValueError(f"cost.cycles lacks {', '.join(missing)}")
+        return self
+
+
 class Target(_Section):
     """One device or core. Bytes are bytes, addresses are addresses; every number has a source."""
 
@@ -121,6 +150,7 @@ class Target(_Section):
     memory: Annotated[tuple[Memory, ...], Field(min_length=1)]
     compiler: Mapping[str, Toolchain]
     emulator: Emulator
+    cost: Cost | None = None  # None: no published figures fit this core
 
     @model_validator(mode="after")
     def _has_both_kinds(self) -> Target:

@@ -17,7 +17,21 @@ from edgeq.budget import show_size
 from edgeq.build import Build
 from edgeq.inventory import Device, Part
 from edgeq.pipeline import Progress as Callback
-from edgeq.report import Export, Layer, Report, Row, Verdict, dumps
+from edgeq.report import (
+    Budget,
+    Check,
+    Explain,
+    Export,
+    Fit,
+    Flash,
+    Layer,
+    Profile,
+    Ram,
+    Report,
+    Row,
+    Verdict,
+    dumps,
+)
 
 BAR_WIDTH = 32
 NOISY_DB = 15.0  # layers below it are marked
@@ -80,13 +94,183 @@ def export_view(report: Report) -> RenderableType:
         "",
         _noisiest(export),
         "",
-        _memory(export),
+        _memory(export.flash, export.ram, export.budget),
         "",
         *_accuracy(export),
         *(_check(row) for row in report.validate.rows),
         "",
         *(Text(f"note: {note}", "dim") for note in export.notes),
     )
+
+
+def show_check(found: Check, *, as_json: bool) -> None:
+    """Prints what `check` found to stdout."""
+    if as_json:
+        sys.stdout.write(dumps(asdict(found)))
+        return
+    Console(highlight=False).print(check_view(found))
+
+
+def check_view(found: Check) -> RenderableType:
+    """What is refused and why; else the layers, their bytes and the estimate."""
+    title = Text.assemble((found.model, "bold"), " for ", (found.target, "bold"))
+    title.append(f"  under {found.policy}", "dim")
+    parts: list[RenderableType] = [title, ""]
+    if found.refusals:
+        good = sum(operator.refusal is None for operator in found.operators)
+        parts.append(f"{good} of {len(found.operators)} operators are supported")
+        parts += [Text(f"✗ {refusal}", "red") for refusal in found.refusals]
+    if found.fit is not None:
+        parts += [_checked(found), "", _fit_view(found.fit)]
+    return Group(*parts, *(Text(f"note: {note}", "dim") for note in found.notes))
+
+
+def _checked(found: Check) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("layer", no_wrap=True)
+    table.add_column("operator", style="dim")
+    for title in ("output", "MACs", "8 bits", "4 bits", "2 bits"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for layer in found.layers:
+        sizes = (layer.macs, layer.bytes_8, layer.bytes_4, layer.bytes_2)
+        shape = "×".join(map(str, layer.shape[1:]))
+        table.add_row(layer.name, layer.op, shape, *(f"{n:,}" if n else "" for n in sizes))
+    sums = [
+        sum(int(getattr(layer, name)) for layer in found.layers)
+        for name in ("macs", "bytes_8", "bytes_4", "bytes_2")
+    ]
+    table.add_row(Text("all", "bold"), "", "", *(f"{number:,}" for number in sums))
+    return table
+
+
+def _fit_view(fit: Fit) -> RenderableType:
+    verdict = "it would fit" if fit.fits else "it would NOT fit"
+    return Group(
+        _memory(fit.flash, fit.ram, fit.budget),
+        "",
+        Text(
+            f"{verdict}, by estimate; activations take {show_size(fit.peak)} at most",
+            "" if fit.fits else "red",
+        ),
+    )
+
+
+def show_explain(found: Explain, *, as_json: bool) -> None:
+    """Prints what `explain` found to stdout."""
+    if as_json:
+        sys.stdout.write(dumps(asdict(found)))
+        return
+    Console(highlight=False).print(explain_view(found))
+
+
+def explain_view(found: Explain) -> RenderableType:
+    """Before, after and the difference, a line for each figure."""
+    before, after = found.before, found.after
+    title = Text.assemble(
+        (found.layer, "bold"), f": weights {before.weights} → {after.weights} bit"
+    )
+    title.append(f"  {found.model} for {found.target}, {found.compiler or 'not linked'}", "dim")
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("")
+    for heading in ("before", "after", "change"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, old, new in (
+        ("weights, bytes", before.weight_bytes, after.weight_bytes),
+        ("flash, bytes", before.flash, after.flash),
+        ("arena, bytes", before.arena, after.arena),
+        ("instructions of the layer", before.instructions, after.instructions),
+        ("cycles* of the layer", before.cycles_model, after.cycles_model),
+        ("instructions of all", before.total_instructions, after.total_instructions),
+        ("cycles* of all", before.total_cycles_model, after.total_cycles_model),
+    ):
+        if old is not None and new is not None:
+            table.add_row(name, f"{old:,}", f"{new:,}", f"{new - old:+,} ({new / old - 1:+.1%})")
+    if before.sqnr_db is not None and after.sqnr_db is not None:
+        gained = after.sqnr_db - before.sqnr_db
+        table.add_row(
+            "SQNR of the layer, dB",
+            f"{before.sqnr_db:.1f}",
+            f"{after.sqnr_db:.1f}",
+            f"{gained:+.1f}",
+        )
+    if before.kernel != after.kernel:
+        table.add_row("kernel", before.kernel, after.kernel, "")
+    notes = [*found.notes, *(["* modelled, not measured"] if before.cycles_model else [])]
+    return Group(title, "", table, "", *(Text(f"note: {note}", "dim") for note in notes))
+
+
+def show_profile(build: Build, *, as_json: bool) -> None:
+    """Prints what `profile` found to stdout."""
+    if as_json:
+        sys.stdout.write(dumps(build.report.to_json()["profile"]))
+        return
+    if build.report.profile is not None:
+        Console(highlight=False).print(profile_view(build.report, build.report.profile))
+
+
+def profile_view(report: Report, profile: Profile) -> RenderableType:
+    """Instructions, cycles and flash reads by layer, between them and in all."""
+    title = Text.assemble((report.model, "bold"), " on ", (profile.core, "bold"))
+    title.append(f"  {profile.compiler}, one inference on {profile.emulator}", "dim")
+    return Group(title, "", _work(profile), "", *_about(profile))
+
+
+def _work(profile: Profile) -> Table:
+    measured = profile.measured is not None
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("layer", no_wrap=True)
+    titles = ["MACs", "instructions", "share", "/MAC", "cycles*", "flash read"]
+    for title in [*titles, "measured"] if measured else titles:
+        table.add_column(title, justify="right", no_wrap=True)
+    totals = profile.totals
+    for layer in profile.layers:
+        each = layer.instructions / layer.macs if layer.macs else None
+        table.add_row(
+            layer.name,
+            f"{layer.macs:,}" if layer.macs else "",
+            f"{layer.instructions:,}",
+            f"{layer.instructions / totals.instructions:.1%}",
+            "" if each is None else f"{each:.2f}",
+            _count(layer.cycles_model),
+            f"{layer.flash_read_bytes:,}",
+            *([_count(layer.cycles_measured)] if measured else []),
+        )
+    work = profile.overhead
+    table.add_row(
+        Text("overhead", "dim"), "", f"{work.instructions:,}",
+        f"{work.instructions / totals.instructions:.1%}", "", _count(work.cycles_model),
+        f"{work.flash_read_bytes:,}",
+    )  # fmt: skip
+    each = totals.instructions / totals.macs if totals.macs else None
+    table.add_row(
+        Text("total", "bold"), f"{totals.macs:,}", f"{totals.instructions:,}", "",
+        "" if each is None else f"{each:.2f}", _count(totals.cycles_model),
+        f"{totals.flash_read_bytes:,}",
+        *([_count(totals.cycles_measured)] if measured else []),
+    )  # fmt: skip
+    return table
+
+
+def _count(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def _about(profile: Profile) -> Iterator[RenderableType]:
+    if profile.macs_per_instruction:
+        best = 1 / profile.macs_per_instruction
+        yield f"this core multiplies {profile.macs_per_instruction} pairs in an instruction: " + (
+            f"{best:.2f} instructions a MAC would be its limit"
+        )
+    start = profile.start
+    yield f"before the first inference, once: {start.instructions:,} instructions (eq_init)"
+    if profile.cost_source is None:
+        yield Text("no cycles: the target has no cost table", "dim")
+    else:
+        yield Text(f"* modelled, not measured: {profile.cost_source}", "dim")
+    if profile.measured is not None:
+        board = profile.measured
+        clock = f"{board.clock_hz / 1e6:g} MHz"
+        yield Text(f"measured: {board.board}, {clock}, {board.compiler}", "dim")
 
 
 def _layers(export: Export) -> Table:
@@ -119,9 +303,8 @@ def _layer_cells(layer: Layer) -> tuple[str | Text, ...]:
     )
 
 
-def _memory(export: Export) -> Table:
+def _memory(flash: Flash, ram: Ram, budget: Budget) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
-    flash, ram, budget = export.flash, export.ram, export.budget
     named = [(part, int(getattr(flash, part))) for part in FLASH_PARTS]
     _add_usage(table, "flash", named, flash.total, budget.flash, flash.estimated)
     named = [(part, int(getattr(ram, part))) for part in RAM_PARTS]

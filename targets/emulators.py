@@ -233,6 +233,11 @@ class Board(Device):
         for address, data in firmware.segments:
             self._uc.mem_write(address, data)
 
+    @property
+    def engine(self) -> Any:
+        """Unicorn itself, for hooks."""
+        return self._uc
+
     def _on_invalid(
         self, uc: Any, access: int, address: int, size: int, value: int, data: object
     ) -> bool:

@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -296,7 +296,7 @@ class EmulatorRunner:
         outputs = []
         for index, sample in enumerate(samples, start=1):
             self.fill(sample)
-            self._call("harness_run")
+            self.infer()
             outputs.append(b"".join(self.board.read(*port) for port in self._ports("output")))
             if progress is not None:
                 progress(index, len(samples))
@@ -306,12 +306,27 @@ class EmulatorRunner:
         """The arena after every operator, back to back."""
         arena = self.board.symbol("harness_arena")
         self.fill(sample)
-        arenas = []
+        return b"".join(self.board.read(arena.address, arena.bytes) for _ in self.steps())
+
+    def infer(self) -> None:
+        """Runs the sample that the inputs hold."""
+        self._call("harness_run")
+
+    def steps(self) -> Iterator[None]:
+        """The same, an operator to each step."""
         status = EQ_MORE
         while status == EQ_MORE:
             status = self._call("harness_step")
-            arenas.append(self.board.read(arena.address, arena.bytes))
-        return b"".join(arenas)
+            yield
+
+    def start(self) -> None:
+        """Initialises the model again."""
+        self._call("harness_init")
+
+    @property
+    def input_bytes(self) -> int:
+        """Bytes of one sample."""
+        return sum(size for _, size in self._ports("input"))
 
     def measure_stack(self, sample: bytes) -> int:
         """Bytes of stack that checking the image and running one sample take, by painting."""
@@ -356,7 +371,7 @@ class EmulatorRunner:
         return ports
 
     def fill(self, sample: bytes) -> None:
-        """Puts one sample into the inputs."""
+        """Puts a sample into the inputs, which later operators may overwrite."""
         start = 0
         for address, size in self._ports("input"):
             self.board.write(address, sample[start : start + size])

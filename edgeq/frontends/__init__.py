@@ -7,19 +7,23 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgeq.errors import ModelError, UsageError
 from edgeq.frontends import torch_factory
-from edgeq.frontends.source import Port, Source
+from edgeq.frontends.source import Operator, Port, Source, Survey
 
-__all__ = ["FORMATS", "Format", "Port", "Source", "load"]
+__all__ = ["FORMATS", "Format", "Operator", "Port", "Source", "Survey", "load", "survey"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One row: `module` has `load(path, shapes) -> Source` and is imported when it is needed."""
+    """One row: `module` is imported when it is needed.
+
+    It has `load(path, shapes) -> Source` and `survey(path, shapes) -> Survey`.
+    """
 
     name: str
     suffixes: tuple[str, ...]
@@ -50,6 +54,23 @@ def load(
         from edgeq.frontends import torch_export
 
         return torch_export.load(reference, shapes or {}, seen)
+    read: Callable[[Path, Shapes], Source] = _module(file).load
+    return read(file, shapes or {})
+
+
+def survey(path: str | os.PathLike[str], shapes: Shapes | None = None) -> Survey:
+    """The model file at `path`, operator by operator, those that are refused among them.
+
+    Raises:
+        UsageError: no such file, or `shapes` names no input.
+        ModelError: the file is broken.
+    """
+    read: Callable[[Path, Shapes], Survey] = _module(Path(path)).survey
+    return read(Path(path), shapes or {})
+
+
+def _module(file: Path) -> Any:
+    """The module that reads `file`."""
     if not file.is_file():
         raise UsageError(
             "EQ0210",
@@ -57,7 +78,6 @@ def load(
         )
     for row in FORMATS:
         if file.suffix.lower() in row.suffixes:
-            read: Callable[[Path, Shapes], Source] = importlib.import_module(row.module).load
-            return read(file, shapes or {})
+            return importlib.import_module(row.module)
     known = ", ".join(f"{row.name} ({' '.join(row.suffixes)})" for row in FORMATS)
     raise ModelError("EQ0310", f"{file}: unknown model format {file.suffix!r}; edgeq reads {known}")

@@ -28,7 +28,7 @@ from edgeq.frontends.onnx_build import (
     unique,
 )
 from edgeq.frontends.onnx_ops import CONVERTERS, check, convert
-from edgeq.frontends.source import Port, Source
+from edgeq.frontends.source import Operator, Port, Source, Survey
 from edgeq.ir import Array
 from edgeq.ops import verify
 
@@ -48,6 +48,22 @@ def load(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Source:
 
 def read(data: bytes, path: Path, shapes: Mapping[str, tuple[int, ...]], name: str) -> Source:
     """The model called `name` that the ONNX file `data` holds; `path` is where that came from."""
+    found = _survey(data, path, shapes, name)
+    if found.source is None:
+        shown = list(found.refusals[:_SHOWN])
+        if (more := len(found.refusals) - len(shown)) > 0:
+            shown.append(f"and {more} more")
+        shown.append(f"supported operators: {', '.join(CONVERTERS)}")
+        raise ModelError("EQ0315", f"{path}: " + "\n  ".join(shown))
+    return found.source
+
+
+def survey(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Survey:
+    """Every operator of the model at `path`; see `edgeq.frontends.survey`."""
+    return _survey(path.read_bytes(), path, shapes, path.stem)
+
+
+def _survey(data: bytes, path: Path, shapes: Mapping[str, tuple[int, ...]], name: str) -> Survey:
     model, opset = onnx_file.parse(data, path)
     reader = _Reader(opset)
     constants = {v.name: v for v in model.graph.initializers.values()}
@@ -66,12 +82,14 @@ def read(data: bytes, path: Path, shapes: Mapping[str, tuple[int, ...]], name: s
             reader.values[value] = Known(str(value.name), value.const_value.numpy())
     reader.read_nodes(model.graph)
     outputs = [reader.read_output(value) for value in model.graph.outputs]
-    reader.raise_refusals(path)
+    operators, refusals = tuple(reader.operators), tuple(reader.refusals)
+    if refusals:
+        return Survey(operators, refusals, None)
     graph = reader.builder.graph(
         safe(name), tuple(p.tensor for p in ports), tuple(p.tensor for p in outputs if p)
     )
     verify(graph)
-    return Source(
+    source = Source(
         graph,
         tuple(ports),
         tuple(p for p in outputs if p),
@@ -79,6 +97,7 @@ def read(data: bytes, path: Path, shapes: Mapping[str, tuple[int, ...]], name: s
         name,
         hashlib.sha256(data).hexdigest(),
     )
+    return Survey(operators, (), source)
 
 
 class _Reader:
@@ -90,6 +109,7 @@ class _Reader:
         self.values: dict[ir.Value, Value] = {}
         self.notes: list[str] = []
         self.refusals: list[str] = []
+        self.operators: list[Operator] = []
 
     def read_input(self, value: ir.Value, wanted: tuple[int, ...] | None) -> Port:
         """The port of a graph input, its tensor added."""
@@ -151,12 +171,15 @@ class _Reader:
             if node not in needed:
                 continue
             name = unique(_layer_name(node, index), self.builder.node_names)
+            refusal = None
             try:
                 self._read_node(node, name)
             except ModelError as error:
                 if error.id != "EQ0315":
                     raise
-                self.refusals.append(error.message)
+                refusal = error.message
+                self.refusals.append(refusal)
+            self.operators.append(Operator(name, str(node.op_type), refusal))
 
     def _read_node(self, node: ir.Node, name: str) -> None:
         if node.op_type == "Constant" and (array := onnx_constants.constant(node)) is not None:
@@ -196,16 +219,6 @@ class _Reader:
             )
         layout = "NHWC" if found.channels_last else _LAYOUTS[len(found.shape)]
         return Port(str(value.name), found.tensor, found.shape, layout)
-
-    def raise_refusals(self, path: Path) -> None:
-        """Raise EQ0315 with every refusal, if there is any."""
-        if not self.refusals:
-            return
-        shown = self.refusals[:_SHOWN]
-        if (more := len(self.refusals) - len(shown)) > 0:
-            shown.append(f"and {more} more")
-        shown.append(f"supported operators: {', '.join(CONVERTERS)}")
-        raise ModelError("EQ0315", f"{path}: " + "\n  ".join(shown))
 
     def all_notes(self) -> tuple[str, ...]:
         """What was decided on reading."""

@@ -37,3 +37,21 @@ class Source:
     notes: tuple[str, ...]
     name: str = "model"
     sha256: str = ""  # of the file, or of what would be one
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One operator of the file, and the sentence why edgeq refuses it, if it does."""
+
+    name: str
+    kind: str
+    refusal: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """A model as far as it can be read: `source` is None where anything was refused."""
+
+    operators: tuple[Operator, ...]
+    refusals: tuple[str, ...]  # of operators and of the whole
+    source: Source | None

@@ -1,0 +1,362 @@
+"""The report as one page (`report.html`) and as plain text (`report.txt`). Nothing is computed.
+
+The page has no script and loads nothing; colours follow the reader's light or dark setting.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import edgeq
+from edgeq import charts
+from edgeq.budget import show_size
+from edgeq.report import Export, Layer, LayerWork, Profile, Report, Row, Verdict
+
+PAGE = "report.html"
+TEXT = "report.txt"
+PLOTS = "plots"
+TEXT_WIDTH = 118
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Columns with their titles; a title that begins with > is of numbers, set right."""
+
+    titles: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def files(report: Report, *, plots: bool = False) -> dict[str, bytes]:
+    """What shows `report`, by file name inside a build; `plots` adds every chart as PNG.
+
+    Raises:
+        MissingToolError: plots were asked for, and matplotlib is not installed.
+    """
+    found = {PAGE: page(report).encode(), TEXT: text(report).encode()}
+    if plots:
+        charts.needs()
+        found |= {f"{PLOTS}/{name}": data for name, data in charts.pngs(report).items()}
+    return found
+
+
+# The tables that both show #
+
+
+def _count(value: int | None) -> str:
+    return "" if not value else f"{value:,}"
+
+
+def _noise(layer: Layer) -> str:
+    return "exact" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f}"
+
+
+def _layers(export: Export) -> Table:
+    titles = ("layer", "operator", ">MACs", ">bits", ">bytes", ">output bits", ">SQNR dB", "kernel")
+    return Table(titles, tuple(_layer(layer) for layer in export.layers))
+
+
+def _layer(layer: Layer) -> tuple[str, ...]:
+    weights = layer.bits.weights
+    stored = "" if weights is None else str(weights.stored)
+    if weights is not None and weights.stored != weights.requested:
+        stored += f" (asked {weights.requested})"
+    return (
+        layer.name,
+        layer.op,
+        _count(layer.macs),
+        stored,
+        _count(layer.weight_bytes),
+        str(layer.bits.activations.stored),
+        _noise(layer),
+        (layer.kernel or "none").removeprefix("eq_"),
+    )
+
+
+def _memory(export: Export) -> Table:
+    flash, ram = export.flash, export.ram
+    rows = [
+        ("weights (ro)", _count(flash.weights), ""),
+        ("tables (ro)", _count(flash.tables), ""),
+        ("gates (ro)", _count(flash.gates), ""),
+        ("kernels (code)", _count(flash.kernels), ""),
+        ("runtime (code)", _count(flash.runtime), ""),
+        ("activations (rw)", "", _count(ram.arena)),
+        ("context (rw)", "", _count(ram.context)),
+        ("buffers (rw)", "", _count(ram.io)),
+        ("stack (rw)", "", _count(ram.stack)),
+    ]
+    shown = [row for row in rows if any(row[1:])]
+    about = "total, estimated" if flash.estimated else "total"
+    shown.append((about, _count(flash.total), _count(ram.total)))
+    shown.append(("budget", _count(export.budget.flash), _count(export.budget.ram)))
+    return Table(("section", ">flash bytes", ">RAM bytes"), tuple(shown))
+
+
+def _work(profile: Profile) -> Table:
+    measured = profile.measured is not None
+    titles = ("layer", ">MACs", ">instructions", ">a MAC", ">cycles (model)", ">flash bytes read")
+    rows = [_worked(layer, measured) for layer in profile.layers]
+    extra = ("",) if measured else ()
+    other = profile.overhead
+    rows.append(
+        ("overhead", "", _count(other.instructions), "", _count(other.cycles_model),
+         _count(other.flash_read_bytes), *extra)
+    )  # fmt: skip
+    all_ = profile.totals
+    rows.append(
+        ("total", _count(all_.macs), _count(all_.instructions),
+         _ratio(all_.instructions, all_.macs), _count(all_.cycles_model),
+         _count(all_.flash_read_bytes), *((_count(all_.cycles_measured),) if measured else ()))
+    )  # fmt: skip
+    return Table((*titles, ">cycles (measured)") if measured else titles, tuple(rows))
+
+
+def _worked(layer: LayerWork, measured: bool) -> tuple[str, ...]:
+    return (
+        layer.name,
+        _count(layer.macs),
+        _count(layer.instructions),
+        _ratio(layer.instructions, layer.macs),
+        _count(layer.cycles_model),
+        _count(layer.flash_read_bytes),
+        *((_count(layer.cycles_measured),) if measured else ()),
+    )
+
+
+def _ratio(instructions: int, macs: int) -> str:
+    return f"{instructions / macs:.2f}" if macs else ""
+
+
+def _checks(rows: Iterable[Row]) -> Table:
+    return Table(
+        ("runner", "version", ">samples", ">mismatches", "verdict"),
+        tuple(
+            (row.runner, row.version, str(row.samples), str(row.mismatches), row.verdict.value)
+            for row in rows
+        ),
+    )
+
+
+def _symbols(profile: Profile, most: int) -> Table:
+    own = [row for row in profile.symbols if row.purpose != "harness"]
+    return Table(
+        ("symbol", "purpose", ">flash bytes"),
+        tuple((row.name, row.purpose, _count(row.bytes)) for row in own[:most]),
+    )
+
+
+def _facts(report: Report) -> Iterator[tuple[str, str]]:
+    export, profile = report.export, report.profile
+    yield "target", report.target
+    yield "compiler", export.compiler or "not compiled"
+    yield "optimized for", export.optimize
+    if export.accuracy is not None:
+        accuracy = export.accuracy
+        yield "accuracy", f"{accuracy.int:.2%} (float {accuracy.float:.2%})"
+    about = "about " if export.flash.estimated else ""
+    share = export.flash.total / export.budget.flash
+    yield "flash", f"{about}{show_size(export.flash.total)}, {share:.1%} of budget"
+    share = export.ram.total / export.budget.ram
+    yield "RAM", f"{about}{show_size(export.ram.total)}, {share:.1%} of budget"
+    yield "bits a weight", f"{export.bits_per_weight:.2f}"
+    if profile is not None:
+        yield "instructions", f"{profile.totals.instructions:,} an inference, emulated"
+        if profile.totals.cycles_model is not None:
+            yield "cycles", f"{profile.totals.cycles_model:,}, modelled"
+
+
+# The page #
+
+SYMBOLS = 12
+CSS = """
+:root { color-scheme: light dark; LIGHT }
+@media (prefers-color-scheme: dark) { :root { DARK } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 1180px; padding: 20px 12px 48px; background: var(--paper);
+  color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.5rem; margin: 0; overflow-wrap: anywhere; }
+h2 { font-size: 1.05rem; margin: 0 0 8px; }
+.sub, .note, footer { color: var(--faint); }
+.sub { margin: 0 0 18px; }
+dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(165px, 1fr)); gap: 10px;
+  margin: 0 0 22px; }
+dl div { border: 1px solid var(--grid); border-radius: 8px; padding: 8px 12px; }
+dt { color: var(--faint); font-size: .82rem; }
+dd { margin: 0; font-weight: 600; overflow-wrap: anywhere; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr));
+  gap: 18px; align-items: start; margin-bottom: 22px; }
+section, figure { border: 1px solid var(--grid); border-radius: 8px; padding: 12px; margin: 0; }
+section { margin-bottom: 18px; }
+svg { display: block; width: 100%; height: auto; }
+svg text { font-family: system-ui, sans-serif !important; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .88rem; white-space: nowrap; width: 100%; }
+th { color: var(--faint); font-weight: 500; text-align: left; }
+th, td { padding: 3px 14px 3px 0; border-bottom: 1px solid var(--grid); }
+td:first-child { font-weight: 500; }
+.n { text-align: right; font-variant-numeric: tabular-nums; }
+.good { color: var(--c5); } .bad { color: var(--over); }
+p { margin: 0 0 4px; }
+@media (max-width: 480px) { body { padding: 14px 8px 32px; font-size: 14px; }
+  section, figure { padding: 10px 8px; } }
+"""
+
+
+def page(report: Report) -> str:
+    """`report.html`."""
+    return "\n".join(_page(report)) + "\n"
+
+
+def _page(report: Report) -> Iterator[str]:
+    export, profile = report.export, report.profile
+    name = html.escape(report.model)
+    yield '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">'
+    yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    # Nothing may run or be loaded, whatever a layer is called.
+    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    yield f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+    yield f"<title>{name} for {html.escape(report.target)} – edgeq</title>"
+    yield f"<style>{_css()}</style>\n</head>\n<body>"
+    yield f'<h1>{name}</h1>\n<p class="sub">exported by edgeq {edgeq.__version__}</p>\n<dl>'
+    for key, value in _facts(report):
+        yield f"<div><dt>{html.escape(key)}</dt><dd>{html.escape(value)}</dd></div>"
+    yield "</dl>"
+    if charts.available():
+        yield '<div class="charts">'
+        for title, svg in charts.svgs(report).items():
+            yield f"<figure><h2>{html.escape(title)}</h2>{svg}</figure>"
+        yield "</div>"
+    else:
+        yield '<p class="note">charts need matplotlib: python -m pip install "edgeq[report]"</p>'
+    yield from _section("Layers", _layers(export))
+    yield from _section("Memory", _memory(export))
+    if profile is not None:
+        yield from _section("One inference", _work(profile), _how(profile))
+        yield from _section("Largest names in flash", _symbols(profile, SYMBOLS))
+    yield from _section("Prediction and execution", _checks(report.validate.rows))
+    if export.notes:
+        yield "<section><h2>Notes</h2>"
+        yield from (f"<p>{html.escape(note)}</p>" for note in export.notes)
+        yield "</section>"
+    yield "</body>\n</html>"
+
+
+def _css() -> str:
+    both = {"LIGHT": charts.LIGHT, "DARK": charts.DARK}
+    text = CSS
+    for word, palette in both.items():
+        text = text.replace(
+            word, " ".join(f"--{name}: {value};" for name, value in palette.items())
+        )
+    return text
+
+
+def _section(title: str, table: Table, notes: Sequence[str] = ()) -> Iterator[str]:
+    yield f'<section><h2>{html.escape(title)}</h2><div class="wide"><table><tr>'
+    numbers = [title.startswith(">") for title in table.titles]
+    for heading, right in zip(table.titles, numbers, strict=True):
+        yield f"<th{_class(right)}>{html.escape(heading.removeprefix('>'))}</th>"
+    yield "</tr>"
+    for row in table.rows:
+        cells = (
+            f"<td{_class(right)}{_verdict(cell)}>{html.escape(cell)}</td>"
+            for cell, right in zip(row, numbers, strict=True)
+        )
+        yield f"<tr>{''.join(cells)}</tr>"
+    yield "</table></div>"
+    yield from (f'<p class="note">{html.escape(note)}</p>' for note in notes)
+    yield "</section>"
+
+
+def _class(right: bool) -> str:
+    return ' class="n"' if right else ""
+
+
+def _verdict(cell: str) -> str:
+    good = {Verdict.EXACT.value: "good", Verdict.DIFFERS.value: "bad"}.get(cell)
+    return f' class="{good}"' if good else ""
+
+
+def _how(profile: Profile) -> tuple[str, ...]:
+    """Where the figures of a profile come from."""
+    lines = [f"instructions: {profile.emulator}, {profile.core}, {profile.compiler}"]
+    if profile.cost_source is not None:
+        lines.append(f"cycles (model): instruction classes by {profile.cost_source}")
+    if profile.measured is not None:
+        board = profile.measured
+        lines.append(
+            f"cycles (measured): {board.board}, {board.clock_hz / 1e6:g} MHz, {board.compiler}"
+        )
+    if profile.macs_per_instruction is not None:
+        lines.append(
+            f"one instruction of this core multiplies {profile.macs_per_instruction} pairs: "
+            f"{1 / profile.macs_per_instruction:.2f} instructions a MAC would be its limit"
+        )
+    lines.append(f"eq_init, once: {profile.start.instructions:,} instructions")
+    return tuple(lines)
+
+
+# The text #
+
+
+def text(report: Report) -> str:
+    """`report.txt`: plain ASCII, in the blocks that users of ST's tools know."""
+    lines = list(_lines(report))
+    return "\n".join(line.encode("ascii", "replace").decode().rstrip() for line in lines) + "\n"
+
+
+def _lines(report: Report) -> Iterator[str]:
+    export, profile = report.export, report.profile
+    weights = sum(layer.weight_bytes for layer in export.layers)
+    yield f"edgeq {edgeq.__version__}"
+    yield "=" * TEXT_WIDTH
+    facts = (
+        ("model", report.model),
+        ("target", report.target),
+        ("compiler", export.compiler or "not compiled"),
+        ("optimize", export.optimize),
+        ("macc", _count(sum(layer.macs for layer in export.layers)) or "0"),
+        (
+            "weights (ro)",
+            f"{weights:,} B ({show_size(weights)}), {export.bits_per_weight:.2f} bits",
+        ),
+        ("activations (rw)", f"{export.ram.arena:,} B ({show_size(export.ram.arena)})"),
+        ("flash total", f"{export.flash.total:,} B ({show_size(export.flash.total)})"),
+        ("ram total", f"{export.ram.total:,} B ({show_size(export.ram.total)})"),
+    )
+    yield from (f"{key:<18}: {value}" for key, value in facts)
+    if export.accuracy is not None:
+        accuracy = export.accuracy
+        yield f"{'accuracy':<18}: {accuracy.int:.2%}, float {accuracy.float:.2%}, " + (
+            f"{accuracy.samples:,} samples"
+        )
+    yield from _block("Layers", _layers(export))
+    yield from _block("Memory by section", _memory(export))
+    yield f"not counted, tests only: {export.not_counted.flash:,} B of flash, " + (
+        f"{export.not_counted.ram:,} B of RAM"
+    )
+    if profile is not None:
+        yield from _block("One inference", _work(profile))
+        yield from _how(profile)
+        yield from _block("Flash by symbol", _symbols(profile, 4 * SYMBOLS))
+    yield from _block("Prediction and execution", _checks(report.validate.rows))
+    yield from ("", *(f"note: {note}" for note in export.notes))
+
+
+def _block(title: str, table: Table) -> Iterator[str]:
+    yield from ("", title, "-" * TEXT_WIDTH)
+    titles = [heading.removeprefix(">") for heading in table.titles]
+    rights = [heading.startswith(">") for heading in table.titles]
+    widths = [
+        max(map(len, (titles[column], *(row[column] for row in table.rows))))
+        for column in range(len(titles))
+    ]
+    for row in (titles, *table.rows):
+        cells = (
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, rights, strict=True)
+        )
+        yield "  ".join(cells)
+    yield "-" * TEXT_WIDTH

@@ -1,0 +1,283 @@
+"""What one inference takes on the emulated core: by layer, between layers, and in all.
+
+Instructions are counted, basic block by basic block; cycles are modelled from their classes by the
+target's cost table; `cycles_measured` stands for a board's own log. The three never mix.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgeq import footprint, kernels
+from edgeq.build import Build, read_manifest
+from edgeq.errors import IntegrityError, UsageError
+from edgeq.policy import describe
+from edgeq.report import LayerWork, Measured, Profile, Totals, Work
+from edgeq.target import Cost, InstructionClass, Target
+from edgeq.targets import counters, emulators, instructions, runners
+from edgeq.targets.counters import Blocks, Counter
+from edgeq.targets.emulators import Firmware
+from edgeq.targets.instructions import Code
+from edgeq.targets.runners import FIRMWARE, EmulatorInfo, EmulatorRunner
+
+# What runs between the kernels; all else that an inference executes belongs to a layer.
+OVERHEAD = ("eq_run", "eq_step", "run_operator", "eq_kernel_find", "decide")
+COUNTED_BOARD = "cortex_m"  # the boards whose instructions are told apart
+HARNESS = "harness_"  # calls that a user's firmware makes in its own way
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a stretch of code took, before it has a name."""
+
+    instructions: int = 0
+    cycles: int | None = 0
+    reads: int = 0
+    dual_macs: int = 0
+
+    def work(self) -> Work:
+        """As the report has it."""
+        return Work(self.instructions, self.cycles, self.reads)
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A firmware, counted: each operator that runs, one inference whole, what is no operator's."""
+
+    layers: tuple[Counts, ...]
+    whole: Counts
+    overhead: Counts
+    start: Counts
+
+
+def count(firmware: Firmware, target: Target) -> Counted:
+    """What `firmware` executes on the emulated core of `target`, whatever its sample.
+
+    Raises:
+        MissingToolError: the emulator or the disassembler is missing.
+    """
+    runner = EmulatorRunner(firmware, target, emulator(target))
+    board = runner.board
+    assert isinstance(board, emulators.Board)  # UNICORN's
+    with counters.counting(board) as counter:
+        stretches = _Stretches(firmware, runner, counter)
+        layers = tuple(stretches.layers())
+        whole, overhead = stretches.inference()
+        return Counted(layers, whole, overhead, stretches.start())
+
+
+def emulator(target: Target) -> EmulatorInfo:
+    """The emulator that counts what `target` executes.
+
+    Raises:
+        UsageError: nothing here counts the instructions of this core.
+        MissingToolError: the emulator is not installed.
+    """
+    if runners.UNICORN not in runners.emulators_of(target) or target.board != COUNTED_BOARD:
+        raise UsageError(
+            "EQ0244",
+            f"{target.name}: instructions are counted on Cortex-M0 to M33, by Unicorn; "
+            f"not on {target.core}",
+        )
+    return runners.find_emulator(target, runners.UNICORN.name)
+
+
+def run(build: Build, target: Target) -> Profile:
+    """The profile of `build`, which was made for `target`.
+
+    Raises:
+        UsageError: the build was not linked.
+        MissingToolError: the emulator or the disassembler is missing.
+    """
+    path = build.folder / FIRMWARE
+    if not path.is_file():
+        raise UsageError(
+            "EQ0240",
+            f"{build.folder} has no {FIRMWARE}: it was exported with --check none or host; "
+            "export it with --check emulator to profile it",
+        )
+    counted_by = emulator(target)
+    instructions.needs()
+    firmware = emulators.read_firmware(path)
+    report, export = build.report, build.report.export
+    counted = count(firmware, target)
+    whole = counted.whole
+    executed = [layer for layer in export.layers if layer.kernel is not None]
+    layers = tuple(
+        LayerWork(
+            name=layer.name,
+            kernel=str(layer.kernel),
+            macs=layer.macs,
+            instructions=counts.instructions,
+            cycles_model=counts.cycles,
+            cycles_measured=None,
+            flash_read_bytes=counts.reads,
+            dual_macs=counts.dual_macs,
+        )
+        for layer, counts in zip(executed, counted.layers, strict=True)
+    )
+    return Profile(
+        core=target.core,
+        emulator=f"{counted_by.name} {counted_by.version()}",
+        compiler=export.compiler,
+        cost_source=None if target.cost is None else target.cost.source,
+        macs_per_instruction=None if target.cost is None else target.cost.macs_per_instruction,
+        layers=layers,
+        overhead=counted.overhead.work(),
+        start=counted.start.work(),
+        totals=Totals(
+            whole.instructions,
+            whole.cycles,
+            None,
+            whole.reads,
+            sum(layer.macs for layer in layers),
+        ),
+        flash=export.flash,
+        ram=export.ram,
+        symbols=footprint.by_symbol(firmware, report.model, kernels.table()),
+    )
+
+
+class _Stretches:
+    """The firmware on its emulated core, counted in stretches."""
+
+    def __init__(self, firmware: Firmware, runner: EmulatorRunner, counter: Counter) -> None:
+        self._runner = runner
+        self._counter = counter
+        self._sample = bytes(runner.input_bytes)
+        self._decode = instructions.decoder()
+        self._codes: dict[tuple[int, int], Code] = {}
+        self._cost = runner.board.target.cost
+        functions = sorted(
+            (symbol.address, symbol.name)
+            for symbol in firmware.symbols
+            if symbol.kind == "STT_FUNC"
+        )
+        self._starts = [address for address, _ in functions]
+        self._names = [name for _, name in functions]
+
+    def layers(self) -> list[Counts]:
+        """Every operator that runs, in their order, without what runs between them."""
+        self._fill()
+        return [self._sum(self._counter.take(), self._is_layer) for _ in self._runner.steps()]
+
+    def inference(self) -> tuple[Counts, Counts]:
+        """One inference as a user calls it, and its overhead; counted anew, in one piece."""
+        self._fill()
+        self._runner.infer()
+        blocks = self._counter.take()
+        return self._sum(blocks, self._is_users), self._sum(blocks, lambda name: name in OVERHEAD)
+
+    def start(self) -> Counts:
+        """`eq_init`, checksum and checks."""
+        self._counter.take()
+        self._runner.start()
+        return self._sum(self._counter.take(), self._is_users)
+
+    def _fill(self) -> None:
+        self._runner.fill(self._sample)
+        self._counter.take()  # finding the inputs runs code, too
+
+    def _is_users(self, name: str) -> bool:
+        return not name.startswith(HARNESS)
+
+    def _is_layer(self, name: str) -> bool:
+        return name not in OVERHEAD and not name.startswith(HARNESS)
+
+    def _function(self, address: int) -> str:
+        return self._names[bisect_right(self._starts, address) - 1]
+
+    def _code(self, block: tuple[int, int]) -> Code:
+        if block not in self._codes:
+            address, size = block
+            self._codes[block] = self._decode(self._runner.board.read(address, size), address)
+        return self._codes[block]
+
+    def _sum(self, blocks: Blocks, wanted: Callable[[str], bool]) -> Counts:
+        """The counts of the blocks whose function is wanted."""
+        classes: collections.Counter[InstructionClass] = collections.Counter()
+        counted = dual_macs = reads = 0
+        for block, count in blocks.items():
+            if not wanted(self._function(block[0])):
+                continue
+            code = self._code(block)
+            counted += code.instructions * count.times
+            dual_macs += code.dual_macs * count.times
+            reads += count.reads
+            for kind, number in code.classes.items():
+                classes[kind] += number * count.times
+            classes["refill"] += code.refills * (count.times - count.fallen)
+        return Counts(counted, _cycles(self._cost, classes), reads, dual_macs)
+
+
+def _cycles(cost: Cost | None, classes: collections.Counter[InstructionClass]) -> int | None:
+    if cost is None:
+        return None
+    return sum(cost.cycles[kind].cycles * count for kind, count in classes.items())
+
+
+# A board's log #
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str
+    cycles: Annotated[int, Field(gt=0)]
+
+
+class _Log(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    version: Annotated[Literal[1], Field(alias="schema")]
+    image: str
+    board: str
+    clock_hz: Annotated[int, Field(gt=0)]
+    compiler: str
+    layers: list[_Entry]
+
+
+def with_measured(section: Profile, build: Build, log: Path) -> Profile:
+    """`section` with the cycles of each layer that a board wrote to `log`.
+
+    Raises:
+        UsageError: the log cannot be read, or lacks a layer.
+        IntegrityError: it is of another model image.
+    """
+    try:
+        found = _Log.model_validate(json.loads(log.read_bytes()))
+    except OSError as error:
+        raise UsageError("EQ0241", f"{log} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise UsageError("EQ0241", describe(error, log.name)) from error
+    except ValueError as error:
+        raise UsageError("EQ0241", f"{log.name} is no JSON: {error}") from error
+    name = f"{build.report.model}.eqb"
+    image = read_manifest(build.folder)["files"].get(name)
+    if found.image != image:
+        raise IntegrityError(
+            "EQ0720",
+            f"{log.name} is of another model: its image is {found.image}, {name} is {image}",
+        )
+    cycles = {entry.name: entry.cycles for entry in found.layers}
+    wanted = [layer.name for layer in section.layers]
+    if sorted(cycles) != sorted(wanted) or len(cycles) != len(found.layers):
+        raise UsageError(
+            "EQ0241", f"{log.name} must have each layer once; layers are {', '.join(wanted)}"
+        )
+    return replace(
+        section,
+        layers=tuple(
+            replace(layer, cycles_measured=cycles[layer.name]) for layer in section.layers
+        ),
+        totals=replace(section.totals, cycles_measured=sum(cycles.values())),
+        measured=Measured(found.board, found.clock_hz, found.compiler),
+    )

@@ -1,0 +1,333 @@
+"""The profile: what adds up, what repeats, what is refused, and the model of cycles."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import bundled
+import pytest
+from click.testing import CliRunner
+from conftest import Builds
+from test_target import WHOLE
+
+import edgeq
+from edgeq import targets
+from edgeq.cli import main
+from edgeq.errors import EdgeqError, IntegrityError, ModelError, UsageError
+from edgeq.ir import Graph, Node, Op
+from edgeq.report import Profile
+from edgeq.target import parse
+from edgeq.targets import counters
+from edgeq.targets.instructions import decoder
+
+pytestmark = pytest.mark.emulator
+EXAMPLE = "fashion-tiny"
+BLOCK = 4  # values of a run that two SMLAD multiply at once
+SMALL_WINDOW, SHORT_RUN = 32, 16  # eq_conv_s8_dsp.c
+
+
+@pytest.fixture
+def build(built: Builds, compiler: str, tmp_path: Path) -> Path:
+    """A build of our own to write to."""
+    shutil.copytree(built(EXAMPLE, compiler).folder, tmp_path / "build")
+    return tmp_path / "build"
+
+
+@pytest.fixture
+def one_build(built: Builds, tmp_path: Path) -> Path:
+    """The same by one compiler, where the compiler does not matter."""
+    shutil.copytree(built(EXAMPLE, "zig").folder, tmp_path / "build")
+    return tmp_path / "build"
+
+
+def profiled(build: Path) -> Profile:
+    section = edgeq.profile(build).report.profile
+    assert section is not None
+    return section
+
+
+def test_layers_and_overhead_add_up_to_an_inference_that_was_counted_whole(build: Path) -> None:
+    profile = profiled(build)
+    for field in ("instructions", "flash_read_bytes", "cycles_model"):
+        parts = sum(getattr(layer, field) for layer in profile.layers)
+        assert parts + getattr(profile.overhead, field) == getattr(profile.totals, field), field
+    assert profile.totals.macs == sum(layer.macs for layer in profile.layers)
+
+
+def test_a_profile_twice_gives_the_same_bytes(build: Path) -> None:
+    edgeq.profile(build)
+    first = (build / "report.json").read_bytes()
+    edgeq.profile(build)
+    assert (build / "report.json").read_bytes() == first
+
+
+def clipped(start: int, taps: int, dilation: int, size: int) -> int:
+    """How many taps of a window axis lie inside the input."""
+    return sum(0 <= start + tap * dilation < size for tap in range(taps))
+
+
+def runs(graph: Graph, node: Node) -> Iterator[tuple[int, int]]:
+    """(times, values) of the runs that one output channel of a convolution multiplies."""
+    window = node.window
+    assert window is not None
+    _, height, width, channels = graph.tensors[node.inputs[0]].shape
+    _, out_height, out_width, _ = graph.tensors[node.output].shape
+    (kh, kw), (sh, sw), (dh, dw) = window.kernel, window.strides, window.dilations
+    for y in range(out_height):
+        rows = clipped(y * sh - window.pads[0], kh, dh, height)
+        for x in range(out_width):
+            columns = clipped(x * sw - window.pads[1], kw, dw, width)
+            yield (rows, columns * channels) if dw == 1 else (rows * columns, channels)
+
+
+def expected_dual_macs(graph: Graph, node: Node, weight_bits: int) -> int:
+    """The rule: each run of values, rounded down to a multiple of 4, takes half as many SMLAD.
+
+    Runs are a kernel row inside the input; a small window is one run, padding included, and where
+    a row of the output has an odd number of pixels the last one counts twice.
+    """
+    weights = graph.tensors[node.inputs[1]]
+    values = weights.elements // weights.shape[0]
+    if node.op is Op.FULLY_CONNECTED:
+        return weights.shape[0] * (values // BLOCK * BLOCK) // 2
+    if node.op is not Op.CONV_2D or node.window is None:
+        return 0  # the depthwise kernel multiplies one pair an instruction
+    _, height, width, channels = graph.tensors[node.output].shape
+    run = node.window.kernel[1] * graph.tensors[node.inputs[0]].shape[3]
+    if values <= SMALL_WINDOW and run < SHORT_RUN and weight_bits == 8:
+        return channels * height * (width + width % 2) * (values // BLOCK * BLOCK) // 2
+    products = sum(times * (length // BLOCK * BLOCK) for times, length in runs(graph, node))
+    return channels * products // 2
+
+
+@pytest.mark.parametrize("name", ["fashion-tiny", "fashion-resnet8"])
+def test_two_products_for_every_smlad(built: Builds, tmp_path: Path, name: str) -> None:
+    shutil.copytree(built(name, "zig").folder, tmp_path / "build")
+    example = bundled.load(name)
+    program = example.compile(example.policy).program
+    graph = program.network.graphs[0]
+    nodes = {node.name: node for node in graph.nodes}
+    for layer in profiled(tmp_path / "build").layers:
+        if layer.macs:
+            bits = program.choices[layer.name].weight_bits
+            expected = expected_dual_macs(graph, nodes[layer.name], bits)
+            assert layer.dual_macs == expected, layer.name
+
+
+def test_flash_is_read_at_least_once_for_every_weight(one_build: Path) -> None:
+    report = edgeq.profile(one_build).report
+    assert report.profile is not None
+    stored = {layer.name: layer.weight_bytes for layer in report.export.layers}
+    for layer in report.profile.layers:
+        assert layer.flash_read_bytes >= stored[layer.name] - 8, layer.name  # 8: padding
+
+
+def test_every_symbol_of_the_flash_is_listed_once(one_build: Path) -> None:
+    profile = profiled(one_build)
+    by_purpose: dict[str, int] = {}
+    for row in profile.symbols:
+        by_purpose[row.purpose] = by_purpose.get(row.purpose, 0) + row.bytes
+    assert by_purpose["kernels"] == profile.flash.kernels
+    assert by_purpose["model"] == profile.flash.weights + profile.flash.tables
+
+
+# Refusals #
+
+
+def refused(build: Path, id: str, **options: Any) -> EdgeqError:
+    before = (build / "report.json").read_bytes()
+    with pytest.raises(EdgeqError) as caught:
+        edgeq.profile(build, **options)
+    assert caught.value.id == id, caught.value
+    assert (build / "report.json").read_bytes() == before
+    return caught.value
+
+
+@pytest.mark.parametrize("name", ["firmware.elf", "report.json", "runtime/eq_run.c", "model.eqb"])
+def test_a_build_edited_by_hand_is_refused(one_build: Path, name: str) -> None:
+    file = one_build / name
+    file.write_bytes(file.read_bytes() + b" ")
+    error = refused(one_build, "EQ0711")
+    assert isinstance(error, IntegrityError)
+    assert name in error.message
+
+
+def test_a_file_that_is_gone_is_refused(one_build: Path) -> None:
+    (one_build / "selftest.c").unlink()
+    assert "selftest.c is gone" in refused(one_build, "EQ0711").message
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"schema": 2, "files": {}}', '{"files": 3}'])
+def test_a_manifest_that_is_none_is_refused(one_build: Path, text: str) -> None:
+    (one_build / "manifest.json").write_text(text)
+    refused(one_build, "EQ0712")
+
+
+def test_a_manifest_that_points_out_of_the_build_is_refused(one_build: Path) -> None:
+    manifest = json.loads((one_build / "manifest.json").read_text())
+    manifest["files"]["../secret"] = ""
+    (one_build / "manifest.json").write_text(json.dumps(manifest))
+    refused(one_build, "EQ0712")
+
+
+def test_a_folder_that_is_no_build_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="EQ0233"):
+        edgeq.profile(tmp_path)
+
+
+def test_a_build_that_was_not_linked_is_refused(tmp_path: Path) -> None:
+    build = bundled.load(EXAMPLE).export(tmp_path / "build", check="none")
+    assert "--check emulator" in refused(build.folder, "EQ0240").message
+
+
+def test_a_changed_build_exits_with_7(one_build: Path) -> None:
+    (one_build / "README.txt").write_text("mine")
+    result = CliRunner().invoke(main, ["profile", str(one_build)])
+    assert result.exit_code == 7
+    assert result.stdout == ""
+    assert result.stderr.startswith("error EQ0711: ")
+
+
+# A board's log #
+
+
+def log(build: Path, **changes: Any) -> Path:
+    """A log that fits the build, but for `changes`."""
+    manifest = json.loads((build / "manifest.json").read_text())
+    report = json.loads((build / "report.json").read_text())
+    content = {
+        "schema": 1,
+        "image": manifest["files"][f"{report['model']}.eqb"],
+        "board": "a board",
+        "clock_hz": 168_000_000,
+        "compiler": "gcc 12.2.1",
+        "layers": [
+            {"name": layer["name"], "cycles": 1000 + index}
+            for index, layer in enumerate(report["export"]["layers"])
+            if layer["kernel"]
+        ],
+        **changes,
+    }
+    path = build.parent / "measured.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_measured_cycles_stand_in_a_column_of_their_own(one_build: Path) -> None:
+    alone = profiled(one_build)
+    both = edgeq.profile(one_build, measured=log(one_build)).report.profile
+    assert both is not None
+    assert both.measured is not None
+    assert both.measured.clock_hz == 168_000_000
+    assert [layer.cycles_model for layer in both.layers] == [
+        layer.cycles_model for layer in alone.layers
+    ]
+    measured = [layer.cycles_measured or 0 for layer in both.layers]
+    assert measured[0] == 1000
+    assert both.totals.cycles_measured == sum(measured)
+
+
+def test_the_log_of_another_model_is_refused(one_build: Path) -> None:
+    error = refused(one_build, "EQ0720", measured=log(one_build, image="0" * 64))
+    assert error.exit_code == 7
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"layers": []},
+        {"clock_hz": 0},
+        {"layers": [{"name": "nobody", "cycles": 1}]},
+        {"surplus": 1},
+        {"schema": 2},
+    ],
+)
+def test_a_log_with_a_fault_is_refused(one_build: Path, changes: dict[str, Any]) -> None:
+    refused(one_build, "EQ0241", measured=log(one_build, **changes))
+
+
+def test_a_log_that_is_not_there_is_refused(one_build: Path) -> None:
+    refused(one_build, "EQ0241", measured=one_build / "nothing.json")
+
+
+# The model of cycles #
+
+BASE = ("other", "load", "next", "store", "multiple", "divide", "branch")
+
+
+@pytest.mark.parametrize(
+    ("code", "cycles"),
+    [
+        ("0868", 2),  # ldr r0, [r1]
+        ("0868 1a68", 3),  # ldr r0, [r1]; ldr r2, [r3]: the second is pipelined
+        ("0868 1a60", 3),  # ldr; str
+        ("0868 0130 1a68", 5),  # ldr; adds r0, #1; ldr
+        ("d1e90023", 3),  # ldrd r2, r3, [r1]
+        ("91e81c00", 4),  # ldm r1, {r2, r3, r4}
+        ("30b5", 4),  # push {r4, r5, lr}
+        ("30bd", 6),  # pop {r4, r5, pc}: a refill on top
+        ("7047", 3),  # bx lr
+        ("21fb0202", 1),  # smlad r2, r1, r2, r0
+        ("91fbf2f0", 12),  # sdiv r0, r1, r2
+        ("18bf 0120", 2),  # it ne; movne r0, #1
+    ],
+)
+def test_an_instruction_costs_what_the_manual_says(code: str, cycles: int) -> None:
+    cost = targets.load("stm32f405").cost
+    assert cost is not None
+    raw = bytes.fromhex(code)
+    block = decoder()(raw, 0x0800_0000)
+    total = sum(cost.cycles[kind].cycles * times for kind, times in block.classes.items())
+    assert total + block.refills * cost.cycles["refill"].cycles == cycles
+    assert block.instructions == sum(block.classes[kind] for kind in BASE)  # type: ignore[index]
+
+
+def test_a_block_that_begins_where_the_last_one_ended_was_fallen_into() -> None:
+    counter = counters.PythonCounter()
+    for address in (0, 4, 4, 0, 4):  # a loop at 4: entered from 0, taken once, entered again
+        counter.enter(None, address, 4, None)
+    counts = counter.take()
+    assert {block: (count.times, count.fallen) for block, count in counts.items()} == {
+        (0, 4): (2, 2),
+        (4, 4): (3, 0),
+    }
+    assert counter.take() == {}
+
+
+def test_the_counter_in_c_and_the_one_in_python_agree(
+    build: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        if counters._native(Path(folder)) is None:
+            pytest.skip("no compiler makes counter.c")
+    native = profiled(build)
+    monkeypatch.setattr(counters, "_native", lambda folder: None)
+    assert profiled(build) == native
+
+
+def test_modelled_cycles_lie_above_instructions(one_build: Path) -> None:
+    for layer in profiled(one_build).layers:
+        assert layer.cycles_model is not None
+        assert layer.instructions < layer.cycles_model < 2 * layer.instructions
+
+
+def test_a_cost_table_with_a_gap_is_refused() -> None:
+    text = WHOLE + (
+        '[cost]\nsource = "manual"\nmacs_per_instruction = 1\n'
+        'cycles.other = { cycles = 1, source = "p. 1" }\n'
+    )
+    with pytest.raises(ModelError, match=r"lacks load, next, store"):
+        parse(text, "chip.toml")
+
+
+def test_a_cost_without_a_source_is_refused() -> None:
+    text = WHOLE + (
+        '[cost]\nsource = "manual"\nmacs_per_instruction = 1\ncycles.other = { cycles = 1 }\n'
+    )
+    with pytest.raises(ModelError, match=r"source"):
+        parse(text, "chip.toml")
