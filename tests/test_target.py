@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
-from edgeq import targets
+from edgeq import firmware_stubs, targets
 from edgeq.errors import ModelError, UsageError
 from edgeq.target import parse
 
@@ -17,6 +18,7 @@ name = "chip"
 description = "a chip"
 family = "mcu"
 core = "cortex-m4f"
+board = "cortex_m"
 formats = ["c"]
 [[memory]]
 name = "flash"
@@ -41,7 +43,6 @@ source = "data sheet"
 flags = ["-mcpu=cortex-m4"]
 source = "manual"
 [emulator]
-source = "none"
 """
 
 
@@ -66,13 +67,39 @@ def test_no_regions_of_a_bundled_target_overlap(name: str) -> None:
     assert all(end <= start for (_, end), (start, _) in pairwise(regions))
 
 
+def test_sectors_of_one_size_are_spelled_out() -> None:
+    assert parse(swapped("[512, 512]", "256")(), "chip.toml").first("flash").erase_bytes == (
+        256,
+        256,
+        256,
+        256,
+    )
+
+
+def test_regions_that_overlap_are_named() -> None:
+    text = swapped("base = 0x2000_0000", "base = 0x1000_0080")()
+    with pytest.raises(ModelError, match="ccm ends at 0x10000100, but sram begins at 0x10000080"):
+        parse(text, "chip.toml")
+
+
+def test_a_region_beyond_4_gb_is_named() -> None:
+    text = swapped("base = 0x2000_0000", "base = 0xFFFF_FF00")()
+    with pytest.raises(ModelError, match="sram ends at 0x100000100, beyond 4 GB"):
+        parse(text, "chip.toml")
+
+
+@pytest.mark.parametrize("name", targets.names())
+def test_every_target_names_a_board_that_is_there(name: str) -> None:
+    assert (Path(firmware_stubs.__file__).parent / "boards" / targets.load(name).board).is_dir()
+
+
 @pytest.mark.parametrize("alias", targets.ALIASES)
 def test_an_alias_stands_for_a_bundled_target(alias: str) -> None:
     assert targets.load(alias) == targets.load(targets.ALIASES[alias])
 
 
 def test_an_unknown_target_names_near_misses() -> None:
-    with pytest.raises(UsageError, match=r"EQ0212.*did you mean stm32f405"):
+    with pytest.raises(UsageError, match=r"EQ0212.*did you mean stm32f4"):
         targets.load("stm32f407")
 
 
@@ -110,8 +137,16 @@ def test_the_other_regions_are_left_to_the_application() -> None:
         swapped('source = "data sheet"', ""),
         swapped("[compiler.gcc]", "[compiler.gcc]\nopt = 2"),
         swapped("schema = 1", "schema ="),
+        swapped('board = "cortex_m"', ""),
+        swapped("[512, 512]", "0"),
+        swapped("[512, 512]", "768"),
+        swapped("[512, 512]", "2048"),
+        swapped("[emulator]", '[emulator]\nqemu = "virt"'),
+        swapped("base = 0x2000_0000", "base = 0xFFFF_FF00"),
+        swapped("base = 0x2000_0000", "base = 0x1000_0080"),
+        swapped("base = 0x2000_0000", "base = 0x0800_03FF"),
     ],
-    ids=range(12),
+    ids=range(20),
 )
 def test_a_description_that_breaks_the_schema_is_refused(text: Callable[[], str]) -> None:
     with pytest.raises(ModelError, match=r"EQ0340: chip\.toml: "):
