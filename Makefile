@@ -39,9 +39,10 @@ docs:
 picture:
 	$(PYTHON) bench/picture.py docs/export.svg
 
-# The figures of docs/quantization.md and of the planner.
+# The figures of docs/quantization.md, of the planner and of the profiler.
 bench:
 	$(PYTHON) bench/plan.py
+	$(PYTHON) bench/profile.py
 	$(PYTHON) bench/ptq.py fashion-resnet8
 	$(PYTHON) bench/ptq.py fashion-tiny
 

@@ -1,6 +1,6 @@
 """How long a profile of the bundled example takes; the goal is under 10 s.
 
-Run from the root: `python -m bench.profile`.
+Run from the root: `python bench/profile.py`.
 """
 
 from __future__ import annotations

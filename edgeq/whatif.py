@@ -70,8 +70,8 @@ def explain(
 def cost_table(build: Build, again: Rebuilt) -> CostTable:
     """What every weighted layer of `build` costs at each width, all layers at that width at once.
 
-    A layer's work does not depend on the others' bits: they only move its weights in flash. Widths
-    that the device's memory cannot hold are left out.
+    The others' bits do not change a layer's work, except where values decide a branch (below 1 %).
+    Widths that the device's memory cannot hold are left out.
 
     Raises:
         MissingToolError: the build's compiler, the emulator or the disassembler is missing.
