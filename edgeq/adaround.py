@@ -24,7 +24,7 @@ Reals = npt.NDArray[np.float32]
 ITERATIONS = 1000
 BATCH = 1024  # output positions of a step
 RATE = 1e-2
-PENALTY = 0.01
+PENALTY = 100.0  # times a weight's share of the error of rounding to nearest: scales cancel
 BETA = (20.0, 2.0)  # the penalty's exponent falls: first h only leaves the middle
 WARM_UP = 0.2  # share of the steps without penalty
 MEAN_DECAY, POWER_DECAY, TINY = 0.9, 0.999, 1e-8  # Adam
@@ -163,6 +163,9 @@ def learn(
     """
     low, high = weights.limits(bits)
     bounds = clamp or (-np.inf, np.inf)
+    nearest = weights.round_to(rows, scale, bits)
+    before = _errors(patches, nearest, scale, bias, bounds)
+    penalty = PENALTY * float(before.sum()) / rows.size
     below = np.floor(rows / scale[:, None])
     lowest, step = below.astype(np.float32), scale[:, None].astype(np.float32)
     variable = _start(rows / scale[:, None] - below)
@@ -177,21 +180,24 @@ def learn(
         error = np.clip(sums, *bounds) - patches.target[at]
         error *= (sums > bounds[0]) & (sums < bounds[1])
         gradient = _weight_gradient(patches, at, error) * (step * inside)
-        gradient = (gradient + _penalty_gradient(up, iteration / ITERATIONS)) * slope
+        gradient = (gradient + penalty * _pull(up, iteration / ITERATIONS)) * slope
         mean += (1 - MEAN_DECAY) * (gradient - mean)
         power += (1 - POWER_DECAY) * (gradient**2 - power)
         first, second = (1 - decay ** (iteration + 1) for decay in (MEAN_DECAY, POWER_DECAY))
         variable -= RATE * (mean / first) / (np.sqrt(power / second) + TINY)
     learned = np.clip(below + (_up(variable)[0] >= 0.5), low, high)
-    nearest = weights.round_to(rows, scale, bits)
-    errors = [
-        np.square(np.clip(patches.outputs((q * step).astype(np.float32), bias), *bounds)
-                  - patches.target).mean(axis=0, dtype=np.float64)
-        for q in (nearest, learned)
-    ]  # fmt: skip
-    better = errors[1] < errors[0]
-    chosen = np.where(better[:, None], learned, nearest)
-    return chosen, (float(errors[0].mean()), float(np.minimum(*errors).mean()))
+    after = _errors(patches, learned, scale, bias, bounds)
+    chosen = np.where((after < before)[:, None], learned, nearest)
+    return chosen, (float(before.mean()), float(np.minimum(before, after).mean()))
+
+
+def _errors(
+    patches: Patches, integers: Array, scale: Array, bias: Reals, bounds: Bounds
+) -> npt.NDArray[np.float64]:
+    """The mean squared error of each output channel."""
+    outputs = patches.outputs((integers * scale[:, None]).astype(np.float32), bias)
+    square = np.square(np.clip(outputs, *bounds) - patches.target)
+    return np.asarray(square.mean(axis=0, dtype=np.float64))
 
 
 def _start(fraction: Array) -> Reals:
@@ -217,14 +223,14 @@ def _weight_gradient(patches: Patches, at: Array, error: Reals) -> Reals:
     return np.asarray(gradient * np.float32(2 / len(at)))
 
 
-def _penalty_gradient(up: Reals, progress: float) -> Reals | float:
-    """The derivative of PENALTY · Σ (1 − |2h − 1|^β)."""
+def _pull(up: Reals, progress: float) -> Reals | float:
+    """The derivative of Σ (1 − |2h − 1|^β): the penalty's pull towards 0 and 1."""
     if progress < WARM_UP:
         return 0.0
     start, end = BETA
     beta = end + (start - end) * (1 - progress) / (1 - WARM_UP)
     away = 2 * up - 1
-    return np.asarray(-2 * PENALTY * beta * np.abs(away) ** (beta - 1) * np.sign(away))
+    return np.asarray(-2 * beta * np.abs(away) ** (beta - 1) * np.sign(away))
 
 
 def to_json(log: Sequence[Learned]) -> dict[str, object]:

@@ -260,7 +260,7 @@ def explain(
         EdgeqError: as `errors` draws them.
     """
     if weights not in whatif.WIDTHS:
-        raise UsageError("EQ0213", f"weights={weights}; weights have 2 to 8 bits")
+        raise UsageError("EQ0216", f"weights={weights}; weights have 2 to 8 bits")
     found = builds.load(Path(build))
     device = targets.load(found.report.target)
     again = rebuild.run(found, device, _path(model), _path(policy), shapes)

@@ -15,7 +15,7 @@ from edgeq.ir import Array, Graph, Window
 from edgeq.policy import Calibration, Policy
 
 RELU = (0.0, np.inf)
-STEPS = 200  # enough for layers this small
+STEPS = 300  # enough for layers this small
 
 
 @pytest.fixture(autouse=True)
@@ -103,8 +103,8 @@ def test_learning_starts_from_the_float_weights() -> None:
 
 def test_the_penalty_pushes_to_the_nearer_end_and_only_after_the_warm_up() -> None:
     up = np.array([0.1, 0.5, 0.9], np.float32)
-    assert adaround._penalty_gradient(up, 0.0) == 0.0
-    down, middle, upwards = np.asarray(adaround._penalty_gradient(up, 0.99))
+    assert adaround._pull(up, 0.0) == 0.0
+    down, middle, upwards = np.asarray(adaround._pull(up, 0.99))
     assert down > 0 == middle
     assert upwards < 0
 
@@ -218,3 +218,10 @@ def test_progress_counts_the_layers_that_are_rounded() -> None:
     graph = net(LAYERS["convolution"])
     bits = {node.name: 3 for node in graph.nodes} | {graph.nodes[0].name: 8}
     assert adaround.learned_layers(graph, bits) == 2
+
+
+def test_the_unit_of_the_activations_does_not_matter() -> None:
+    patches, rows = layer()
+    unit = np.float32(1024)
+    scaled = Patches(patches.inputs * unit, patches.target * unit)
+    assert np.array_equal(learn(patches, rows, 3)[0], learn(scaled, rows, 3)[0])

@@ -106,7 +106,7 @@ def test_a_layer_that_is_not_there_is_refused(build: Path) -> None:
 
 
 def test_a_width_that_is_none_is_refused(build: Path) -> None:
-    refused(build, "EQ0213", weights=9)
+    refused(build, "EQ0216", weights=9)
 
 
 def test_another_model_is_refused(build: Path) -> None:

@@ -77,7 +77,7 @@ def _input_shapes(
     for name in needed:
         if name not in found:
             raise UsageError(
-                "EQ0215",
+                "EQ0219",
                 f"{reference}: the shape of input {name} is unknown; give --shape {name}=1,C,H,W "
                 "or samples",
             )

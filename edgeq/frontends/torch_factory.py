@@ -99,7 +99,7 @@ def make(reference: Reference) -> Any:
         refuse(reference, f"{reference.factory}()", error)
     if not isinstance(module, torch.nn.Module):
         raise ModelError(
-            "EQ0341",
+            "EQ0361",
             f"{reference}: {reference.factory}() gave {_kind(module)}; edgeq takes a "
             "torch.nn.Module",
         )
@@ -109,7 +109,7 @@ def make(reference: Reference) -> Any:
 
 
 def refuse(reference: Reference, called: str, error: BaseException) -> NoReturn:
-    """Raise EQ0340: what edgeq called, where in the user's code it went wrong, and how."""
+    """Raise EQ0360: what edgeq called, where in the user's code it went wrong, and how."""
     torch = sys.modules.get("torch")
     foreign = tuple(
         str(Path(str(module.__file__)).parent) + os.sep
@@ -122,9 +122,9 @@ def refuse(reference: Reference, called: str, error: BaseException) -> NoReturn:
         if not frame.filename.startswith((*foreign, "<frozen"))
     ][-_FRAMES:]
     what = str(error).strip().splitlines()[:1]
-    last = ": ".join([type(error).__name__, *what])
+    trace = "\n".join([*frames, ": ".join([type(error).__name__, *what])])
     raise ModelError(
-        "EQ0340", "\n".join([f"{reference}: edgeq called {called}, which raised", *frames, last])
+        "EQ0360", f"{reference}: edgeq called {called}, which raised\n{trace}"
     ) from error
 
 
@@ -136,18 +136,18 @@ def _factory(reference: Reference) -> Callable[[], Any]:
         if isinstance(error, ModuleNotFoundError) and _within(error.name, name):
             hint = f"; did you mean {name[:-3]}?" if name.endswith(".py") else ""
             raise UsageError(
-                "EQ0213", f"no module {name} in the current folder or on Python's path{hint}"
+                "EQ0217", f"no module {name} in the current folder or on Python's path{hint}"
             ) from error
         refuse(reference, f"import {name}", error)
     factory = getattr(module, reference.factory, None)
     if factory is None:
         near = difflib.get_close_matches(reference.factory, dir(module), n=3)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise UsageError("EQ0213", f"{name} has no {reference.factory}{hint}")
+        raise UsageError("EQ0217", f"{name} has no {reference.factory}{hint}")
     torch = import_torch()
     if not callable(factory) or isinstance(factory, torch.nn.Module):
         raise ModelError(
-            "EQ0341",
+            "EQ0361",
             f"{reference} is {_kind(factory)}; edgeq calls a function or class without arguments",
         )
     made: Callable[[], Any] = factory
@@ -183,7 +183,7 @@ def _load_weights(torch: Any, reference: Reference, module: Any, path: Path) -> 
         ("of another shape", shapes),
     )
     if found := [f"{what}: {_some(names)}" for what, names in faults if names]:
-        raise ModelError("EQ0343", f"{path} does not fit {reference}; " + "; ".join(found))
+        raise ModelError("EQ0363", f"{path} does not fit {reference}; " + "; ".join(found))
     module.load_state_dict(given, strict=False)
 
 
@@ -196,26 +196,26 @@ def _some(names: Iterable[str]) -> str:
 def _state(torch: Any, path: Path) -> dict[str, Any]:
     """The tensors of a checkpoint, by name."""
     if not path.is_file():
-        raise UsageError("EQ0214", f"{path}: no such checkpoint")
+        raise UsageError("EQ0218", f"{path}: no such checkpoint")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
-            "EQ0342",
+            "EQ0362",
             f"{path} holds Python objects{_named(error)}, and loading it could run code; save the "
             "weights alone: torch.save(module.state_dict(), FILE)",
         ) from error
     except Exception as error:  # zip, pickle and torch each have their own for a broken file
-        raise ModelError("EQ0342", f"{path} is no readable checkpoint: {error}") from error
+        raise ModelError("EQ0362", f"{path} is no readable checkpoint: {error}") from error
     for key in NESTED:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not content:
-        raise ModelError("EQ0342", f"{path} holds {_kind(content)}; edgeq takes a state_dict")
+        raise ModelError("EQ0362", f"{path} holds {_kind(content)}; edgeq takes a state_dict")
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise ModelError(
-                "EQ0342", f"{path}: {name} is {_kind(value)}; a state_dict holds tensors"
+                "EQ0362", f"{path}: {name} is {_kind(value)}; a state_dict holds tensors"
             )
     if all(name.startswith(PARALLEL) for name in content):
         return {name.removeprefix(PARALLEL): value for name, value in content.items()}
