@@ -72,17 +72,23 @@ def test_an_export_gives_the_same_bytes_twice(
     assert files(again.folder) == first
 
 
+PYTHON = """\
+import edgeq
+from edgeq.examples import path
+tiny = path("fashion-tiny")
+policy, calib = tiny / "policy.toml", tiny / "calib.npz"
+edgeq.export(tiny / "model.onnx", policy=policy, calib=calib, out="python")
+"""
+
+
 @pytest.mark.emulator
 def test_five_lines_of_python_give_what_the_command_gives(tmp_path: Path, tool: Tool) -> None:
     tool("arm-none-eabi-gcc")
-    lines = """\
-
-build = edgeq.export(target="mcu", out="python")
-print(build.report.export.flash.total)
-"""
-    run([sys.executable, "-c", lines], tmp_path)
+    run([sys.executable, "-c", PYTHON], tmp_path)
     command = Path(sys.executable).parent / "edgeq"
-    run([str(command), "export", "--target", "mcu", "-o", "command"], tmp_path)
+    folder = bundled.load("fashion-tiny").folder
+    flags = ["--policy", f"{folder}/policy.toml", "--calib", f"{folder}/calib.npz"]
+    run([str(command), "export", f"{folder}/model.onnx", *flags, "-o", "command"], tmp_path)
     assert files(tmp_path / "python") == files(tmp_path / "command") != {}
 
 
