@@ -137,7 +137,7 @@ def test_the_self_test_fails_on_a_changed_golden_byte(build: Build, copy: Path, 
     (copy / "selftest.c").write_text(text, "utf-8")
     name = build.report.model
     assert run(ANYWHERE.replace("NAME", name), copy, status=1) == (
-        f"{name}: case 0: output 0[0] is {value[1]}, expected {changed}\n"
+        f"{name}: case 0: byte 0 of output 0 is {value[1]}, expected {changed}\n"
         f"{name}: 1 passed, 1 failed\n"
     )
 

@@ -367,7 +367,7 @@ FLAGS: dict[str, tuple[list[str], str, str]] = {
     "shape-empty": (["--shape", "x=1,1,0,8"], "EQ0205", "--shape x=1,1,0,8"),
     "shape-of-nothing": (["--shape", "q=1,1,8,8"], "EQ0211", "no input is called q; … x"),
     "shape-misfit": (["--shape", "x=1,1,9,8"], "EQ0312", "does not fit the model's batch,1,8,8"),
-    "target": (["--target", "stm32f4"], "EQ0212", "'stm32f4'; did you mean stm32f405?"),
+    "target": (["--target", "stm32f4"], "EQ0212", "'stm32f4'; did you mean stm32f405"),
     "target-odd": (["--target", "qqqq"], "EQ0212", "'qqqq'; there are … (aliases: mcu)"),
     "labels-missing": (["--labels", "names.txt"], "EQ0206", "--labels names.txt"),
     "image-missing": (["--firmware-for", "a.eqb"], "EQ0203", "a.eqb cannot be read"),
@@ -678,7 +678,9 @@ def test_without_an_emulator_the_message_says_what_to_install(
     workplace.options = ()
     bare.programs = {"cc"}
     tool("cc")
-    workplace.refuses("EQ0603", says='unicorn and elftools: python -m pip install "edgeq[mcu]"')
+    workplace.refuses(
+        "EQ0603", says='no emulator here … unicorn: python -m pip install "edgeq[mcu]"'
+    )
 
 
 def test_without_the_targets_compiler_the_message_says_what_to_install(
@@ -698,7 +700,7 @@ def test_without_tools_everything_is_written_unchecked(workplace: Workplace, bar
     written = set(os.listdir("build/net"))
     assert written == {
         "CMakeLists.txt", "README.txt", "edgeq.mk", "manifest.json", "net.c", "net.eqb", "net.h",
-        "ranges.json", "report.json", "runtime", "selftest.c",
+        "ranges.json", "report.html", "report.json", "report.txt", "runtime", "selftest.c",
     }  # fmt: skip
 
 
