@@ -16,7 +16,7 @@ import numpy.typing as npt
 from edgeq import floatrun
 from edgeq.errors import ModelError
 from edgeq.ir import Array, Graph, Node, Op
-from edgeq.ops import OPS, windows
+from edgeq.ops import OPS, groups, windows
 from edgeq.policy import Bits, Calibration
 
 SIGNIFICANT_BITS = 12
@@ -33,7 +33,8 @@ Progress = Callable[[int, int], None]
 class Ranges:
     """Bounds of every activation (zero included), and the mean input of every weighted layer.
 
-    A mean has the shape of one row of the layer's weights, for a depthwise layer that of all rows:
+    A mean has the shape of one row of the layer's weights, or, for a depthwise or grouped layer,
+    that of all rows:
     what each weight is multiplied with on average, padding included.
     """
 
@@ -129,6 +130,9 @@ def _mean_input(graph: Graph, node: Node, mean: Array) -> Array:
     seen: Array = windows(mean[None], node.window, 0, (height, width)).mean(axis=(0, 1, 2))
     if node.op is Op.CONV_2D:
         return seen
+    if node.op is Op.GROUPED_CONV_2D:
+        parts = np.stack(np.split(seen, groups(graph, node), axis=2))
+        return parts.repeat(weights.shape[0] // len(parts), axis=0)
     channels_first = np.moveaxis(seen, 2, 0)
     return channels_first.repeat(weights.shape[0] // len(channels_first), axis=0)
 

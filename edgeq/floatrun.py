@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeq.errors import GraphError
-from edgeq.ir import Array, Graph, Node, Op, Tensor, Window
-from edgeq.ops import OPS
+from edgeq.ir import Array, Graph, Node, Op, Tensor, Unary, Window
+from edgeq.ops import OPS, groups
 
 if TYPE_CHECKING:
     import onnx
@@ -139,7 +139,7 @@ def _conv(writer: _Writer, node: Node, output: str) -> None:
         writer.constant(f"{node.name}/weights", oihw),
         writer.constant(f"{node.name}/bias", writer.graph.constant(bias_name)),
     )
-    group = writer.graph.tensors[x].shape[3] if depthwise else 1
+    group = writer.graph.tensors[x].shape[3] if depthwise else groups(writer.graph, node)
     writer.add("Conv", inputs, output, group=group, **_window(node.window))
 
 
@@ -198,6 +198,48 @@ def _clip(writer: _Writer, node: Node, output: str) -> None:
     writer.clip(node.clamp, node.inputs[0], output)
 
 
+def _pad(writer: _Writer, node: Node, output: str) -> None:
+    top, left, front, bottom, right, back = node.pads
+    pads = np.array((0, front, top, left, 0, back, bottom, right), np.int64)
+    value = writer.graph.constant(node.inputs[1]).reshape(())
+    inputs = (
+        node.inputs[0],
+        writer.constant(f"{output}/pads", pads),
+        writer.constant(f"{output}/value", value),
+    )
+    writer.add("Pad", inputs, output)
+
+
+def _concat(writer: _Writer, node: Node, output: str) -> None:
+    rank = len(writer.graph.tensors[node.output].shape)
+    axis = (0, 2, 3, 1)[node.axis] if rank == 4 else node.axis
+    writer.add("Concat", node.inputs, output, axis=axis)
+
+
+def _table(writer: _Writer, node: Node, output: str) -> None:
+    x, function = node.inputs[0], node.function
+    assert function is not None  # the operator table demands it
+    hard = {"alpha": function.alpha, "beta": function.beta}
+    gate = f"{output}/gate"
+    match function.kind:
+        case Unary.IDENTITY:
+            writer.add("Identity", (x,), output)
+        case Unary.SIGMOID:
+            writer.add("Sigmoid", (x,), output)
+        case Unary.TANH:
+            writer.add("Tanh", (x,), output)
+        case Unary.HARD_SIGMOID:
+            writer.add("HardSigmoid", (x,), output, **hard)
+        case Unary.SILU:
+            writer.add("Sigmoid", (x,), gate)
+            writer.add("Mul", (x, gate), output)
+        case Unary.HARD_SWISH:
+            writer.add("HardSigmoid", (x,), gate, **hard)
+            writer.add("Mul", (x, gate), output)
+        case Unary.LEAKY_RELU:
+            writer.add("LeakyRelu", (x,), output, alpha=function.alpha)
+
+
 def _plain(op: str, **attributes: Any) -> Callable[[_Writer, Node, str], None]:
     def write(writer: _Writer, node: Node, output: str) -> None:
         writer.add(op, node.inputs, output, **attributes)
@@ -217,4 +259,9 @@ _WRITERS: Mapping[Op, Callable[[_Writer, Node, str], None]] = {
     Op.BATCH_NORM: _batch_norm,
     Op.CLIP: _clip,
     Op.IDENTITY: _plain("Identity"),
+    Op.GROUPED_CONV_2D: _conv,
+    Op.PAD: _pad,
+    Op.CONCAT: _concat,
+    Op.TABLE: _table,
+    Op.MULTIPLY: _plain("Mul"),
 }

@@ -43,6 +43,11 @@ class Op(Enum):
     BATCH_NORM = "batch_norm"
     CLIP = "clip"
     IDENTITY = "identity"
+    GROUPED_CONV_2D = "grouped_conv_2d"
+    PAD = "pad"
+    CONCAT = "concat"
+    TABLE = "table"
+    MULTIPLY = "multiply"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +156,27 @@ class Window:
         return sizes[0], sizes[1]
 
 
+class Unary(Enum):
+    """Functions of one real that a table stands for on the device."""
+
+    IDENTITY = "identity"  # with a clamp: a Relu or Clip that no other operator could take
+    SIGMOID = "sigmoid"
+    TANH = "tanh"
+    HARD_SIGMOID = "hard_sigmoid"  # min(max(alpha · x + beta, 0), 1)
+    SILU = "silu"  # x · sigmoid(x)
+    HARD_SWISH = "hard_swish"  # x · hard_sigmoid(x)
+    LEAKY_RELU = "leaky_relu"  # alpha · x below 0
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function of one real, with its parameters; those that `kind` does not have are 0."""
+
+    kind: Unary
+    alpha: float = 0.0
+    beta: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """One operator: inputs (activations first, then constants) to one output.
@@ -166,6 +192,9 @@ class Node:
     window: Window | None = None
     clamp: Bounds | None = None
     epsilon: float = 0.0  # batch norm only
+    pads: tuple[int, ...] = ()  # pad only: before height, width and channels, then after them
+    axis: int = 0  # concat only, counting the batch
+    function: Function | None = None  # table only
 
 
 @dataclass(frozen=True, slots=True)

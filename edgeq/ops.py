@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from edgeq.errors import GraphError
-from edgeq.ir import Array, Graph, Node, Op, Tensor, Window
+from edgeq.ir import Array, Function, Graph, Node, Op, Tensor, Unary, Window
 
 SOFTMAX_MOST = 4095  # values in a row: sums of exponentials are Q12.19
 
@@ -60,6 +61,15 @@ def _conv_shape(node: Node, inputs: Sequence[Tensor], output: Tensor) -> Shape:
     return _windowed_shape(node, inputs, weights.shape[0])
 
 
+def _grouped_shape(node: Node, inputs: Sequence[Tensor], output: Tensor) -> Shape:
+    x, weights = inputs[0], inputs[1]
+    _expect_rank(node, x, 4)
+    per_group = weights.shape[3] if len(weights.shape) == 4 else 0
+    if not per_group or x.shape[3] % per_group or weights.shape[0] % (x.shape[3] // per_group):
+        raise GraphError("EQ0306", f"{node.name}: weights {weights.shape} for input {x.shape}")
+    return _windowed_shape(node, inputs, weights.shape[0])
+
+
 def _depthwise_shape(node: Node, inputs: Sequence[Tensor], output: Tensor) -> Shape:
     x, weights = inputs[0], inputs[1]
     _expect_rank(node, x, 4)
@@ -101,6 +111,31 @@ def _add_shape(node: Node, inputs: Sequence[Tensor], output: Tensor) -> Shape:
     return inputs[0].shape
 
 
+def _pad_shape(node: Node, inputs: Sequence[Tensor], output: Tensor) -> Shape:
+    _expect_rank(node, inputs[0], 4)
+    if len(node.pads) != 6 or min(node.pads) < 0 or len(inputs) != 2 or inputs[1].elements != 1:
+        raise GraphError("EQ0306", f"{node.name}: a pad has six sizes from 0 and one value")
+    sizes = zip(inputs[0].shape[1:], node.pads[:3], node.pads[3:], strict=True)
+    return (inputs[0].shape[0], *(size + before + after for size, before, after in sizes))
+
+
+def _concat_shape(node: Node, inputs: Sequence[Tensor], output: Tensor) -> Shape:
+    first, second = inputs[0].shape, inputs[1].shape
+    axis = node.axis
+    fits = len(first) == len(second) and len(first) in (2, 4) and 1 <= axis < len(first)
+    if not fits or first[:axis] + first[axis + 1 :] != second[:axis] + second[axis + 1 :]:
+        raise GraphError(
+            "EQ0306", f"{node.name}: joins shapes {first} and {second} along axis {axis}"
+        )
+    return (*first[:axis], first[axis] + second[axis], *first[axis + 1 :])
+
+
+def _table_shape(node: Node, inputs: Sequence[Tensor], output: Tensor) -> Shape:
+    if node.function is None:
+        raise GraphError("EQ0304", f"{node.name}: {node.op.value} needs a function")
+    return inputs[0].shape
+
+
 def _reshape_shape(node: Node, inputs: Sequence[Tensor], output: Tensor) -> Shape:
     if math.prod(output.shape) != math.prod(inputs[0].shape):
         raise GraphError("EQ0306", f"{node.name}: {inputs[0].shape} cannot become {output.shape}")
@@ -131,7 +166,7 @@ def _expect_rank(node: Node, tensor: Tensor, rank: int) -> None:
 OPS: Mapping[Op, OpInfo] = {
     Op.CONV_2D: OpInfo(
         1, _conv_shape, "Conv", weighted=True, windowed=True,
-        limits="2-D, constant weights, group 1; any kernel, stride, dilation and zero padding",
+        limits="2-D, constant weights; any kernel, stride, dilation and zero padding",
     ),
     Op.DEPTHWISE_CONV_2D: OpInfo(
         1, _depthwise_shape, "Conv", weighted=True, windowed=True,
@@ -146,8 +181,10 @@ OPS: Mapping[Op, OpInfo] = {
         limits="two computed tensors of the same shape",
     ),
     Op.MAX_POOL: OpInfo(
-        1, _pool_shape, "MaxPool, GlobalMaxPool", windowed=True, keeps_qparams=True,
-        limits="2-D, no dilation; pads smaller than the kernel",
+        1, _pool_shape, "MaxPool, GlobalMaxPool, Slice (steps over height and width)",
+        windowed=True, keeps_qparams=True,
+        limits="2-D, no dilation; pads smaller than the kernel; a slice starts at 0, reaches the "
+        "end, and takes every n-th row or column",
     ),
     Op.AVERAGE_POOL: OpInfo(
         1, _pool_shape, "AveragePool, GlobalAveragePool, ReduceMean", windowed=True,
@@ -165,17 +202,44 @@ OPS: Mapping[Op, OpInfo] = {
         limits="over the last axis of a rank-2 tensor of at most 4095 values",
     ),
     Op.BATCH_NORM: OpInfo(
-        1, _same_shape, "BatchNormalization", device=False, fuses_clamp=False,
-        limits="inference form; folded into the convolution or fully connected layer before it, "
-        "else kept as a 1×1 depthwise convolution",
+        1, _same_shape, "BatchNormalization; Mul, Div, Add, Sub with a constant", device=False,
+        fuses_clamp=False,
+        limits="inference form, or a constant that is one number or one for each channel; folded "
+        "into the layer before or after it, else kept as a 1×1 depthwise convolution",
     ),
     Op.CLIP: OpInfo(
         1, _same_shape, "Relu, Clip (Relu6)", device=False,
-        limits="fused into the operator before it, which must have no other reader",
+        limits="fused into the operator before it; a table where that has another reader or "
+        "cannot clamp",
     ),
     Op.IDENTITY: OpInfo(
-        1, _same_shape, "Identity, Dropout", device=False, fuses_clamp=False,
-        limits="removed",
+        1, _same_shape, "Identity, Dropout, Transpose", device=False, fuses_clamp=False,
+        limits="removed; a transpose goes from NCHW to NHWC or back, or moves axes of size 1",
+    ),
+    Op.GROUPED_CONV_2D: OpInfo(
+        1, _grouped_shape, "Conv", weighted=True, windowed=True,
+        limits="2-D, constant weights, several input channels a group; any kernel, stride, "
+        "dilation and zero padding",
+    ),
+    Op.PAD: OpInfo(
+        1, _pad_shape, "Pad", keeps_qparams=True, fuses_clamp=False,
+        limits="mode constant on height, width and channels, no negative sizes, a value that the "
+        "input's scale represents exactly (0 always is); zeros around height and width become the "
+        "padding of a convolution that alone reads them",
+    ),
+    Op.CONCAT: OpInfo(
+        2, _concat_shape, "Concat",
+        limits="computed tensors, equal but for the axis: channels, height or width; three and "
+        "more are joined in turns",
+    ),
+    Op.TABLE: OpInfo(
+        1, _table_shape, "Sigmoid, HardSigmoid, HardSwish, Tanh, LeakyRelu, Relu, Clip; "
+        "Mul(x, Sigmoid(x)), Mul(x, HardSigmoid(x))", in_place=True,
+        limits="any shape; 256 values, one for each integer of the input",
+    ),
+    Op.MULTIPLY: OpInfo(
+        2, _add_shape, "Mul", device=False, fuses_clamp=False,
+        limits="a constant, or x and Sigmoid(x) or HardSigmoid(x) of the same x",
     ),
 }  # fmt: skip
 
@@ -189,6 +253,28 @@ def windows(x: Array, window: Window, fill: float, size: tuple[int, int]) -> Arr
     (sh, sw), (dh, dw) = window.strides, window.dilations
     view = view[:, ::sh, ::sw, :, ::dh, ::dw][:, : size[0], : size[1]]
     return view.transpose(0, 1, 2, 4, 5, 3)
+
+
+def groups(graph: Graph, node: Node) -> int:
+    """Groups of a grouped convolution: input channels by channels of a filter."""
+    return graph.tensors[node.inputs[0]].shape[3] // graph.tensors[node.inputs[1]].shape[3]
+
+
+def evaluate(function: Function, x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The float64 values of `function` at `x`: what its table is rounded from."""
+    alpha, beta = function.alpha, function.beta
+    hard = np.clip(alpha * x + beta, 0.0, 1.0)
+    soft = np.exp(np.minimum(x, 0.0)) / (1.0 + np.exp(-np.abs(x)))  # no exponential overflows
+    values = {
+        Unary.IDENTITY: x,
+        Unary.SIGMOID: soft,
+        Unary.TANH: np.tanh(x),
+        Unary.HARD_SIGMOID: hard,
+        Unary.SILU: x * soft,
+        Unary.HARD_SWISH: x * hard,
+        Unary.LEAKY_RELU: np.where(x < 0, alpha * x, x),
+    }
+    return np.asarray(values[function.kind], np.float64)
 
 
 def macs(graph: Graph, node: Node) -> int:

@@ -16,14 +16,26 @@ import numpy.typing as npt
 from edgeq import fixedpoint, weights
 from edgeq.calibrate import Ranges
 from edgeq.errors import GraphError
-from edgeq.ir import Array, Bounds, DType, Graph, Node, Op, QParams, Tensor, qparams_of
-from edgeq.ops import OPS, verify
+from edgeq.ir import (
+    Array,
+    Bounds,
+    DType,
+    Graph,
+    Node,
+    Op,
+    QParams,
+    Tensor,
+    Unary,
+    qparams_of,
+)
+from edgeq.ops import OPS, evaluate, verify
 from edgeq.policy import Bits, Calibration
 
 SUM_LIMIT = 1 << 30  # |bias| + Σ|w|·amax stays below, on the device too (eq_init)
 BIAS_LIMIT = 1 << 28
 MIN_SCALE = 2.0**-24  # activations finer than this mean a dead layer
 SOFTMAX_QPARAMS = QParams((1 / 256,), -128, 8)
+EXACT = 2.0**-20  # steps: how near to an integer the value of a pad must be
 
 
 @dataclass(slots=True)
@@ -49,8 +61,11 @@ class _Build:
         return qparams_of(self.tensors[name])
 
     def output_qparams(self, node: Node, floor: float) -> QParams:
-        """Parameters of the node's output whose scale is at least `floor`."""
-        low, high = self.ranges.bounds[node.output]
+        """Parameters of the node's output whose scale is at least `floor`.
+
+        What only a concatenation reads takes its range at once, so that joining copies bytes.
+        """
+        low, high = self.ranges.bounds[_joined(self.graph, node.output)]
         return affine(low, high, self.bits[node.name].activations, floor)
 
     def emit(self, node: Node, constants: tuple[str, ...], qparams: QParams) -> None:
@@ -74,6 +89,18 @@ def run(graph: Graph, bits: Mapping[str, Bits], ranges: Ranges, settings: Calibr
     quantized = replace(graph, nodes=tuple(build.nodes), tensors=build.tensors)
     verify(quantized)
     return quantized
+
+
+def _joined(graph: Graph, name: str) -> str:
+    """The last concatenation that `name` reaches with no other reader on the way; else `name`."""
+    reached = name
+    while name not in graph.outputs and len(readers := graph.consumers(name)) == 1:
+        joins = readers[0].op is Op.CONCAT
+        if not joins and not OPS[readers[0].op].keeps_qparams:
+            break
+        name = readers[0].output
+        reached = name if joins else reached
+    return reached
 
 
 def affine(low: float, high: float, bits: int, floor: float = 0.0) -> QParams:
@@ -202,9 +229,60 @@ def _unchanged(build: _Build, node: Node) -> None:
     build.emit(node, (), build.qparams(node.inputs[0]))
 
 
+def _pad(build: _Build, node: Node) -> None:
+    """The output's integers mean what the input's meant; the value becomes one of them."""
+    x = build.qparams(node.inputs[0])
+    value = float(build.graph.constant(node.inputs[1]).reshape(-1)[0])
+    steps = value / x.scale[0] + x.zero_point
+    if not (x.qmin <= round(steps) <= x.qmax and abs(steps - round(steps)) <= EXACT):
+        raise GraphError(
+            "EQ0337",
+            f"{node.name}: pads with {value:g}, which is no multiple of the input's scale "
+            f"{x.scale[0]:g} in its range; 0 always is",
+        )
+    constant = build.constant(f"{node.name}.value", np.array([round(steps)]), DType.S32)
+    build.emit(node, (constant,), x)
+
+
+def _concat(build: _Build, node: Node) -> None:
+    """TFLite's QUANTIZE of each input to the output's parameters; equal ones are copied."""
+    inputs = [build.qparams(name) for name in node.inputs]
+    # A ratio of 2^h shifts differences, of at most 2^bits, left by up to h + 1.
+    floor = max(x.scale[0] * 2.0 ** (x.bits - 29) for x in inputs)
+    y = build.output_qparams(node, floor)
+    multiplier, shift = _multipliers(np.array([x.scale[0] / y.scale[0] for x in inputs]))
+    constants = (
+        build.constant(f"{node.name}.multiplier", multiplier, DType.S32),
+        build.constant(f"{node.name}.shift", shift, DType.S8),
+    )
+    build.emit(node, constants, y)
+
+
+def _table(build: _Build, node: Node) -> None:
+    """The output for every integer of the input: float64, ties to even, clipped."""
+    function = node.function
+    assert function is not None  # the operator table demands it
+    x, bits = build.qparams(node.inputs[0]), build.bits[node.name].activations
+    if function.kind is Unary.IDENTITY:
+        y = x  # a clip of integers: nothing is rounded again
+    elif function.kind is Unary.SIGMOID:
+        y = QParams((2.0**-bits,), -(1 << (bits - 1)), bits)  # TFLite's LOGISTIC
+    elif function.kind is Unary.TANH:
+        y = QParams((2.0 ** (1 - bits),), 0, bits)  # TFLite's TANH
+    else:
+        y = build.output_qparams(node, 0.0)
+    reals = evaluate(function, x.dequantize(np.arange(-128, 128)))
+    low, high = integer_clamp(node.clamp, y)
+    table = np.clip(y.quantize(reals), low, high)
+    build.emit(node, (build.constant(f"{node.name}.table", table, DType.S8),), y)
+
+
 _RULES: Mapping[Op, Callable[[_Build, Node], None]] = {
     Op.SOFTMAX: _softmax,
     Op.ADD: _add,
     **{op: _unchanged for op, info in OPS.items() if info.keeps_qparams},
     **{op: _weighted for op, info in OPS.items() if info.weighted},
+    Op.PAD: _pad,
+    Op.CONCAT: _concat,
+    Op.TABLE: _table,
 }

@@ -126,6 +126,23 @@ def _conv_2d(o: Operands) -> Int64:
     return np.concatenate(parts).reshape(len(x), height, width, channels)
 
 
+def _grouped_conv_2d(o: Operands) -> Int64:
+    x, weights = o.values[0], o.constant(1)
+    zero = qparams_of(o.tensors[0]).zero_point
+    _, height, width, channels = o.output.shape
+    depth = weights.shape[3]
+    groups = x.shape[3] // depth
+    filters = channels // groups
+    view = windows(x.astype(np.float32) - zero, o.window, 0, (height, width))
+    totals = []
+    for group in range(groups):
+        rows = weights[group * filters : (group + 1) * filters].reshape(filters, -1)
+        part = view[..., group * depth : (group + 1) * depth].reshape(-1, rows.shape[1])
+        totals.append(_products(part, rows))
+    total = np.concatenate(totals, axis=1) + o.constant(2)
+    return _finish(o, total, o.constant(3), o.constant(4)).reshape(-1, height, width, channels)
+
+
 def _depthwise_conv_2d(o: Operands) -> Int64:
     x, weights = o.values[0], o.constant(1)
     zero = qparams_of(o.tensors[0]).zero_point
@@ -210,6 +227,31 @@ def _softmax(o: Operands) -> Int64:
     return np.asarray(np.clip(np.rint(share * 256) - 128, -128, 127), np.int64)
 
 
+def _pad(o: Operands) -> Int64:
+    sizes = zip(o.node.pads[:3], o.node.pads[3:], strict=True)
+    value = int(o.constant(1)[0])
+    return np.pad(o.values[0].astype(np.int64), ((0, 0), *sizes), constant_values=value)
+
+
+def _concat(o: Operands) -> Int64:
+    """Each input in the output's integers, as TFLite's QUANTIZE or a dequantised copy gives it."""
+    y, inputs = qparams_of(o.output), [qparams_of(t) for t in o.tensors[:2]]
+    parts = []
+    for i, (q, values) in enumerate(zip(inputs, o.values, strict=True)):
+        difference = values.astype(np.int64) - q.zero_point
+        if o.rounding is Rounding.DOUBLE:
+            scaled = fixedpoint.requantize(difference, o.constant(2)[i], o.constant(3)[i])
+        else:
+            real = difference.astype(np.float32) * np.float32(q.scale[0])
+            scaled = np.rint(real / np.float32(y.scale[0])).astype(np.int64)
+        parts.append(_clamp(o, scaled + y.zero_point))
+    return np.concatenate(parts, axis=o.node.axis)
+
+
+def _table(o: Operands) -> Int64:
+    return o.constant(1)[o.values[0].astype(np.intp) + 128]
+
+
 MEANINGS: Mapping[Op, Callable[[Operands], Int64]] = {
     Op.CONV_2D: _conv_2d,
     Op.DEPTHWISE_CONV_2D: _depthwise_conv_2d,
@@ -219,4 +261,8 @@ MEANINGS: Mapping[Op, Callable[[Operands], Int64]] = {
     Op.AVERAGE_POOL: _average_pool,
     Op.RESHAPE: _reshape,
     Op.SOFTMAX: _softmax,
+    Op.GROUPED_CONV_2D: _grouped_conv_2d,
+    Op.PAD: _pad,
+    Op.CONCAT: _concat,
+    Op.TABLE: _table,
 }

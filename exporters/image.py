@@ -14,9 +14,9 @@ from enum import IntEnum
 
 import numpy as np
 
-from edgeq.ir import Array, Graph, Node, Tensor, qparams_of
+from edgeq.ir import Array, Graph, Node, Op, Tensor, qparams_of
 from edgeq.kernels import ALIASED, LAYOUTS
-from edgeq.ops import OPS
+from edgeq.ops import OPS, groups
 from edgeq.packing import pack_dense, pad
 from edgeq.program import Program
 
@@ -148,7 +148,11 @@ def _operator(
             pack_dense(graph.constant(constants[0]), choice.weight_bits),
         )
         bias = _table(pools, f"{node.name}: bias", graph.constant(constants[1]), "<i4")
-    if constants:
+    if node.op is Op.PAD:
+        bias = _table(pools, f"{node.name}: value", graph.constant(constants[0]), "<i4")
+    elif node.op is Op.TABLE:
+        shift = _table(pools, f"{node.name}: table", graph.constant(constants[0]), "<i1")
+    elif constants:
         label = f"{node.name}: multiplier"
         multiplier = _table(pools, label, graph.constant(constants[-2]), "<i4")
         shift = _table(pools, f"{node.name}: shift", graph.constant(constants[-1]), "<i1")
@@ -170,7 +174,7 @@ def _operator(
         choice.weight_bits,
         LAYOUTS.index(choice.layout),
         *_window(node),
-        0,
+        _parameter(graph, node),
     )
 
 
@@ -178,7 +182,20 @@ def _table(pools: dict[Kind, _Pool], label: str, values: Array, dtype: str) -> i
     return pools[Kind.TABLES].add(label, values.astype(np.dtype(dtype)).tobytes())
 
 
+def _parameter(graph: Graph, node: Node) -> int:
+    """The number that only some families have."""
+    if node.op is Op.GROUPED_CONV_2D:
+        return groups(graph, node)
+    if node.op is Op.PAD:
+        return node.pads[2]
+    if node.op is Op.CONCAT:
+        return node.axis - 1 if len(graph.tensors[node.output].shape) == 4 else 2
+    return 0
+
+
 def _window(node: Node) -> tuple[int, ...]:
+    if node.op is Op.PAD:
+        return (*(0,) * 6, *node.pads[:2])
     if node.window is None:
         return (0,) * 8
     w = node.window

@@ -12,12 +12,35 @@ from itertools import pairwise
 import numpy as np
 from hypothesis import strategies as st
 
-from edgeq.ir import Array, Block, Bounds, Graph, Network, Node, Op, Tensor, Variant, Window
+from edgeq.ir import (
+    Array,
+    Block,
+    Bounds,
+    Function,
+    Graph,
+    Network,
+    Node,
+    Op,
+    Tensor,
+    Unary,
+    Variant,
+    Window,
+)
 from edgeq.ops import verify
 
 RELU: Bounds = (0.0, float("inf"))
 RELU6: Bounds = (0.0, 6.0)
 CLAMPS: tuple[Bounds | None, ...] = (None, RELU, RELU6)
+
+FUNCTIONS = (
+    Function(Unary.IDENTITY),
+    Function(Unary.SIGMOID),
+    Function(Unary.TANH),
+    Function(Unary.HARD_SIGMOID, 0.2, 0.5),
+    Function(Unary.SILU),
+    Function(Unary.HARD_SWISH, 1 / 6, 0.5),
+    Function(Unary.LEAKY_RELU, 0.1),
+)
 
 Pair = tuple[int, int]
 Pads = tuple[int, int, int, int]
@@ -54,6 +77,32 @@ class Builder:
         window = self._same(x, window)
         weights = (self.shape(x)[3] * multiplier, *window.kernel)
         return self._weighted(Op.DEPTHWISE_CONV_2D, x, weights, window, clamp)
+
+    def grouped(
+        self,
+        x: str,
+        groups: int,
+        channels: int,
+        window: Window | int = 3,
+        clamp: Bounds | None = None,
+    ) -> str:
+        window = self._same(x, window)
+        weights = (channels, *window.kernel, self.shape(x)[3] // groups)
+        return self._weighted(Op.GROUPED_CONV_2D, x, weights, window, clamp)
+
+    def pad(self, x: str, *pads: int, value: float = 0.0) -> str:
+        sizes = zip(self.shape(x)[1:], pads[:3], pads[3:], strict=True)
+        shape = (1, *(size + before + after for size, before, after in sizes))
+        constant = self._tensor(f"{self._name(Op.PAD)}.value", (1,), np.array([value]))
+        return self._node(Op.PAD, (x, constant), shape, pads=pads)
+
+    def concat(self, a: str, b: str, axis: int = 3, clamp: Bounds | None = None) -> str:
+        shape = list(self.shape(a))
+        shape[axis] += self.shape(b)[axis]
+        return self._node(Op.CONCAT, (a, b), shape, clamp=clamp, axis=axis)
+
+    def table(self, x: str, function: Function, clamp: Bounds | None = None) -> str:
+        return self._node(Op.TABLE, (x,), self.shape(x), clamp=clamp, function=function)
 
     def fully_connected(self, x: str, features: int, clamp: Bounds | None = None) -> str:
         weights = (features, self.shape(x)[1])
@@ -120,14 +169,23 @@ class Builder:
         shape: Sequence[int],
         window: Window | None = None,
         clamp: Bounds | None = None,
+        pads: tuple[int, ...] = (),
+        axis: int = 0,
+        function: Function | None = None,
     ) -> str:
         name = self._name(op)
         output = self._tensor(f"{name}.output", shape)
-        self.nodes.append(Node(name, op, inputs, output, window, clamp))
+        node = Node(name, op, inputs, output, window, clamp, 0.0, pads, axis, function)
+        self.nodes.append(node)
         return output
 
     def _name(self, op: Op) -> str:
-        short = {Op.CONV_2D: "conv", Op.DEPTHWISE_CONV_2D: "depthwise", Op.FULLY_CONNECTED: "fc"}
+        short = {
+            Op.CONV_2D: "conv",
+            Op.DEPTHWISE_CONV_2D: "depthwise",
+            Op.GROUPED_CONV_2D: "grouped",
+            Op.FULLY_CONNECTED: "fc",
+        }
         return (
             f"{self.names}{short.get(op, op.value)}_{sum(node.op is op for node in self.nodes) + 1}"
         )
@@ -217,8 +275,8 @@ def random_graph(seed: int, layers: int = 6) -> Graph:
         return b.build(_head(b, b.input(_draw(b, 4, 32))))
     x = b.input(_draw(b, 4, 12), 1 if _chance(b, 0.1) else _draw(b, 4, 12), _draw(b, 1, 4))
     for _ in range(_draw(b, 1, layers)):
-        stages = (_conv, _depthwise, _residual, _pool)
-        x = stages[b.rng.choice(4, p=(0.35, 0.2, 0.3, 0.15))](b, x)
+        stages = (_conv, _depthwise, _residual, _pool, _grouped, _padded, _branches, _function)
+        x = stages[b.rng.choice(8, p=(0.22, 0.14, 0.18, 0.1, 0.09, 0.09, 0.09, 0.09))](b, x)
     if _chance(b, 0.1):
         return b.build(x)
     pooled = _chance(b, 0.6) or b.tensors[x].elements > 256
@@ -233,6 +291,41 @@ def _conv(b: Builder, x: str) -> str:
 def _depthwise(b: Builder, x: str) -> str:
     multiplier = 2 if b.shape(x)[3] <= 8 and _chance(b, 0.3) else 1
     return b.depthwise(x, multiplier, _window(b, x), _clamp(b))
+
+
+def _grouped(b: Builder, x: str) -> str:
+    """Two or more groups of two or more channels; a depthwise layer where there are too few."""
+    channels = b.shape(x)[3]
+    groups = [g for g in range(2, channels) if channels % g == 0]
+    if not groups:
+        return _depthwise(b, x)
+    count = groups[_draw(b, 0, len(groups) - 1)]
+    return b.grouped(x, count, count * _draw(b, 1, max(1, 12 // count)), _window(b, x), _clamp(b))
+
+
+def _padded(b: Builder, x: str) -> str:
+    """Zeros on some sides, channels included, as a shortcut of a ResNet adds them."""
+    pads = [_draw(b, 0, 1) for _ in range(6)]
+    if b.shape(x)[3] > 12:
+        pads[2] = pads[5] = 0
+    return b.pad(x, *pads)
+
+
+def _branches(b: Builder, x: str) -> str:
+    """The input and one or two layers on it, joined along some axis."""
+    axis = 3 if _chance(b, 0.6) else _draw(b, 1, 2)
+    if b.shape(x)[axis] > 12:
+        return _conv(b, x)
+    channels = _draw(b, 1, 4) if axis == 3 else b.shape(x)[3]
+    joined = b.concat(x, b.conv(x, channels, 1, _clamp(b)), axis, _clamp(b))
+    if b.shape(joined)[axis] <= 16 and _chance(b, 0.4):
+        pooled = b.max_pool(b.conv(x, channels), Window((1, 1)))
+        joined = b.concat(pooled, joined, axis)
+    return joined
+
+
+def _function(b: Builder, x: str) -> str:
+    return b.table(x, FUNCTIONS[_draw(b, 0, len(FUNCTIONS) - 1)], _clamp(b))
 
 
 def _residual(b: Builder, x: str) -> str:

@@ -377,6 +377,293 @@ def test_what_no_output_needs_is_not_read(tmp_path: Path) -> None:
     assert_agrees(tmp_path, proto)
 
 
+# Shaping #
+
+
+def simple(op: str, constants: Mapping[str, Array] | None = None, **attributes: Any) -> Any:
+    """One node on the input and its constants."""
+    return model([node(op, ["x", *(constants or {})], "y", **attributes)], constants)
+
+
+@pytest.mark.parametrize("groups", [(4, 8, 2), (4, 2, 2), (6, 9, 3)])
+def test_a_grouped_convolution_agrees(tmp_path: Path, groups: tuple[int, int, int]) -> None:
+    channels, filters, count = groups
+    constants = {"w": weights(filters, channels // count, 3, 2), "b": weights(filters)}
+    proto = model(
+        [node("Conv", ["x", "w", "b"], "y", group=count, pads=[1, 0, 0, 1], strides=[2, 1])],
+        constants,
+        {"x": (1, channels, 7, 6)},
+    )
+    assert [n.op for n in assert_agrees(tmp_path, proto).graph.nodes] == [Op.GROUPED_CONV_2D]
+
+
+PADS: dict[str, tuple[list[int], dict[str, Array]]] = {
+    "all axes": ([0, 1, 2, 0, 0, 0, 1, 3], {}),
+    "value": ([0, 0, 1, 1, 0, 0, 1, 1], {"v": scalar(-1.5)}),
+    "some axes": ([2, 1, 0, 1], {"v": scalar(0), "axes": np.array([-1, 1])}),
+}
+
+
+@pytest.mark.parametrize("how", PADS)
+def test_a_pad_agrees(tmp_path: Path, how: str) -> None:
+    sizes, more = PADS[how]
+    assert_agrees(tmp_path, simple("Pad", {"p": np.array(sizes), **more}))
+
+
+def test_a_pad_of_nothing_vanishes(tmp_path: Path) -> None:
+    nodes = [node("Relu", ["x"], "r"), node("Pad", ["r", "p"], "y")]
+    source = assert_agrees(tmp_path, model(nodes, {"p": np.array([0] * 8)}))
+    assert len(passes.run(source.graph).nodes) == 1
+
+
+def test_a_pad_by_attributes_agrees(tmp_path: Path) -> None:
+    pad = node("Pad", ["x"], "y", mode="constant", pads=[0, 1, 0, 2, 0, 0, 1, 0], value=0.5)
+    assert_agrees(tmp_path, model([pad], opset=9))
+
+
+def test_a_pad_before_a_convolution_is_its_padding(tmp_path: Path) -> None:
+    nodes = [node("Pad", ["x", "p"], "a"), node("Conv", ["a", "w"], "y", strides=[2, 2])]
+    constants = {"p": np.array([0, 0, 0, 0, 0, 0, 1, 1]), "w": weights(5, 4, 3, 3)}
+    source = assert_agrees(tmp_path, model(nodes, constants))
+    assert len(passes.run(source.graph).nodes) == 1
+
+
+@pytest.mark.parametrize("axis", [1, 2, 3, -1])
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_a_concatenation_agrees(tmp_path: Path, axis: int, count: int) -> None:
+    names = ["r", "x", "x", "s"][:count]
+    nodes = [node("Relu", ["x"], "r"), node("Sigmoid", ["x"], "s")]
+    source = assert_agrees(tmp_path, model([*nodes, node("Concat", names, "y", axis=axis)]))
+    joins = [n for n in source.graph.nodes if n.op is Op.CONCAT]
+    assert len(joins) == count - 1
+    assert not joins or joins[-1].name == "Concat_y"
+
+
+def test_vectors_are_concatenated(tmp_path: Path) -> None:
+    nodes = [node("Tanh", ["x"], "t"), node("Concat", ["x", "t"], "y", axis=-1)]
+    assert_agrees(tmp_path, model(nodes, inputs={"x": (1, 5)}))
+
+
+def test_concatenated_flattened_images_are_refused(tmp_path: Path) -> None:
+    nodes = [node("Flatten", ["x"], "f"), node("Concat", ["f", "f"], "y", axis=1)]
+    assert "joins a flattened image" in refusal(tmp_path, model(nodes), "EQ0315")
+
+
+STEPS: dict[str, tuple[list[str], list[tuple[int, int]]]] = {
+    "rows": (["zero", "huge", "two", "two"], [(2, 1)]),
+    "both": (["zeros", "huges", "spatial", "steps"], [(2, 3)]),
+    "all": (["zero", "huge", "two"], []),
+    "no axes": (["none", "whole"], []),
+}
+
+
+@pytest.mark.parametrize("how", STEPS)
+def test_a_slice_by_steps_agrees(tmp_path: Path, how: str) -> None:
+    inputs, strides = STEPS[how]
+    known = {
+        "zero": [0], "huge": [2**63 - 1], "two": [2], "zeros": [0, -9], "huges": [7, 9],
+        "spatial": [2, -1], "steps": [2, 3], "none": [0, 0], "whole": [1, 4],
+    }  # fmt: skip
+    constants = {name: np.array(known[name]) for name in dict.fromkeys(inputs)}
+    proto = model([node("Slice", ["x", *inputs], "s"), node("Relu", ["s"], "y")], constants)
+    graph = passes.run(assert_agrees(tmp_path, proto).graph)
+    pools = [n.window.strides for n in graph.nodes if n.op is Op.MAX_POOL and n.window]
+    assert pools == strides
+
+
+def test_a_shortcut_of_a_resnet_agrees(tmp_path: Path) -> None:
+    """Option A: every other pixel, zeros for new channels; sliced as PyTorch exports it."""
+    known = {"zero": [0], "huge": [2**63 - 1], "two": [2], "three": [3]}
+    known["p"] = [0, 2, 0, 0, 0, 2, 0, 0]
+    nodes = [
+        node("Conv", ["x", "w"], "c", strides=[2, 2], pads=[1, 1, 1, 1]),
+        node("Slice", ["x", "zero", "huge", "two", "two"], "rows"),
+        node("Slice", ["rows", "zero", "huge", "three", "two"], "pixels"),
+        node("Pad", ["pixels", "p"], "s"),
+        node("Add", ["c", "s"], "a"),
+        node("Relu", ["a"], "y"),
+    ]
+    constants = {name: np.array(values) for name, values in known.items()}
+    source = assert_agrees(tmp_path, model(nodes, {"w": weights(8, 4, 3, 3), **constants}))
+    graph = passes.run(source.graph)
+    assert [n.op for n in graph.nodes] == [Op.CONV_2D, Op.MAX_POOL, Op.PAD, Op.ADD]
+
+
+# Functions of one value #
+
+FUNCTIONS: dict[str, tuple[str, dict[str, float]]] = {
+    "sigmoid": ("Sigmoid", {}),
+    "tanh": ("Tanh", {}),
+    "hard sigmoid": ("HardSigmoid", {}),
+    "PyTorch's hard sigmoid": ("HardSigmoid", {"alpha": 1 / 6}),
+    "hard swish": ("HardSwish", {}),
+    "leaky relu": ("LeakyRelu", {}),
+    "leakier relu": ("LeakyRelu", {"alpha": 0.3}),
+    "relu": ("Relu", {}),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("shape", [X, (1, 9)])
+def test_a_function_agrees(tmp_path: Path, name: str, shape: tuple[int, ...]) -> None:
+    op, attributes = FUNCTIONS[name]
+    proto = model([node(op, ["x"], "y", **attributes)], inputs={"x": shape})
+    graph = passes.run(assert_agrees(tmp_path, proto).graph)
+    assert [n.op for n in graph.nodes] == [Op.TABLE]
+
+
+@pytest.mark.parametrize("gate", ["Sigmoid", "HardSigmoid"])
+def test_a_tensor_times_its_gate_agrees(tmp_path: Path, gate: str) -> None:
+    proto = model([node(gate, ["x"], "g"), node("Mul", ["g", "x"], "y")])
+    graph = passes.run(assert_agrees(tmp_path, proto).graph)
+    assert [n.op for n in graph.nodes] == [Op.TABLE]
+
+
+def test_a_product_of_other_shapes_is_refused(tmp_path: Path) -> None:
+    nodes = [node("GlobalAveragePool", ["x"], "g"), node("Mul", ["x", "g"], "y")]
+    assert "shapes (1, 4, 7, 6) and (1, 4, 1, 1)" in refusal(tmp_path, model(nodes), "EQ0315")
+
+
+# Constants #
+
+CONSTANTS = (scalar(1.5), weights(4, 1, 1), weights(1, 4, 1, 1), weights(1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div"])
+@pytest.mark.parametrize("constant", CONSTANTS, ids=lambda c: str(c.shape))
+def test_arithmetic_with_a_constant_agrees(tmp_path: Path, op: str, constant: Array) -> None:
+    assert_agrees(tmp_path, simple(op, {"c": constant}))
+    if op != "Div":
+        assert_agrees(tmp_path, model([node(op, ["c", "x"], "y")], {"c": constant}))
+
+
+@pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div"])
+def test_arithmetic_with_a_constant_for_a_vector_agrees(tmp_path: Path, op: str) -> None:
+    proto = model([node(op, ["x", "c"], "y")], {"c": weights(5)}, {"x": (1, 5)})
+    assert_agrees(tmp_path, proto)
+
+
+def test_preprocessing_is_folded_into_an_unpadded_convolution(tmp_path: Path) -> None:
+    nodes = [
+        node("Div", ["x", "most"], "unit"),
+        node("Sub", ["unit", "mean"], "centred"),
+        node("Div", ["centred", "std"], "n"),
+        node("Conv", ["n", "w", "b"], "y"),
+    ]
+    constants = {"most": scalar(2), "mean": weights(1, 4, 1, 1), "std": weights(4, 1, 1) ** 2 + 0.5}
+    proto = model(nodes, {"w": weights(5, 4, 3, 3), "b": weights(5), **constants})
+    graph = passes.run(assert_agrees(tmp_path, proto).graph)
+    assert [n.op for n in graph.nodes] == [Op.CONV_2D]
+
+
+def test_preprocessing_before_a_padded_convolution_is_one_layer(tmp_path: Path) -> None:
+    nodes = [
+        node("Sub", ["x", "mean"], "centred"),
+        node("Div", ["centred", "std"], "n"),
+        node("Conv", ["n", "w"], "y", pads=[1, 1, 1, 1]),
+    ]
+    constants = {"mean": weights(4, 1, 1), "std": weights(4, 1, 1) ** 2 + 0.5}
+    graph = passes.run(
+        assert_agrees(tmp_path, model(nodes, {"w": weights(5, 4, 3, 3), **constants})).graph
+    )
+    assert [n.op for n in graph.nodes] == [Op.DEPTHWISE_CONV_2D, Op.CONV_2D]
+
+
+def test_a_batch_norm_after_flatten_is_folded_into_the_layer_behind_it(tmp_path: Path) -> None:
+    norm = {name: weights(168, seed=n) ** 2 + 0.1 for n, name in enumerate("smbv")}
+    nodes = [
+        node("Relu", ["x"], "r"),
+        node("Flatten", ["r"], "f"),
+        node("BatchNormalization", ["f", *"smbv"], "n"),
+        node("Gemm", ["n", "w"], "y", transB=1),
+    ]
+    source = assert_agrees(tmp_path, model(nodes, {"w": weights(5, 168) / 50, **norm}))
+    ops = [n.op for n in passes.run(source.graph).nodes]
+    assert ops == [Op.TABLE, Op.RESHAPE, Op.FULLY_CONNECTED]
+
+
+# Layouts #
+
+LAST = {"x": (1, 7, 6, 4)}  # NHWC
+TO_NCHW, TO_NHWC = [0, 3, 1, 2], [0, 2, 3, 1]
+
+
+def test_transposes_around_a_convolution_vanish(tmp_path: Path) -> None:
+    nodes = [
+        node("Transpose", ["x"], "a", perm=TO_NCHW),
+        node("Conv", ["a", "w"], "c", pads=[1, 1, 1, 1]),
+        node("Relu", ["c"], "r"),
+        node("Transpose", ["r"], "y", perm=TO_NHWC),
+    ]
+    source = assert_agrees(tmp_path, model(nodes, {"w": weights(5, 4, 3, 3)}, LAST))
+    assert (source.inputs[0].layout, source.outputs[0].layout) == ("NHWC", "NHWC")
+    assert source.outputs[0].shape == (1, 7, 6, 5)
+    assert [n.op for n in passes.run(source.graph).nodes] == [Op.CONV_2D]
+
+
+def test_an_image_is_computed_with_in_the_layout_of_tensorflow(tmp_path: Path) -> None:
+    nodes = [
+        node("Sub", ["x", "mean"], "centred"),
+        node("Transpose", ["centred"], "a", perm=TO_NCHW),
+        node("Conv", ["a", "w"], "c"),
+        node("Transpose", ["c"], "t", perm=TO_NHWC),
+        node("Mul", ["t", "scale"], "s"),
+        node("LeakyRelu", ["s"], "r"),
+        node("Concat", ["r", "t"], "j", axis=3),
+        node("Pad", ["j", "p"], "padded"),
+        node("ReduceMean", ["padded", "axes"], "m", keepdims=0),
+        node("Reshape", ["t", "flat"], "f"),
+        node("MatMul", ["f", "v"], "g"),
+        node("Concat", ["m", "g"], "y", axis=1),
+    ]
+    constants = {
+        "mean": weights(4), "w": weights(5, 4, 3, 3), "scale": weights(1, 1, 1, 5),
+        "p": np.array([0, 1, 0, 2, 0, 0, 1, 0]), "axes": np.array([1, 2]),
+        "flat": np.array([1, -1]), "v": weights(100, 3) / 10,
+    }  # fmt: skip
+    source = assert_agrees(tmp_path, model(nodes, constants, LAST))
+    assert source.inputs[0].layout == "NHWC"
+
+
+def test_a_vector_becomes_an_image_of_the_layout_that_its_readers_expect(tmp_path: Path) -> None:
+    nodes = [
+        node("Reshape", ["x", "s"], "i"),
+        node("Transpose", ["i"], "a", perm=TO_NCHW),
+        node("Conv", ["a", "w"], "y"),
+    ]
+    constants = {"s": np.array([1, 7, 6, 4]), "w": weights(5, 4, 3, 3)}
+    assert_agrees(tmp_path, model(nodes, constants, {"x": (1, 168)}))
+
+
+@pytest.mark.parametrize(
+    ("shape", "perm"),
+    [((1, 4, 1, 1), TO_NHWC), ((1, 4, 7, 1), [0, 1, 3, 2]), (X, [0, 1, 2, 3]), ((1, 5), [0, 1])],
+)
+def test_a_transpose_that_moves_nothing_agrees(
+    tmp_path: Path, shape: tuple[int, ...], perm: list[int]
+) -> None:
+    nodes = [node("Relu", ["x"], "r"), node("Transpose", ["r"], "y", perm=perm)]
+    assert_agrees(tmp_path, model(nodes, inputs={"x": shape}))
+
+
+def test_an_operator_that_gets_the_other_layout_is_refused(tmp_path: Path) -> None:
+    nodes = [node("Transpose", ["x"], "t", perm=TO_NHWC), node("GlobalMaxPool", ["t"], "y")]
+    message = refusal(tmp_path, model(nodes), "EQ0315")
+    assert "takes an image in NCHW and gets one in NHWC" in message
+
+
+def test_shuffled_channels_are_refused(tmp_path: Path) -> None:
+    nodes = [
+        node("Reshape", ["x", "s"], "g"),
+        node("Transpose", ["g"], "t", perm=[0, 2, 1, 3, 4]),
+        node("Reshape", ["t", "back"], "y"),
+    ]
+    constants = {"s": np.array([1, 2, 2, 7, 6]), "back": np.array([1, 4, 7, 6])}
+    assert "edgeq has rank 2 (1, N) and rank 4" in refusal(
+        tmp_path, model(nodes, constants), "EQ0315"
+    )
+
+
 # Names #
 
 
@@ -605,8 +892,11 @@ NO_MEAN = {"axes": np.array([1])}
 NORM = dict.fromkeys("smbv", np.ones(4, np.float32))
 FC = {"w": weights(9, 5)}
 BIAS = {"b": weights(4, 1, 1)}
+SLICED = {name: np.array([n]) for name, n in (("zero", 0), ("one", 1), ("two", 2), ("nine", 9))}
 REFUSED: dict[str, tuple[onnx.NodeProto, dict[str, Array], str]] = {
-    "grouped": (node("Conv", ["x", "w"], "y", group=2), {"w": weights(6, 2, 1, 1)}, "group 2"),
+    "uneven groups": (
+        node("Conv", ["x", "w"], "y", group=2), {"w": weights(5, 2, 1, 1)}, "group 2",
+    ),
     "1-D": (node("Conv", ["x", "w"], "y"), {"w": weights(6, 4, 3)}, "2-D"),
     "kernel": (
         node("Conv", ["x", "w"], "y", kernel_shape=[1, 3]), {"w": weights(6, 4, 3, 3)},
@@ -634,7 +924,29 @@ REFUSED: dict[str, tuple[onnx.NodeProto, dict[str, Array], str]] = {
     "mean over all": (node("ReduceMean", ["x"], "y"), {}, "axes None"),
     "log softmax": (node("LogSoftmax", ["x"], "y"), {}, "operator LogSoftmax"),
     "image softmax": (node("Softmax", ["x"], "y", axis=1), {}, "axis 1"),
-    "constant": (node("Add", ["x", "b"], "y"), BIAS, "only use"),
+    "constant for each pixel": (
+        node("Add", ["x", "b"], "y"), {"b": weights(7, 6)}, "one for each of 4 channels",
+    ),
+    "computed divisor": (node("Div", ["b", "x"], "y"), BIAS, "divides by a computed tensor"),
+    "zero divisor": (node("Div", ["x", "z"], "y"), {"z": scalar(0)}, "divides by 0"),
+    "difference": (node("Sub", ["x", "x"], "y"), {}, "subtracts one computed tensor"),
+    "reflection": (
+        node("Pad", ["x", "p"], "y", mode="reflect"), {"p": np.array([0, 0, 1, 1] * 2)},
+        "mode 'reflect'",
+    ),
+    "cropping": (node("Pad", ["x", "p"], "y"), {"p": np.array([0, 0, -1, 0] * 2)}, "pads (0, 0"),
+    "padded batch": (node("Pad", ["x", "p"], "y"), {"p": np.array([1, 0, 0, 0] * 2)}, "pads (1, 0"),
+    "later start": (
+        node("Slice", ["x", "one", "nine", "two"], "y"), SLICED, "takes 1:9:1 of axis 2 (7)",
+    ),
+    "every other channel": (
+        node("Slice", ["x", "zero", "nine", "one", "two"], "y"), SLICED, "steps (2,) along",
+    ),
+    "concatenated batch": (node("Concat", ["x", "x"], "y", axis=0), {}, "axis 0"),
+    "concatenated constant": (node("Concat", ["x", "b"], "y", axis=1), BIAS, "input 1 must be"),
+    "swapped height and width": (
+        node("Transpose", ["x"], "y", perm=[0, 1, 3, 2]), {}, "perm (0, 1, 3, 2)",
+    ),
     "rank 4 gemm": (node("Gemm", ["x", "w"], "y"), FC, "rank 2, got shape"),
     "training": (
         node("BatchNormalization", ["x", *"smbv"], "y", training_mode=1), NORM, "training mode",

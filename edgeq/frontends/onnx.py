@@ -22,6 +22,7 @@ from edgeq.frontends.onnx_build import (
     Known,
     Value,
     graph_shape,
+    reads_channels_last,
     safe,
     unique,
 )
@@ -87,9 +88,10 @@ class _Reader:
             raise ModelError("EQ0315", f"input {name} is {value.dtype.name}; it must be FLOAT")
         if value.dtype not in (None, ir.DataType.FLOAT):
             self.notes.append(f"input {name}: float32 here, another float in the file")
-        tensor = self.builder.activation(name, graph_shape(shape))
-        self.values[value] = Computed(tensor, shape)
-        return Port(name, tensor, shape, _LAYOUTS[len(shape)])
+        last = len(shape) == 4 and reads_channels_last(value)
+        tensor = self.builder.activation(name, shape if last else graph_shape(shape))
+        self.values[value] = Computed(tensor, shape, channels_last=last)
+        return Port(name, tensor, shape, "NHWC" if last else _LAYOUTS[len(shape)])
 
     def _input_shape(
         self, name: str, value: ir.Value, wanted: tuple[int, ...] | None
@@ -176,7 +178,8 @@ class _Reader:
                 f"output {value.name} is a flattened image, whose elements the device has in "
                 "another order; make the image itself the output"
             )
-        return Port(str(value.name), found.tensor, found.shape, _LAYOUTS[len(found.shape)])
+        layout = "NHWC" if found.channels_last else _LAYOUTS[len(found.shape)]
+        return Port(str(value.name), found.tensor, found.shape, layout)
 
     def raise_refusals(self, path: Path) -> None:
         """Raise EQ0315 with every refusal, if there is any."""

@@ -11,10 +11,17 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeq.errors import ModelError
-from edgeq.ir import Array, Graph, Node, Op, Tensor, Window
+from edgeq.ir import Array, Function, Graph, Node, Op, Tensor, Window
 from edgeq.ops import OPS
 
-Image = tuple[int, int, int]  # channels, height, width
+Image = tuple[int, int]  # channels, pixels
+
+TO_NCHW, TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)  # permutations of the other
+# Each element of the result follows from the same element of the input.
+ELEMENTWISE = frozenset({
+    "Add", "Cast", "Clip", "Div", "Dropout", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu",
+    "Mul", "Relu", "Sigmoid", "Sub", "Tanh",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +34,26 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """A value that a tensor of the graph stands for; `shape` is that of the file (NCHW).
+    """A value that a tensor of the graph stands for; `shape` is that of the file.
 
-    Rank 4 stands in the graph as NHWC. A vector with `image` is such an image flattened: the file
-    has its elements in the order C, H, W and the graph in the order H, W, C.
+    Rank 4 stands in the graph as NHWC; the file has NCHW, or NHWC too (`channels_last`). A vector
+    with `image` is an NCHW image flattened: the file has its elements in the order C, H, W and the
+    graph in the order H, W, C.
     """
 
     tensor: str
     shape: tuple[int, ...]
     image: Image | None = None
+    channels_last: bool = False
+
+    @property
+    def channel_axis(self) -> int:
+        """The axis of the channels in the file."""
+        return 3 if self.channels_last else 1
+
+    def graph_axis(self, axis: int) -> int:
+        """The graph's axis for the file's, both from 0."""
+        return (0, 3, 1, 2)[axis] if len(self.shape) == 4 and not self.channels_last else axis
 
 
 Value = Known | Computed
@@ -58,6 +76,31 @@ def unique(name: str, taken: set[str]) -> str:
 def graph_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The graph's shape for the file's: NCHW becomes NHWC."""
     return (shape[0], *shape[2:], shape[1]) if len(shape) == 4 else shape
+
+
+def reads_channels_last(value: ir.Value) -> bool:
+    """Whether the file holds `value` as NHWC: what computes with it transposes it to NCHW first."""
+    found = False
+    waiting, seen = [value], {value}
+    while waiting:
+        for node, _ in waiting.pop().uses():
+            if node.op_type in ELEMENTWISE:
+                new = [v for v in node.outputs if v not in seen]
+                seen.update(new)
+                waiting += new
+            elif node.op_type == "Transpose" and permutation(node, 4) == TO_NCHW:
+                found = True
+            else:
+                return False
+    return found
+
+
+def permutation(node: ir.Node, rank: int) -> tuple[int, ...]:
+    """Which axis of its input each axis of a Transpose is."""
+    given = node.attributes.get("perm")
+    if given is None or given.is_ref() or given.type != ir.AttributeType.INTS:
+        return tuple(reversed(range(rank)))
+    return tuple(int(axis) for axis in given.value)
 
 
 @dataclass(slots=True)
@@ -180,6 +223,10 @@ class Call:
         """The first input, which must be of rank 2."""
         return self._of_rank(2, "rank 2")
 
+    def rank_4(self) -> Computed:
+        """The first input, which must be of rank 4, in either layout."""
+        return self._of_rank(4, "rank 4")
+
     def _of_rank(self, rank: int, what: str) -> Computed:
         value = self.computed()
         if len(value.shape) != rank:
@@ -221,35 +268,70 @@ class Call:
         window: Window | None = None,
         clamp: tuple[float, float] | None = None,
         epsilon: float = 0.0,
+        pads: tuple[int, ...] = (),
+        axis: int = 0,
+        function: Function | None = None,
     ) -> Computed:
         """The value of a new node on `x` and `others`, which keeps rank and element order."""
-        node = Node(self.name, op, (x.tensor, *others), self.output, window, clamp, epsilon=epsilon)
+        node = Node(
+            self.name,
+            op,
+            (x.tensor, *others),
+            self.output,
+            window,
+            clamp,
+            epsilon=epsilon,
+            pads=pads,
+            axis=axis,
+            function=function,
+        )
         tensor = self.builder.append(node)
         shape = self.builder.tensors[tensor].shape
-        if len(shape) == 4:
+        if len(shape) == 4 and not x.channels_last:
             shape = (shape[0], shape[3], *shape[1:3])
-        return Computed(tensor, shape, x.image)
+        return Computed(tensor, shape, x.image, x.channels_last)
 
     def reshape(self, x: Computed, shape: tuple[int, ...]) -> Computed:
         """The value of a new reshape of `x` to the file's `shape`, element order accounted for."""
-        image = self._order_after(x, shape)
+        last = len(shape) == 4 and (
+            x.channels_last if len(x.shape) == 4 else reads_channels_last(self.node.outputs[0])
+        )
+        image = self._order_after(x, shape, channels_last=last)
         node = Node(self.name, Op.RESHAPE, (x.tensor,), self.output)
-        return Computed(self.builder.append(node, graph_shape(shape)), shape, image)
+        tensor = self.builder.append(node, shape if last else graph_shape(shape))
+        return Computed(tensor, shape, image, last)
 
-    def _order_after(self, x: Computed, shape: tuple[int, ...]) -> Image | None:
+    def _order_after(
+        self, x: Computed, shape: tuple[int, ...], *, channels_last: bool
+    ) -> Image | None:
         if len(shape) not in (2, 4) or shape[0] != 1:
             self.refuse(f"makes shape {shape}; edgeq has rank 2 (1, N) and rank 4 (1, C, H, W)")
         if math.prod(shape) != math.prod(x.shape):
             self.refuse(f"cannot make shape {shape} of {x.shape}")
-        image = x.image if len(x.shape) == 2 else _entangled(x.shape)
+        image = x.image if len(x.shape) == 2 or x.channels_last else _entangled(x.shape)
         if len(shape) == 2:
             return image
-        if image != _entangled(shape):
+        if image != (None if channels_last else _entangled(shape)):
             self.refuse(f"would reorder elements: {x.shape} to {shape} mixes channels and pixels")
         return None
 
 
+def in_graph_order(array: Array, x: Computed, *, axis: int) -> Array:
+    """`array`, indexed along `axis` as the file has the elements of `x`, as the graph has them."""
+    if x.image is None:
+        return array
+    order = np.arange(math.prod(x.image)).reshape(x.image).T.ravel()
+    return np.take(array, order, axis=axis)
+
+
+def limits(call: Call, op: Op, what: str) -> ModelError:
+    """The refusal of a call that `op` could have been, with what edgeq takes instead."""
+    return ModelError(
+        "EQ0315", f"{call.name} ({call.node.op_type}): {what}; supported: {OPS[op].limits}"
+    )
+
+
 def _entangled(shape: tuple[int, ...]) -> Image | None:
-    """(C, H, W) where the orders C, H, W and H, W, C differ."""
+    """Channels and pixels where the orders C, H, W and H, W, C differ."""
     _, channels, height, width = shape
-    return (channels, height, width) if channels > 1 and height * width > 1 else None
+    return (channels, height * width) if channels > 1 and height * width > 1 else None

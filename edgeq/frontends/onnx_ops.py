@@ -8,10 +8,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgeq.errors import ModelError
-from edgeq.frontends.onnx_build import Call, Computed, Known
+from edgeq.frontends.onnx_build import Call, Computed, Known, in_graph_order, limits
+from edgeq.frontends.onnx_elementwise import (
+    add,
+    clip,
+    divide,
+    multiply,
+    per_channel,
+    relu,
+    subtract,
+    table,
+)
+from edgeq.frontends.onnx_layout import concat, pad, slice_, transpose
 from edgeq.frontends.onnx_windows import conv_window, pool_window
-from edgeq.ir import Array, Op, Window
+from edgeq.ir import Array, Op, Unary, Window
 from edgeq.ops import OPS
 
 
@@ -22,6 +32,7 @@ class Row:
     convert: Callable[[Call], Computed]
     op: Op
     attributes: frozenset[str] = frozenset()
+    any_layout: bool = False  # takes an image in NHWC, too
 
 
 def check(call: Call) -> Row:
@@ -43,7 +54,11 @@ def check(call: Call) -> Row:
 
 def convert(call: Call) -> Computed:
     """The value of the first output, its nodes appended; raises as `check` does."""
-    return check(call).convert(call)
+    row = check(call)
+    for value in call.inputs:
+        if isinstance(value, Computed) and value.channels_last and not row.any_layout:
+            call.refuse(f"takes an image in NCHW and gets one in NHWC, of shape {value.shape}")
+    return row.convert(call)
 
 
 def _unknown(domain: str, op_type: str) -> str:
@@ -53,12 +68,6 @@ def _unknown(domain: str, op_type: str) -> str:
     return f"operator {operator} is not supported"
 
 
-def _limits(call: Call, op: Op, what: str) -> ModelError:
-    return ModelError(
-        "EQ0315", f"{call.name} ({call.node.op_type}): {what}; supported: {OPS[op].limits}"
-    )
-
-
 # Layers with weights #
 
 
@@ -66,24 +75,27 @@ def _conv(call: Call) -> Computed:
     weights = call.floats(1)
     x = call.computed()
     if len(x.shape) != 4 or weights is None or weights.ndim != 4:
-        raise _limits(call, Op.CONV_2D, f"input of shape {x.shape} is not 2-D")
+        raise limits(call, Op.CONV_2D, f"input of shape {x.shape} is not 2-D")
     filters, channels, groups = weights.shape[0], x.shape[1], call.integer("group", 1)
     window = conv_window(call, (weights.shape[2], weights.shape[3]), (x.shape[2], x.shape[3]))
     if groups == 1 and weights.shape[1] == channels:
         op, laid_out = Op.CONV_2D, weights.transpose(0, 2, 3, 1)
     elif groups == channels and weights.shape[1] == 1 and filters % channels == 0:
         op, laid_out = Op.DEPTHWISE_CONV_2D, weights[:, 0]
+    elif groups > 1 and weights.shape[1] * groups == channels and filters % groups == 0:
+        op, laid_out = Op.GROUPED_CONV_2D, weights.transpose(0, 2, 3, 1)
     else:
-        what = f"group {groups}, {channels} input channels, weights {weights.shape}"
-        limits = f"{OPS[Op.CONV_2D].limits}; or {OPS[Op.DEPTHWISE_CONV_2D].limits}"
-        call.refuse(f"{what}; supported: {limits}")
+        call.refuse(
+            f"group {groups} divides neither {channels} input channels into parts of "
+            f"{weights.shape[1]} nor {filters} filters into parts"
+        )
     return call.emit(op, x, *_constants(call, laid_out, call.floats(2)), window=window)
 
 
 def _gemm(call: Call) -> Computed:
     weights = call.floats(1)
     if weights is None or weights.ndim != 2 or call.integer("transA", 0):
-        raise _limits(call, Op.FULLY_CONNECTED, "transA, or weights that are not of rank 2")
+        raise limits(call, Op.FULLY_CONNECTED, "transA, or weights that are not of rank 2")
     weights = weights if call.integer("transB", 0) else weights.T
     bias = call.floats(2)
     if bias is not None:
@@ -94,7 +106,7 @@ def _gemm(call: Call) -> Computed:
 def _matmul(call: Call) -> Computed:
     weights = call.floats(1)
     if weights is None or weights.ndim != 2:
-        raise _limits(call, Op.FULLY_CONNECTED, "the second input is not of rank 2")
+        raise limits(call, Op.FULLY_CONNECTED, "the second input is not of rank 2")
     return _fully_connected(call, weights.T, None)
 
 
@@ -106,64 +118,23 @@ def _fully_connected(call: Call, weights: Array, bias: Array | None) -> Computed
     return replace(call.emit(Op.FULLY_CONNECTED, x, *constants), image=None)
 
 
-def in_graph_order(array: Array, x: Computed, *, axis: int) -> Array:
-    """`array`, indexed along `axis` as the file has the elements of `x`, as the graph has them."""
-    if x.image is None:
-        return array
-    order = np.arange(math.prod(x.image)).reshape(x.image).transpose(1, 2, 0).ravel()
-    return np.take(array, order, axis=axis)
-
-
 def _constants(call: Call, weights: Array, bias: Array | None) -> tuple[str, str]:
     """The layer's two constants; the bias is zeros where the file has none."""
     filters = weights.shape[0]
     named = [v.name if isinstance(v, Known) else "" for v in call.inputs] + ["", "", ""]
-    vector = _per_channel(call, np.zeros(1) if bias is None else bias, filters, rank=2)
+    vector = per_channel(call, np.zeros(1) if bias is None else bias, filters, rank=2)
     return (
         call.builder.constant(named[1] or f"{call.name}.weight", weights),
         call.builder.constant(named[2] or f"{call.name}.bias", vector),
     )
 
 
-def _per_channel(call: Call, bias: Array, channels: int, *, rank: int) -> Array:
-    """`bias`, as it broadcasts onto the file's (1, C) or (1, C, H, W), as C values."""
-    shape = (1,) * (rank - bias.ndim) + bias.shape
-    if len(shape) != rank or shape[1] not in (1, channels) or bias.size != shape[1]:
-        call.refuse(f"a constant of shape {bias.shape} is no bias of {channels} channels")
-    return np.broadcast_to(bias.reshape(-1), (channels,))
-
-
-def _add(call: Call) -> Computed:
-    constants = [v for v in call.inputs if isinstance(v, Known)]
-    if not constants:
-        return _add_computed(call)
-    index = call.inputs.index(constants[0])
-    x, bias = call.computed(1 - index), call.floats(index)
-    source = call.node.inputs[1 - index]
-    if bias is not None and source is not None and not source.is_graph_output():
-        values = _per_channel(call, bias, x.shape[1], rank=len(x.shape))
-        single = len(source.uses()) == 1
-        renamed = call.builder.add_bias(x.tensor, values, call.output) if single else None
-        if renamed:
-            return replace(x, tensor=renamed)
-    raise _limits(call, Op.ADD, "a constant is added to what is no layer's only use")
-
-
-def _add_computed(call: Call) -> Computed:
-    x, y = call.computed(0), call.computed(1)
-    if x.shape != y.shape:
-        raise _limits(call, Op.ADD, f"shapes {x.shape} and {y.shape} differ")
-    if x.image != y.image:
-        call.refuse("adds a flattened image to a vector in another order")
-    return call.emit(Op.ADD, x, y.tensor)
-
-
 def _batch_norm(call: Call) -> Computed:
     x = call.computed()
     if len(x.shape) not in (2, 4) or call.integer("training_mode", 0):
-        raise _limits(call, Op.BATCH_NORM, f"training mode, or an input of shape {x.shape}")
+        raise limits(call, Op.BATCH_NORM, f"training mode, or an input of shape {x.shape}")
     if call.integer("spatial", 1) != 1:
-        raise _limits(call, Op.BATCH_NORM, "spatial 0")
+        raise limits(call, Op.BATCH_NORM, "spatial 0")
     names = []
     for index in (1, 2, 3, 4):
         array = call.floats(index)
@@ -186,7 +157,7 @@ def _max_pool(call: Call) -> Computed:
 def _undilated(call: Call, op: Op, x: Computed) -> Window:
     window = pool_window(call, (x.shape[2], x.shape[3]))
     if window.dilations != (1, 1):
-        raise _limits(call, op, f"dilations {window.dilations}")
+        raise limits(call, op, f"dilations {window.dilations}")
     return window
 
 
@@ -194,7 +165,7 @@ def _average_pool(call: Call) -> Computed:
     x = call.image()
     window = _undilated(call, Op.AVERAGE_POOL, x)
     if call.integer("count_include_pad", 0) and any(window.pads):
-        raise _limits(call, Op.AVERAGE_POOL, f"count_include_pad 1 with pads {window.pads}")
+        raise limits(call, Op.AVERAGE_POOL, f"count_include_pad 1 with pads {window.pads}")
     return call.emit(Op.AVERAGE_POOL, x, window=window)
 
 
@@ -209,13 +180,17 @@ def _global_pool(op: Op) -> Callable[[Call], Computed]:
 def _reduce_mean(call: Call) -> Computed:
     x = call.computed()
     axes = _axes(call)
-    if len(x.shape) != 4 or axes is None or sorted(a + 4 * (a < 0) for a in axes) != [2, 3]:
-        raise _limits(call, Op.AVERAGE_POOL, f"axes {axes} of shape {x.shape}")
-    window = Window((x.shape[2], x.shape[3]))
+    first = 1 if x.channels_last else 2
+    wanted = [first, first + 1]
+    if len(x.shape) != 4 or axes is None or sorted(a + 4 * (a < 0) for a in axes) != wanted:
+        raise limits(call, Op.AVERAGE_POOL, f"axes {axes} of shape {x.shape}")
+    window = Window((x.shape[first], x.shape[first + 1]))
     if call.integer("keepdims", 1):
         return call.emit(Op.AVERAGE_POOL, x, window=window)
     pooled = replace(call, suffix="_pooled").emit(Op.AVERAGE_POOL, x, window=window)
-    return replace(call, name=f"{call.name}_reshape").reshape(pooled, x.shape[:2])
+    return replace(call, name=f"{call.name}_reshape").reshape(
+        pooled, (x.shape[0], x.shape[x.channel_axis])
+    )
 
 
 def _axes(call: Call) -> tuple[int, ...] | None:
@@ -232,7 +207,7 @@ def _axes(call: Call) -> tuple[int, ...] | None:
 def _reshape(call: Call) -> Computed:
     x, wanted = call.computed(), call.known(1)
     if wanted is None or wanted.array.dtype.kind != "i" or wanted.array.ndim != 1:
-        raise _limits(call, Op.RESHAPE, "the shape is no constant list")
+        raise limits(call, Op.RESHAPE, "the shape is no constant list")
     sizes = [int(size) for size in wanted.array]
     if not call.integer("allowzero", 0):
         sizes = [x.shape[i] if s == 0 and i < len(x.shape) else s for i, s in enumerate(sizes)]
@@ -271,35 +246,14 @@ def _unsqueeze(call: Call) -> Computed:
     return call.reshape(x, tuple(1 if i in new else next(old) for i in range(rank)))
 
 
-# Element by element #
-
-
-def _relu(call: Call) -> Computed:
-    return call.emit(Op.CLIP, call.computed(), clamp=(0.0, math.inf))
-
-
-def _clip(call: Call) -> Computed:
-    low = _bound(call, 1, "min", -math.inf)
-    high = _bound(call, 2, "max", math.inf)
-    if not low <= high:
-        call.refuse(f"min {low} is above max {high}")
-    return call.emit(Op.CLIP, call.computed(), clamp=(low, high))
-
-
-def _bound(call: Call, index: int, name: str, default: float) -> float:
-    given = call.known(index)
-    if given is None:
-        return call.real(name, default)
-    if given.array.size != 1:
-        call.refuse(f"{name} must be one number, got shape {given.array.shape}")
-    return float(given.array.reshape(-1)[0])
+# The rest #
 
 
 def _softmax(call: Call) -> Computed:
     x = call.computed()
     axis = call.integer("axis", -1 if call.opset >= 13 else 1)
     if len(x.shape) != 2 or axis not in (1, -1):
-        raise _limits(call, Op.SOFTMAX, f"axis {axis} of shape {x.shape}")
+        raise limits(call, Op.SOFTMAX, f"axis {axis} of shape {x.shape}")
     if x.image is not None:
         call.refuse("works on a flattened image, whose elements the device has in another order")
     return call.emit(Op.SOFTMAX, x)
@@ -320,28 +274,47 @@ _WALK = frozenset({"auto_pad", "dilations", "kernel_shape", "pads", "strides"})
 _POOL = _WALK | {"ceil_mode"}
 
 CONVERTERS: Mapping[str, Row] = {
-    "Add": Row(_add, Op.ADD),
+    "Add": Row(add, Op.ADD, any_layout=True),
     "AveragePool": Row(_average_pool, Op.AVERAGE_POOL, _POOL | {"count_include_pad"}),
     "BatchNormalization": Row(
         _batch_norm, Op.BATCH_NORM, frozenset({"epsilon", "momentum", "training_mode", "spatial"})
     ),
-    "Clip": Row(_clip, Op.CLIP, frozenset({"min", "max"})),
+    "Clip": Row(clip, Op.CLIP, frozenset({"min", "max"}), any_layout=True),
+    "Concat": Row(concat, Op.CONCAT, frozenset({"axis"}), any_layout=True),
     "Conv": Row(_conv, Op.CONV_2D, _WALK | {"group"}),
-    "Dropout": Row(_dropout, Op.IDENTITY, frozenset({"ratio", "seed"})),
-    "Flatten": Row(_flatten, Op.RESHAPE, frozenset({"axis"})),
+    "Div": Row(divide, Op.BATCH_NORM, any_layout=True),
+    "Dropout": Row(_dropout, Op.IDENTITY, frozenset({"ratio", "seed"}), any_layout=True),
+    "Flatten": Row(_flatten, Op.RESHAPE, frozenset({"axis"}), any_layout=True),
     "Gemm": Row(_gemm, Op.FULLY_CONNECTED, frozenset({"alpha", "beta", "transA", "transB"})),
     "GlobalAveragePool": Row(_global_pool(Op.AVERAGE_POOL), Op.AVERAGE_POOL),
     "GlobalMaxPool": Row(_global_pool(Op.MAX_POOL), Op.MAX_POOL),
-    "Identity": Row(_identity, Op.IDENTITY),
+    "HardSigmoid": Row(
+        table(Unary.HARD_SIGMOID, 0.2, 0.5), Op.TABLE, frozenset({"alpha", "beta"}), any_layout=True
+    ),
+    "HardSwish": Row(table(Unary.HARD_SWISH, 1 / 6, 0.5), Op.TABLE, any_layout=True),
+    "Identity": Row(_identity, Op.IDENTITY, any_layout=True),
+    "LeakyRelu": Row(
+        table(Unary.LEAKY_RELU, 0.01), Op.TABLE, frozenset({"alpha"}), any_layout=True
+    ),
     "MatMul": Row(_matmul, Op.FULLY_CONNECTED),
     # storage_order concerns the second output, which is refused where it is used
     "MaxPool": Row(_max_pool, Op.MAX_POOL, _POOL | {"storage_order"}),
+    "Mul": Row(multiply, Op.MULTIPLY, any_layout=True),
+    "Pad": Row(pad, Op.PAD, frozenset({"mode", "pads", "value"}), any_layout=True),
     "ReduceMean": Row(
-        _reduce_mean, Op.AVERAGE_POOL, frozenset({"axes", "keepdims", "noop_with_empty_axes"})
+        _reduce_mean,
+        Op.AVERAGE_POOL,
+        frozenset({"axes", "keepdims", "noop_with_empty_axes"}),
+        any_layout=True,
     ),
-    "Relu": Row(_relu, Op.CLIP),
-    "Reshape": Row(_reshape, Op.RESHAPE, frozenset({"allowzero"})),
+    "Relu": Row(relu, Op.CLIP, any_layout=True),
+    "Reshape": Row(_reshape, Op.RESHAPE, frozenset({"allowzero"}), any_layout=True),
+    "Sigmoid": Row(table(Unary.SIGMOID), Op.TABLE, any_layout=True),
+    "Slice": Row(slice_, Op.MAX_POOL, frozenset({"starts", "ends", "axes"}), any_layout=True),
     "Softmax": Row(_softmax, Op.SOFTMAX, frozenset({"axis"})),
-    "Squeeze": Row(_squeeze, Op.RESHAPE, frozenset({"axes"})),
-    "Unsqueeze": Row(_unsqueeze, Op.RESHAPE, frozenset({"axes"})),
+    "Squeeze": Row(_squeeze, Op.RESHAPE, frozenset({"axes"}), any_layout=True),
+    "Sub": Row(subtract, Op.BATCH_NORM, any_layout=True),
+    "Tanh": Row(table(Unary.TANH), Op.TABLE, any_layout=True),
+    "Transpose": Row(transpose, Op.IDENTITY, frozenset({"perm"}), any_layout=True),
+    "Unsqueeze": Row(_unsqueeze, Op.RESHAPE, frozenset({"axes"}), any_layout=True),
 }

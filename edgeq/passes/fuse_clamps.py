@@ -1,19 +1,20 @@
-"""Relu and Clip are gone: each is the clamp of the operator before it."""
+"""Relu and Clip are gone: each is the clamp of the operator before it, or a table."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from edgeq.errors import GraphError
-from edgeq.ir import Bounds, Graph, Node, Op
+from edgeq.ir import Bounds, Function, Graph, Node, Op, Unary
 from edgeq.ops import OPS
 
 
 def fuse_clamps(graph: Graph) -> Graph:
     """No clip is left; the operator before each clamps, and has taken over its output's name.
 
-    Reshapes in between are looked through: clipping and reshaping may change places. Refuses a clip
-    of a graph input, of a tensor that something else reads too, and of an operator without clamp.
+    Reshapes in between are looked through: clipping and reshaping may change places. A clip of a
+    graph input, of a tensor that something else reads too, and of an operator without clamp becomes
+    a table.
     """
     for node in graph.nodes:
         if node.op is Op.CLIP:
@@ -24,7 +25,10 @@ def fuse_clamps(graph: Graph) -> Graph:
 def _fused(graph: Graph, clip: Node) -> Graph:
     if clip.clamp is None:
         raise GraphError("EQ0304", f"{clip.name}: clip needs bounds")
-    host = _host(graph, clip, clip.inputs[0])
+    host = _host(graph, clip.inputs[0])
+    if host is None:
+        table = replace(clip, op=Op.TABLE, function=Function(Unary.IDENTITY))
+        return graph.edit(tuple(table if n.name == clip.name else n for n in graph.nodes))
     clamp = _then(host.clamp, clip.clamp)
     nodes = []
     for node in graph.nodes:
@@ -35,20 +39,16 @@ def _fused(graph: Graph, clip: Node) -> Graph:
     return graph.edit(tuple(nodes))
 
 
-def _host(graph: Graph, clip: Node, source: str) -> Node:
-    """The node that computes what `clip` clips, `source` up to reshapes, and may clamp it."""
+def _host(graph: Graph, source: str) -> Node | None:
+    """The node that computes `source` up to reshapes, if it may clamp for its only reader."""
     while True:
         producer = graph.producer(source)
-        if producer is None:
-            raise _refused(clip, f"clips {source}, an input")
-        if source in graph.outputs or len(graph.consumers(source)) > 1:
-            raise _refused(clip, f"clips {source}, which has another reader")
+        alone = source not in graph.outputs and len(graph.consumers(source)) == 1
+        if producer is None or not alone:
+            return None
         if producer.op is not Op.RESHAPE:
-            break
+            return producer if OPS[producer.op].fuses_clamp else None
         source = producer.inputs[0]
-    if not OPS[producer.op].fuses_clamp:
-        raise _refused(clip, f"follows {producer.name} ({producer.op.value}), which cannot clamp")
-    return producer
 
 
 def _then(first: Bounds | None, second: Bounds) -> Bounds:
@@ -57,7 +57,3 @@ def _then(first: Bounds | None, second: Bounds) -> Bounds:
         return second
     low, high = second
     return min(max(first[0], low), high), min(max(first[1], low), high)
-
-
-def _refused(clip: Node, why: str) -> GraphError:
-    return GraphError("EQ0316", f"{clip.name}: {why}; supported: {OPS[Op.CLIP].limits}")

@@ -12,6 +12,10 @@ const eq_kernel_t eq_kernels[] = {
     {8, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, eq_max_pool_s8_ref},
     {9, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, eq_average_pool_s8_ref},
     {10, EQ_FAMILY_SOFTMAX, EQ_SCRATCH_NONE, eq_softmax_s8_ref},
+    {20, EQ_FAMILY_GROUPED, EQ_SCRATCH_ROW, eq_grouped_s8_ref},
+    {21, EQ_FAMILY_PAD, EQ_SCRATCH_NONE, eq_pad_s8_ref},
+    {22, EQ_FAMILY_CONCAT, EQ_SCRATCH_NONE, eq_concat_s8_ref},
+    {23, EQ_FAMILY_TABLE, EQ_SCRATCH_NONE, eq_table_s8_ref},
     {24, EQ_FAMILY_ROWS, EQ_SCRATCH_NONE, eq_rows_s8_ref},
 };
-const uint16_t eq_kernel_count = 11;
+const uint16_t eq_kernel_count = 15;

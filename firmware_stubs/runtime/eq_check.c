@@ -267,7 +267,8 @@ static const int8_t *table_s8(const view_t *view, uint32_t offset)
 /* What unpacked activations take, and behind it what the kernel itself does. */
 EQ_NOINLINE static uint64_t scratch_need(const operands_t *o, uint64_t weights)
 {
-    const eq_rows_scratch_t rows = eq_rows_scratch(o->op, o->kernel->family, o->in, o->out);
+    const eq_tensor_record_t *other = o->other != NULL ? o->other : o->in;
+    const eq_rows_scratch_t rows = eq_rows_scratch(o->op, o->kernel->family, o->in, other, o->out);
     const uint64_t unpacked = rows.input + rows.output;
     switch (o->kernel->scratch) {
     case EQ_SCRATCH_ROW:
@@ -279,6 +280,11 @@ EQ_NOINLINE static uint64_t scratch_need(const operands_t *o, uint64_t weights)
     }
 }
 
+static int on_scratch(const eq_operator_t *op, const eq_tensor_record_t *tensor)
+{
+    return overlap(op->scratch, op->scratch_bytes, tensor->offset, bytes_of(tensor));
+}
+
 EQ_NOINLINE static int scratch_fits(const view_t *view, const operands_t *o, uint64_t weights)
 {
     const eq_operator_t *op = o->op;
@@ -286,9 +292,8 @@ EQ_NOINLINE static int scratch_fits(const view_t *view, const operands_t *o, uin
         (uint64_t)op->scratch + op->scratch_bytes > view->header->arena_bytes) {
         return 0;
     }
-    return op->scratch_bytes == 0 ||
-           (!overlap(op->scratch, op->scratch_bytes, o->in->offset, bytes_of(o->in)) &&
-            !overlap(op->scratch, op->scratch_bytes, o->out->offset, bytes_of(o->out)));
+    return op->scratch_bytes == 0 || (!on_scratch(op, o->in) && !on_scratch(op, o->out) &&
+                                      (o->other == NULL || !on_scratch(op, o->other)));
 }
 
 /* An operator with `weights` weights (at most 2^63) a channel. */
@@ -360,12 +365,15 @@ static eq_status_t check_fc(const view_t *view, const operands_t *o)
 }
 
 /* What an operator without weights does not use is 0, so that eq_run may add it to a pointer. */
+static int scratch_only(const view_t *view, const operands_t *o)
+{
+    return scratch_need(o, 0) == 0 ? (o->op->scratch | o->op->scratch_bytes) == 0
+                                   : scratch_fits(view, o, 0);
+}
+
 static int without_weights(const view_t *view, const operands_t *o)
 {
-    const eq_operator_t *op = o->op;
-    return (op->weights | op->bias) == 0 &&
-           (scratch_need(o, 0) == 0 ? (op->scratch | op->scratch_bytes) == 0
-                                    : scratch_fits(view, o, 0));
+    return (o->op->weights | o->op->bias) == 0 && scratch_only(view, o);
 }
 
 /* The output may be an input that is stored as it is: bytes are read before they are written. */
@@ -441,6 +449,83 @@ static eq_status_t check_softmax(const view_t *view, const operands_t *o)
                : EQ_E_ARITHMETIC;
 }
 
+static eq_status_t check_grouped(const view_t *view, const operands_t *o)
+{
+    const uint32_t groups = o->op->parameter;
+    const uint32_t taps = (uint32_t)o->op->kernel_height * o->op->kernel_width;
+    if (!window_fits(o) || groups == 0 || o->in->shape[2] % groups != 0 ||
+        o->out->shape[2] % groups != 0) {
+        return EQ_E_OPERATOR;
+    }
+    return check_weighted(view, o, (uint64_t)taps * (o->in->shape[2] / groups));
+}
+
+/* Sizes are below 2^31 and pads below 2^16, so that their sums fit. */
+static eq_status_t check_pad(const view_t *view, const operands_t *o)
+{
+    const eq_operator_t *op = o->op;
+    const uint32_t pads[3] = {op->pad_top, op->pad_left, op->parameter};
+    if ((op->weights | op->multiplier | op->shift) != 0 || !scratch_only(view, o) ||
+        o->other != NULL || tensors_overlap(o->in, o->out) ||
+        o->in->zero_point != o->out->zero_point || o->in->bits != o->out->bits ||
+        !in_tables(view, op->bias, 1, sizeof(int32_t))) {
+        return EQ_E_OPERATOR;
+    }
+    for (uint32_t i = 0; i < 3; i++) {
+        if (o->in->shape[i] + pads[i] > o->out->shape[i]) {
+            return EQ_E_OPERATOR;
+        }
+    }
+    const int32_t value = *table_s32(view, op->bias);
+    return value >= least(o->out->bits) && value <= greatest(o->out->bits) ? EQ_OK
+                                                                           : EQ_E_ARITHMETIC;
+}
+
+static int joins(const operands_t *o)
+{
+    const uint32_t axis = o->op->parameter;
+    for (uint32_t i = 0; i < 3; i++) {
+        const uint32_t size = o->in->shape[i] + (i == axis ? o->other->shape[i] : 0);
+        if (size != o->out->shape[i] || (i != axis && size != o->other->shape[i])) {
+            return 0;
+        }
+    }
+    return axis < 3;
+}
+
+static eq_status_t check_concat(const view_t *view, const operands_t *o)
+{
+    const eq_operator_t *op = o->op;
+    if (!without_weights(view, o) || o->other == NULL || !joins(o) ||
+        tensors_overlap(o->in, o->out) || tensors_overlap(o->other, o->out) ||
+        !in_tables(view, op->multiplier, 2, sizeof(int32_t)) ||
+        !in_tables(view, op->shift, 2, sizeof(int8_t))) {
+        return EQ_E_OPERATOR;
+    }
+    const int32_t *multiplier = table_s32(view, op->multiplier);
+    const int8_t *shift = table_s8(view, op->shift);
+    return scale_fits(multiplier[0], shift[0], reach(o->in)) &&
+                   scale_fits(multiplier[1], shift[1], reach(o->other))
+               ? EQ_OK
+               : EQ_E_ARITHMETIC;
+}
+
+static eq_status_t check_table(const view_t *view, const operands_t *o)
+{
+    const eq_operator_t *op = o->op;
+    const int fits = without_weights(view, o) && op->multiplier == 0 && o->other == NULL &&
+                     same_shape(o->in, o->out) && in_place_or_apart(o->in, o->out) &&
+                     in_tables(view, op->shift, 256, sizeof(int8_t));
+    return fits ? EQ_OK : EQ_E_OPERATOR;
+}
+
+/* Whether the family gives the operator's parameter a meaning. */
+static int has_parameter(const eq_kernel_t *kernel)
+{
+    return kernel->family == EQ_FAMILY_GROUPED || kernel->family == EQ_FAMILY_PAD ||
+           kernel->family == EQ_FAMILY_CONCAT;
+}
+
 static eq_status_t check_family(const view_t *view, const operands_t *o)
 {
     switch (o->kernel->family) {
@@ -456,6 +541,14 @@ static eq_status_t check_family(const view_t *view, const operands_t *o)
         return check_pool(view, o);
     case EQ_FAMILY_SOFTMAX:
         return check_softmax(view, o);
+    case EQ_FAMILY_GROUPED:
+        return check_grouped(view, o);
+    case EQ_FAMILY_PAD:
+        return check_pad(view, o);
+    case EQ_FAMILY_CONCAT:
+        return check_concat(view, o);
+    case EQ_FAMILY_TABLE:
+        return check_table(view, o);
     default:
         return EQ_E_KERNEL;
     }
@@ -478,9 +571,9 @@ static eq_status_t check_operator(const view_t *view, const eq_operator_t *op)
     if (kernel == NULL) {
         return EQ_E_KERNEL;
     }
-    if ((view->header->kernels[id / 32] >> id % 32 & 1u) == 0 || op->reserved != 0 ||
-        op->input[0] >= count || op->output >= count ||
-        (op->input[1] != EQ_NONE && op->input[1] >= count)) {
+    if ((view->header->kernels[id / 32] >> id % 32 & 1u) == 0 ||
+        (op->parameter != 0 && !has_parameter(kernel)) || op->input[0] >= count ||
+        op->output >= count || (op->input[1] != EQ_NONE && op->input[1] >= count)) {
         return EQ_E_OPERATOR;
     }
     const uint32_t bits = tensors[op->output].bits;

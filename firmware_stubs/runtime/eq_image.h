@@ -26,7 +26,7 @@ typedef enum {
     EQ_SECTION_VARIANTS = 3,  /* eq_variant_t[] */
     EQ_SECTION_BLOCKS = 4,    /* eq_block_t[] */
     EQ_SECTION_PORTS = 5,     /* eq_port_t[] */
-    EQ_SECTION_TABLES = 6,    /* int32 biases and multipliers, int8 shifts */
+    EQ_SECTION_TABLES = 6,    /* int32 biases and multipliers, int8 shifts and tables */
     EQ_SECTION_WEIGHTS = 7    /* packed weights; may be missing */
 } eq_section_kind_t;
 
@@ -69,9 +69,10 @@ typedef struct {
     uint16_t input[2]; /* indices of tensors */
     uint16_t output;
     uint32_t weights;    /* output channels × (values a channel) of weight_bits, in `layout` */
-    uint32_t bias;       /* int32 per output channel, at a multiple of 4 */
-    uint32_t multiplier; /* as bias; add: for input 0, input 1 and the output; softmax: one */
-    uint32_t shift;      /* int8, as many */
+    uint32_t bias;       /* int32 per output channel, at a multiple of 4; pad: one, the value */
+    uint32_t multiplier; /* as bias; add: for input 0, input 1 and the output; concat: for input 0
+                            and input 1; softmax: one */
+    uint32_t shift;      /* int8, as many; table: 256, the outputs for -128 .. 127 */
     uint32_t scratch;    /* offset in the arena, a multiple of 8 */
     uint32_t scratch_bytes;
     int16_t clamp_min;
@@ -86,7 +87,8 @@ typedef struct {
     uint16_t dilation_width;
     uint16_t pad_top;
     uint16_t pad_left;
-    uint16_t reserved; /* 0 */
+    uint16_t parameter; /* grouped: groups; pad: channels before; concat: axis, 0 height, 1 width,
+                           2 channels; else 0 */
 } eq_operator_t;
 
 /* One precision of a block. */

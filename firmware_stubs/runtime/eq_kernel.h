@@ -44,6 +44,10 @@ typedef enum {
     EQ_FAMILY_ADD,
     EQ_FAMILY_POOL,
     EQ_FAMILY_SOFTMAX,
+    EQ_FAMILY_GROUPED,
+    EQ_FAMILY_PAD,
+    EQ_FAMILY_CONCAT,
+    EQ_FAMILY_TABLE,
     EQ_FAMILY_ROWS /* not of an operator: brings the others to packed activations (eq_rows.h) */
 } eq_family_t;
 
@@ -81,6 +85,10 @@ void eq_add_s8_ref(const eq_call_t *call);
 void eq_max_pool_s8_ref(const eq_call_t *call);
 void eq_average_pool_s8_ref(const eq_call_t *call);
 void eq_softmax_s8_ref(const eq_call_t *call);
+void eq_grouped_s8_ref(const eq_call_t *call);
+void eq_pad_s8_ref(const eq_call_t *call);
+void eq_concat_s8_ref(const eq_call_t *call);
+void eq_table_s8_ref(const eq_call_t *call);
 void eq_rows_s8_ref(const eq_call_t *call);
 
 /// What kernels share ///

@@ -334,7 +334,7 @@ static void test_operands(void)
     REFUSED(EQ_E_KERNEL, op[0].kernel = 99);
     REFUSED(EQ_E_KERNEL, op[0].kernel = 0xFFFF);
     REFUSED(EQ_E_OPERATOR, header->kernels[0] &= ~(1u << 2));
-    REFUSED(EQ_E_OPERATOR, op[0].reserved = 1);
+    REFUSED(EQ_E_OPERATOR, op[0].parameter = 1);
     REFUSED(EQ_E_OPERATOR, op[0].input[0] = OPERATORS);
     REFUSED(EQ_E_OPERATOR, op[0].input[0] = EQ_NONE);
     REFUSED(EQ_E_OPERATOR, op[0].input[1] = OPERATORS);

@@ -1,0 +1,49 @@
+/*
+ * Convolution in groups of channels, int8, weights of 2..8 bits, in portable C. Filter o reads the
+ * input channels of group o / (filters a group) and no others.
+ */
+#include "eq_unpack.h"
+#include "eq_window.h"
+
+/* `input` is the first channel of the group, `depth` its channels. */
+static int32_t window_sum(const eq_call_t *call, const int8_t *row, const int8_t *input,
+                          int32_t depth, eq_span_t rows, eq_span_t columns, int32_t sum)
+{
+    const eq_operator_t *op = call->op;
+    const int32_t width = (int32_t)call->in[0]->shape[1];
+    const int32_t channels = (int32_t)call->in[0]->shape[2];
+    for (int32_t ky = rows.first; ky < rows.last; ky++) {
+        const int32_t y = rows.start + ky * op->dilation_height;
+        for (int32_t kx = columns.first; kx < columns.last; kx++) {
+            const int32_t x = columns.start + kx * op->dilation_width;
+            sum = eq_dot(row + (ky * op->kernel_width + kx) * depth,
+                         input + (y * width + x) * channels, depth, call->in[0]->zero_point, sum);
+        }
+    }
+    return sum;
+}
+
+void eq_grouped_s8_ref(const eq_call_t *call)
+{
+    const uint32_t *shape = call->out->shape;
+    const uint32_t groups = call->op->parameter;
+    const uint32_t depth = call->in[0]->shape[2] / groups;
+    const uint32_t filters = shape[2] / groups;
+    const uint32_t count = (uint32_t)call->op->kernel_height * call->op->kernel_width * depth;
+    for (uint32_t channel = 0; channel < shape[2]; channel++) {
+        const int8_t *row = eq_weight_row(call, channel, count);
+        const int8_t *input = call->input[0] + channel / filters * depth;
+        const eq_stage_t stage = eq_stage(call, channel);
+        int8_t *output = call->output + channel;
+        for (uint32_t y = 0; y < shape[0]; y++) {
+            const eq_span_t rows = eq_clip_rows(call, y);
+            for (uint32_t x = 0; x < shape[1]; x++) {
+                const eq_span_t columns = eq_clip_columns(call, x);
+                const int32_t sum =
+                    window_sum(call, row, input, (int32_t)depth, rows, columns, stage.bias);
+                *output = eq_finish(&stage, sum);
+                output += shape[2];
+            }
+        }
+    }
+}
