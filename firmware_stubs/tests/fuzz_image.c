@@ -107,7 +107,8 @@ static int attack(image_t image)
         fill_arena(arena, arena_bytes, seed);
         CHECK(eq_run(ctx, &first) == EQ_OK, "guarantee 5: an accepted image runs to its end");
         const eq_tensor_t *output = eq_output(ctx, 0);
-        CHECK(first.label < output->bytes && first.confidence <= 255, "guarantee 6");
+        const uint32_t values = output->shape[0] * output->shape[1] * output->shape[2];
+        CHECK(first.label < values && first.confidence <= 255, "guarantee 6");
         fill_arena(arena, arena_bytes, seed);
         CHECK(eq_run(ctx, &second) == EQ_OK && first.label == second.label &&
                   first.confidence == second.confidence,
