@@ -25,7 +25,7 @@ from edgeq.policy import Policy
 from edgeq.program import Program
 from edgeq.report import Budget, Flash, Ram
 
-SEEDS = range(8)
+SEEDS = (0, 1, 2, 3, 5, 6, 7, 8)  # 4 has 12 weights: padding hides what fewer bits save
 RUNTIME, KERNELS = 5000, 3000  # any numbers: what a policy cannot change
 SMALL_RAM = Ram(arena=1000, context=300, io=0, stack=400, total=1700)
 PLENTY = 1 << 30

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 from golden.make import COMMAND, files, program
-from graphs import in_blocks, random_graph, resnet8
+from graphs import Builder, in_blocks, random_graph, resnet8
 from programs import SHA256, compiled
 
 from edgeq import fixedpoint, kernels, ops, plan
 from edgeq.exporters import image
 from edgeq.exporters.image import Kind
-from edgeq.ir import Graph, Node, qparams_of
+from edgeq.ir import Graph, Node, Op, qparams_of
 from edgeq.kernels import ALIASED
 from edgeq.ops import OPS
 from edgeq.packing import ALIGN, unpack_dense
@@ -360,7 +360,27 @@ def test_operators_carry_kernel_window_clamp_and_scratch(make: Make) -> None:
         ]
         pads = [record["pad_top"], record["pad_left"]]
         expected = [*w.kernel, *w.strides, *w.dilations, *w.pads[:2]] if w else [0] * 8
+        if node.op is Op.PAD:
+            expected = [*[0] * 6, *node.pads[:2]]
         assert sides + pads == expected
+
+
+def test_operators_carry_groups_channels_before_and_axes() -> None:
+    b = Builder()
+    x = b.pad(b.grouped(b.input(4, 5, 6), 3, 9), 0, 1, 2, 0, 0, 1)
+    y = b.concat(b.concat(x, x, 1), b.concat(x, x, 1))
+    vector = b.flatten(b.global_average_pool(y))
+    found = operators(compiled(b.build(b.concat(vector, vector, 1))).program)[1]
+    parameters = [(node.op, record["parameter"]) for _, node, record in found]
+    assert parameters == [
+        (Op.GROUPED_CONV_2D, 3),
+        (Op.PAD, 2),
+        (Op.CONCAT, 0),
+        (Op.CONCAT, 0),
+        (Op.CONCAT, 2),
+        (Op.AVERAGE_POOL, 0),
+        (Op.CONCAT, 2),
+    ]
 
 
 @every_program
@@ -386,7 +406,13 @@ def test_tables_hold_biases_multipliers_and_shifts(make: Make) -> None:
         if OPS[node.op].weighted:
             bias = graph.constant(constants[1]).tolist()
             assert read.table(record["bias"], len(bias), "<i4") == bias
-        if constants:
+        if node.op is Op.PAD:
+            value = graph.constant(constants[0]).tolist()
+            assert read.table(record["bias"], 1, "<i4") == value
+        elif node.op is Op.TABLE:
+            table = graph.constant(constants[0]).tolist()
+            assert read.table(record["shift"], 256, "<i1") == table
+        elif constants:
             multiplier, shift = (graph.constant(name).tolist() for name in constants[-2:])
             assert read.table(record["multiplier"], len(multiplier), "<i4") == multiplier
             assert read.table(record["shift"], len(shift), "<i1") == shift

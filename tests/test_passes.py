@@ -228,6 +228,19 @@ def test_a_batch_norm_is_folded_into_the_layer_that_reads_it_flattened() -> None
     assert_same_function(before, after)
 
 
+def test_a_batch_norm_of_a_vector_is_not_folded_into_the_layer_that_reads_it_as_an_image() -> None:
+    unfold = Node("unfold", Op.RESHAPE, ("a",), "f")
+    vector = Node("norm_a", Op.BATCH_NORM, ("x", *"pqrs"), "a", epsilon=1e-3)
+    before = graph(vector, unfold, unpadded("f", "y"))
+    new = [Tensor(name, (1, 60)) for name in ("x", "a")]
+    new += [Tensor("f", IMAGE), Tensor("y", (1, 3, 2, 3))]
+    new += [constant(name, values(60, seed=n) ** 2 + 0.5) for n, name in enumerate("pqrs")]
+    before = replace(before, tensors={**before.tensors, **{t.name: t for t in new}})
+    after = passes.run(before, [passes.fold_batch_norm])
+    assert Op.DEPTHWISE_CONV_2D in ops(after)
+    assert_same_function(before, after)
+
+
 def flattened(first: Node) -> Graph:
     """`first` on the input image, then a fully connected layer."""
     flatten = Node("flatten", Op.RESHAPE, ("a",), "f")

@@ -129,6 +129,14 @@ def assert_runs_on_the_device(graph: Graph, optimize: Optimize) -> None:
             multiplier, shift = (graph.constant(name) for name in node.inputs[1:])
             assert shift[0] >= 0
             assert_scales(multiplier, shift, [0])
+        elif node.op is Op.CONCAT:
+            multiplier, shift = (graph.constant(name) for name in node.inputs[2:])
+            assert_scales(multiplier, shift, [reach(graph.tensors[n]) for n in node.inputs[:2]])
+        elif node.op is Op.TABLE:
+            table = graph.constant(node.inputs[1])
+            assert table.shape == (256,)
+            assert output.qmin <= table.min()
+            assert table.max() <= output.qmax
         else:
             assert output == qparams_of(graph.tensors[node.inputs[0]])
 

@@ -99,8 +99,11 @@ def _reader(graph: Graph, norm: Node) -> Node | None:
     while source not in graph.outputs and len(readers := graph.consumers(source)) == 1:
         reader = readers[0]
         if OPS[reader.op].weighted:
+            factor, offset = _factors(graph, norm)
             padded = reader.window is not None and any(reader.window.pads)
-            return None if padded and _factors(graph, norm)[1].any() else reader
+            # A vector that became an image has other factors from pixel to pixel.
+            repeats = graph.tensors[source].shape[-1] % factor.size == 0
+            return reader if repeats and not (padded and offset.any()) else None
         if reader.op is not Op.RESHAPE:
             return None
         source = reader.output
