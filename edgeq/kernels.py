@@ -117,23 +117,31 @@ def scratch_bytes(rule: str, values: int, weight_bits: int) -> int:
     return 0
 
 
-def unpacked_bytes(family: str, node: Node, x: Tensor, y: Tensor) -> int:
+def unpacked_bytes(family: str, node: Node, inputs: Sequence[Tensor], y: Tensor) -> int:
     """Arena bytes for unpacked activations of one output step; the C twin is `eq_rows_scratch`."""
+    x = inputs[0]
     read = written = 0
-    if family in WINDOW_FAMILIES and node.window is not None:
-        _, height, *row = x.shape
-        read = min(node.window.kernel[0], height) * math.prod(row)
-        written = math.prod(y.shape[2:])
+    if family in ("conv", "depthwise", "grouped") and node.window is not None:
+        read = min(node.window.kernel[0], x.shape[1]) * _row(x)
+        written = _row(y)
+    elif family in ("pad", "concat"):
+        read, written = _row(x), _row(y)
     elif family == "pool" and node.window is not None:
         read = math.prod(map(min, node.window.kernel, x.shape[1:3])) * PATCH_CHANNELS
         written = PATCH_CHANNELS
     elif family in ("fc", "softmax"):
         read, written = x.shape[-1], y.shape[-1]
+    others = inputs[1:] if family == "concat" else ()
     return sum(
         -(-values // ALIGN) * ALIGN
-        for tensor, values in ((x, read), (y, written))
+        for tensor, values in ((x, read), (y, written), *((t, _row(t)) for t in others))
         if is_packed(tensor)
     )
+
+
+def _row(tensor: Tensor) -> int:
+    """Values of a row of an image, or of a whole vector."""
+    return math.prod(tensor.shape[2:]) if len(tensor.shape) == 4 else tensor.elements
 
 
 def is_packed(tensor: Tensor) -> bool:
@@ -195,7 +203,7 @@ def _best(
         row,
         stored,
         layout,
-        unpacked_bytes(row.family, node, inputs[0], output)
+        unpacked_bytes(row.family, node, inputs, output)
         + scratch_bytes(row.scratch, values, stored),
         next(row for row in table() if row.family == ROWS) if packed else None,
     )

@@ -6,7 +6,8 @@
 #include "eq_rows.h"
 #include "eq_window.h"
 
-#define CHUNK 64u /* values of an addition at a time: whole bytes, so that it may be in place */
+#define CHUNK                                                                                      \
+    64u /* values of an addition or table at a time: whole bytes, so that it may be in place */
 
 /* An operator of its own for a part of the tensors; `call` points to the copies beside it. */
 typedef struct {
@@ -21,7 +22,7 @@ typedef struct {
 static void begin(part_t *part, const eq_call_t *call)
 {
     const eq_rows_scratch_t sizes =
-        eq_rows_scratch(call->op, call->kernel->family, call->in[0], call->out);
+        eq_rows_scratch(call->op, call->kernel->family, call->in[0], call->in[1], call->out);
     int8_t *scratch = call->scratch;
     part->op = *call->op;
     part->in[0] = *call->in[0];
@@ -230,13 +231,61 @@ static void run_softmax(const eq_call_t *call)
     }
 }
 
-static void run_add(const eq_call_t *call)
+/* Row by row; above and below the input nothing but the value. */
+static void run_pad(const eq_call_t *call)
+{
+    part_t part;
+    begin(&part, call);
+    const uint32_t row_in = (uint32_t)eq_row(call->in[0]);
+    const uint32_t row = (uint32_t)eq_row(call->out);
+    part.out.shape[0] = 1;
+    part.op.pad_top = 0;
+    for (uint32_t y = 0; y < call->out->shape[0]; y++) {
+        const uint32_t from = y - call->op->pad_top; /* wraps around above the input */
+        part.call.input[0] = part.input;
+        part.in[0].shape[0] = from < call->in[0]->shape[0] ? 1 : 0;
+        if (part.in[0].shape[0] != 0) {
+            part.call.input[0] =
+                eq_load_run(call->in[0], call->input[0], from * row_in, row_in, part.input);
+        }
+        compute(&part, call, y * row, row);
+    }
+}
+
+/* Row by row; where rows are joined, each comes from one of the inputs. */
+static void run_concat(const eq_call_t *call)
+{
+    part_t part;
+    begin(&part, call);
+    const uint32_t row = (uint32_t)eq_row(call->out);
+    const uint32_t height = call->in[0]->shape[0];
+    part.out.shape[0] = 1;
+    for (uint32_t y = 0; y < call->out->shape[0]; y++) {
+        int8_t *to = part.input;
+        for (uint32_t i = 0; i < 2; i++) {
+            const int stacked = call->op->parameter == 0;
+            const uint32_t from = stacked && i == 1 ? y - height : y; /* wraps around before it */
+            const uint32_t length = (uint32_t)eq_row(call->in[i]);
+            part.call.input[i] = to;
+            part.in[i].shape[0] = from < call->in[i]->shape[0] ? 1 : 0;
+            if (part.in[i].shape[0] != 0) {
+                part.call.input[i] =
+                    eq_load_run(call->in[i], call->input[i], from * length, length, to);
+            }
+            to += eq_rows_padded(call->in[i], length);
+        }
+        compute(&part, call, y * row, row);
+    }
+}
+
+/* Addition and tables: value by value, of one or two inputs. */
+static void run_values(const eq_call_t *call)
 {
     part_t part;
     begin(&part, call);
     const uint32_t count = eq_elements(call->out);
     int8_t values[2][CHUNK];
-    part.output = values[0]; /* an addition may be in place */
+    part.output = values[0]; /* these may be in place */
     for (uint32_t first = 0; first < count; first += CHUNK) {
         const uint32_t length = count - first < CHUNK ? count - first : CHUNK;
         set_shape(&part.out, 1, 1, length);
@@ -261,11 +310,19 @@ void eq_rows_s8_ref(const eq_call_t *call)
         run_softmax(call);
         break;
     case EQ_FAMILY_ADD:
-        run_add(call);
+    case EQ_FAMILY_TABLE:
+        run_values(call);
+        break;
+    case EQ_FAMILY_PAD:
+        run_pad(call);
+        break;
+    case EQ_FAMILY_CONCAT:
+        run_concat(call);
         break;
     case EQ_FAMILY_CONV:
     case EQ_FAMILY_GROUPED:
     case EQ_FAMILY_DEPTHWISE:
+    case EQ_FAMILY_GROUPED:
         run_windows(call);
         break;
     default:

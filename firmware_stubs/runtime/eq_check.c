@@ -267,7 +267,8 @@ static const int8_t *table_s8(const view_t *view, uint32_t offset)
 /* What unpacked activations take, and behind it what the kernel itself does. */
 EQ_NOINLINE static uint64_t scratch_need(const operands_t *o, uint64_t weights)
 {
-    const eq_rows_scratch_t rows = eq_rows_scratch(o->op, o->kernel->family, o->in, o->out);
+    const eq_tensor_record_t *other = o->other != NULL ? o->other : o->in;
+    const eq_rows_scratch_t rows = eq_rows_scratch(o->op, o->kernel->family, o->in, other, o->out);
     const uint64_t unpacked = rows.input + rows.output;
     switch (o->kernel->scratch) {
     case EQ_SCRATCH_ROW:
@@ -279,6 +280,11 @@ EQ_NOINLINE static uint64_t scratch_need(const operands_t *o, uint64_t weights)
     }
 }
 
+static int on_scratch(const eq_operator_t *op, const eq_tensor_record_t *tensor)
+{
+    return overlap(op->scratch, op->scratch_bytes, tensor->offset, bytes_of(tensor));
+}
+
 EQ_NOINLINE static int scratch_fits(const view_t *view, const operands_t *o, uint64_t weights)
 {
     const eq_operator_t *op = o->op;
@@ -286,9 +292,8 @@ EQ_NOINLINE static int scratch_fits(const view_t *view, const operands_t *o, uin
         (uint64_t)op->scratch + op->scratch_bytes > view->header->arena_bytes) {
         return 0;
     }
-    return op->scratch_bytes == 0 ||
-           (!overlap(op->scratch, op->scratch_bytes, o->in->offset, bytes_of(o->in)) &&
-            !overlap(op->scratch, op->scratch_bytes, o->out->offset, bytes_of(o->out)));
+    return op->scratch_bytes == 0 || (!on_scratch(op, o->in) && !on_scratch(op, o->out) &&
+                                      (o->other == NULL || !on_scratch(op, o->other)));
 }
 
 /* An operator with `weights` weights (at most 2^63) a channel. */
@@ -360,12 +365,15 @@ static eq_status_t check_fc(const view_t *view, const operands_t *o)
 }
 
 /* What an operator without weights does not use is 0, so that eq_run may add it to a pointer. */
+static int scratch_only(const view_t *view, const operands_t *o)
+{
+    return scratch_need(o, 0) == 0 ? (o->op->scratch | o->op->scratch_bytes) == 0
+                                   : scratch_fits(view, o, 0);
+}
+
 static int without_weights(const view_t *view, const operands_t *o)
 {
-    const eq_operator_t *op = o->op;
-    return (op->weights | op->bias) == 0 &&
-           (scratch_need(o, 0) == 0 ? (op->scratch | op->scratch_bytes) == 0
-                                    : scratch_fits(view, o, 0));
+    return (o->op->weights | o->op->bias) == 0 && scratch_only(view, o);
 }
 
 /* The output may be an input that is stored as it is: bytes are read before they are written. */
@@ -457,9 +465,10 @@ static eq_status_t check_pad(const view_t *view, const operands_t *o)
 {
     const eq_operator_t *op = o->op;
     const uint32_t pads[3] = {op->pad_top, op->pad_left, op->parameter};
-    if ((op->weights | op->multiplier | op->shift | op->scratch | op->scratch_bytes) != 0 ||
+    if ((op->weights | op->multiplier | op->shift) != 0 || !scratch_only(view, o) ||
         o->other != NULL || tensors_overlap(o->in, o->out) ||
-        o->in->zero_point != o->out->zero_point || !in_tables(view, op->bias, 1, sizeof(int32_t))) {
+        o->in->zero_point != o->out->zero_point || o->in->bits != o->out->bits ||
+        !in_tables(view, op->bias, 1, sizeof(int32_t))) {
         return EQ_E_OPERATOR;
     }
     for (uint32_t i = 0; i < 3; i++) {
@@ -504,18 +513,10 @@ static eq_status_t check_concat(const view_t *view, const operands_t *o)
 static eq_status_t check_table(const view_t *view, const operands_t *o)
 {
     const eq_operator_t *op = o->op;
-    if (!without_weights(view, o) || op->multiplier != 0 || o->other != NULL ||
-        !same_shape(o->in, o->out) || !in_place_or_apart(o->in, o->out) ||
-        !in_tables(view, op->shift, 256, sizeof(int8_t))) {
-        return EQ_E_OPERATOR;
-    }
-    const int8_t *table = table_s8(view, op->shift);
-    for (uint32_t i = 0; i < 256; i++) {
-        if (table[i] < least(o->out->bits) || table[i] > greatest(o->out->bits)) {
-            return EQ_E_ARITHMETIC;
-        }
-    }
-    return EQ_OK;
+    const int fits = without_weights(view, o) && op->multiplier == 0 && o->other == NULL &&
+                     same_shape(o->in, o->out) && in_place_or_apart(o->in, o->out) &&
+                     in_tables(view, op->shift, 256, sizeof(int8_t));
+    return fits ? EQ_OK : EQ_E_OPERATOR;
 }
 
 /* Whether the family gives the operator's parameter a meaning. */

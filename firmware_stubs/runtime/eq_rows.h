@@ -64,7 +64,7 @@ void eq_store_run(const eq_tensor_record_t *tensor, int8_t *data, uint32_t first
 /* Whether eq_rows_s8_ref knows the operators of a family. */
 static inline int eq_rows_runs(uint32_t family)
 {
-    return family <= EQ_FAMILY_SOFTMAX || family == EQ_FAMILY_GROUPED;
+    return family < EQ_FAMILY_ROWS;
 }
 
 /// Scratch ///
@@ -80,19 +80,31 @@ static inline uint64_t eq_rows_least(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-/* Bytes that one output step needs unpacked: below 2^47. */
+static inline uint64_t eq_rows_padded(const eq_tensor_record_t *tensor, uint64_t values)
+{
+    return eq_is_packed(tensor) ? (values + 7u) / 8u * 8u : 0;
+}
+
+static inline uint64_t eq_row(const eq_tensor_record_t *tensor)
+{
+    return (uint64_t)tensor->shape[1] * tensor->shape[2];
+}
+
+/* Bytes that one output step needs unpacked: below 2^47. `other` is the second input, or any. */
 static inline eq_rows_scratch_t eq_rows_scratch(const eq_operator_t *op, uint32_t family,
                                                 const eq_tensor_record_t *in,
+                                                const eq_tensor_record_t *other,
                                                 const eq_tensor_record_t *out)
 {
     uint64_t input = 0;
     uint64_t output = 0;
+    uint64_t second = 0;
     switch (family) {
     case EQ_FAMILY_CONV:
-    case EQ_FAMILY_GROUPED:
-    case EQ_FAMILY_DEPTHWISE: /* the rows under a window; a row */
-        input = eq_rows_least(op->kernel_height, in->shape[0]) * in->shape[1] * in->shape[2];
-        output = (uint64_t)out->shape[1] * out->shape[2];
+    case EQ_FAMILY_DEPTHWISE:
+    case EQ_FAMILY_GROUPED: /* the rows under a window; a row */
+        input = eq_rows_least(op->kernel_height, in->shape[0]) * eq_row(in);
+        output = eq_row(out);
         break;
     case EQ_FAMILY_FC:
         input = eq_elements(in);
@@ -107,11 +119,20 @@ static inline eq_rows_scratch_t eq_rows_scratch(const eq_operator_t *op, uint32_
         input = in->shape[2];
         output = out->shape[2];
         break;
+    case EQ_FAMILY_CONCAT: /* a row of each */
+        second = eq_rows_padded(other, eq_row(other));
+        input = eq_row(in);
+        output = eq_row(out);
+        break;
+    case EQ_FAMILY_PAD:
+        input = eq_row(in);
+        output = eq_row(out);
+        break;
     default:
-        break; /* add: what it unpacks at a time lies on the stack */
+        break; /* add, table: what they unpack at a time lies on the stack */
     }
-    const eq_rows_scratch_t need = {eq_is_packed(in) ? (input + 7u) / 8u * 8u : 0,
-                                    eq_is_packed(out) ? (output + 7u) / 8u * 8u : 0};
+    const eq_rows_scratch_t need = {eq_rows_padded(in, input) + second,
+                                    eq_rows_padded(out, output)};
     return need;
 }
 

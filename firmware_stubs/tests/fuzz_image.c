@@ -158,7 +158,8 @@ int main(int argc, char **argv)
 {
     const uint32_t rounds = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 20000u;
     fuzz("hand-made model", seed_image(), rounds);
-    fuzz("shaping model", shaping_image(), rounds);
+    fuzz("shaping model", shaping_image(8), rounds);
+    fuzz("packed shaping model", shaping_image(4), rounds);
     for (int i = 2; i < argc; i++) {
         fuzz(argv[i], read_image(argv[i]), rounds);
     }

@@ -113,11 +113,15 @@ static uint32_t add_bytes(model_t *m, uint32_t count, int8_t value)
 /* Scratch of exactly what the kernel and unpacked activations take. */
 static void add_scratch(model_t *m, eq_operator_t *op, uint32_t own)
 {
-    const eq_rows_scratch_t rows = eq_rows_scratch(
-        op, eq_kernel_find(op->kernel)->family, &m->tensors[op->input[0]], &m->tensors[op->output]);
+    const eq_tensor_record_t *in = &m->tensors[op->input[0]];
+    const eq_tensor_record_t *other = op->input[1] == EQ_NONE ? in : &m->tensors[op->input[1]];
+    const eq_rows_scratch_t rows =
+        eq_rows_scratch(op, eq_kernel_find(op->kernel)->family, in, other, &m->tensors[op->output]);
     op->scratch_bytes = (uint32_t)(rows.input + rows.output) + own;
-    op->scratch = align8(m->arena_bytes);
-    m->arena_bytes = op->scratch + op->scratch_bytes;
+    if (op->scratch_bytes != 0) {
+        op->scratch = align8(m->arena_bytes);
+        m->arena_bytes = op->scratch + op->scratch_bytes;
+    }
 }
 
 /* Weights, biases, scales and scratch of an operator with `count` weights a channel. */

@@ -302,7 +302,7 @@ typedef struct {
 static uint32_t scratch_for(const tested_t *tested, const case_t *c, uint32_t count)
 {
     const uint32_t family = tested->kernel.family;
-    const eq_rows_scratch_t rows = eq_rows_scratch(&c->op, family, &c->in[0], &c->out);
+    const eq_rows_scratch_t rows = eq_rows_scratch(&c->op, family, &c->in[0], &c->in[1], &c->out);
     const uint32_t own = tested->kernel.scratch == EQ_SCRATCH_PAIRS ? 16 * ((count + 1) / 2)
                          : tested->kernel.scratch == EQ_SCRATCH_NONE || c->op.weight_bits == 8
                              ? 0

@@ -222,12 +222,79 @@ static void test_table(void)
     }
 }
 
+/// Packed ///
+
+/* Values of n bits, as the tensor is stored. */
+static void fill(uint8_t *arena, const eq_tensor_record_t *tensor, uint32_t bits, uint32_t seed)
+{
+    int8_t values[128];
+    const uint32_t count = eq_elements(tensor);
+    for (uint32_t i = 0; i < count; i++) {
+        values[i] = (int8_t)((int32_t)(random_next(&seed) % (1u << bits)) - (1 << (bits - 1)));
+    }
+    if (eq_is_packed(tensor)) {
+        eq_store_run(tensor, (int8_t *)arena + tensor->offset, 0, values, count);
+    } else {
+        memcpy(arena + tensor->offset, values, count);
+    }
+}
+
+/* The network on packed activations and the same on bytes of as many bits give the same. */
+static void test_packed(void)
+{
+    for (uint32_t round = 0; round < 100; round++) {
+        const uint8_t bits = (uint8_t)random_in(&state, 2, 4);
+        uint8_t *arenas[2];
+        image_t images[2];
+        eq_ctx_t ctx[2];
+        for (uint32_t i = 0; i < 2; i++) { /* packed; in bytes */
+            images[i] = shaping_image(i == 0 ? bits : 8);
+            eq_tensor_record_t *tensor = image_section(images[i], EQ_SECTION_TENSORS);
+            eq_operator_t *op = image_section(images[i], EQ_SECTION_OPERATORS);
+            int8_t *table = (int8_t *)image_section(images[i], EQ_SECTION_TABLES);
+            const uint32_t half = 1u << (bits - 1);
+            for (uint32_t t = 0; t < 6; t++) {
+                tensor[t].zero_point = (int16_t)(t % 2 ? -1 : 1);
+            }
+            tensor[PADDED].zero_point = tensor[GROUPED].zero_point;
+            for (uint32_t o = 0; o <= OP_TABLE; o++) {
+                op[o].clamp_min = (int16_t)-half;
+                op[o].clamp_max = (int16_t)(half - 1);
+            }
+            for (uint32_t v = 0; v < 256; v++) {
+                table[op[OP_TABLE].shift + v] =
+                    (int8_t)((int32_t)(v * 7 % (2 * half)) - (int32_t)half);
+            }
+            ((int32_t *)(void *)(table + op[OP_PAD].bias))[0] = -2;
+            image_seal(images[i]);
+            const uint32_t bytes = image_header(images[i])->arena_bytes;
+            arenas[i] = exact_block(bytes);
+            memset(arenas[i], 0x5A, bytes);
+            const eq_config_t config = {images[i].bytes, images[i].length, arenas[i], bytes};
+            CHECK(eq_init(&ctx[i], &config) == EQ_OK, "%d bits", bits);
+            fill(arenas[i], &tensor[IMAGE], bits, round + 1);
+            CHECK(eq_run(&ctx[i], NULL) == EQ_OK, "runs");
+        }
+        for (uint32_t port = 0; port < 3; port++) {
+            const eq_tensor_t *a = eq_output(&ctx[0], port), *b = eq_output(&ctx[1], port);
+            for (uint32_t i = 0; i < b->bytes; i++) {
+                CHECK(eq_value(a, i) == eq_value(b, i), "%d bits, output %u, value %u: %d, not %d",
+                      bits, port, i, eq_value(a, i), eq_value(b, i));
+            }
+        }
+        for (uint32_t i = 0; i < 2; i++) {
+            free(arenas[i]);
+            free(images[i].bytes);
+        }
+    }
+}
+
 /// Refusals ///
 
 /* Damages a fresh image by a statement over the names below, and expects a status. */
 #define REFUSED(expected, statement)                                                               \
     do {                                                                                           \
-        const image_t image = shaping_image();                                                     \
+        const image_t image = shaping_image(8);                                                    \
         const uint32_t arena_bytes = image_header(image)->arena_bytes;                             \
         eq_section_t *section = image_sections(image) - 1; /* by kind */                           \
         eq_tensor_record_t *tensor = image_section(image, EQ_SECTION_TENSORS);                     \
@@ -330,6 +397,7 @@ int main(void)
     test_pad();
     test_concat();
     test_table();
+    test_packed();
     test_grouped_refusals();
     test_pad_refusals();
     test_concat_refusals();
