@@ -23,8 +23,6 @@ LAYOUTS = ("dense",)  # eq_layout_t: the index is the number in the image
 MAX_PORTS = 4  # EQ_MAX_PORTS
 UNPACKED_MOST = (1 << 29) // (128 * 255)  # weights of a channel whose sums hold any 8 bits
 ALIASED = (Op.RESHAPE,)  # no kernel: the output is the input's memory
-WINDOW_FAMILIES = ("conv", "depthwise", "grouped")
-PACKED_FAMILIES = (*WINDOW_FAMILIES, "fc", "add", "pool", "softmax")  # eq_rows_runs
 ROWS = "rows"  # the family of the kernel that brings the others to packed activations
 PATCH_CHANNELS = 8  # EQ_PATCH_CHANNELS
 
@@ -158,8 +156,7 @@ def choose(
     their unpacking.
 
     Raises:
-        ModelError: no kernel runs a node on this core or with its activations, or the network has
-            too many ports.
+        ModelError: no kernel runs a node on this core, or the network has too many ports.
     """
     for kind, ports in (("inputs", network.inputs), ("outputs", network.outputs)):
         if len(ports) > MAX_PORTS:
@@ -193,12 +190,6 @@ def _best(
     layout = row.layouts[0] if row.layouts else LAYOUTS[0]
     inputs, output = graph.activations(node), graph.tensors[node.output]
     packed = any(map(is_packed, (*inputs, output)))
-    if packed and row.family not in PACKED_FAMILIES:
-        raise ModelError(
-            "EQ0343",
-            f"{node.name}: {node.op.value} runs on activations of 5 to 8 bits; "
-            "a policy may not give it or the layers before it fewer",
-        )
     return Choice(
         row,
         stored,

@@ -276,7 +276,7 @@ def full(
     """A firmware that fills the RAM of an nRF51822, and a program that states 15.9 KB of it."""
     tool(PROGRAMS[request.param])
     target = targets.load("nrf51822")
-    program = compiled(filling(237), target=target).program
+    program = compiled(filling(236), target=target).program
     folder = tmp_path_factory.mktemp("full")
     return program, link(program, folder, request.param)
 

@@ -322,7 +322,6 @@ void eq_rows_s8_ref(const eq_call_t *call)
     case EQ_FAMILY_CONV:
     case EQ_FAMILY_GROUPED:
     case EQ_FAMILY_DEPTHWISE:
-    case EQ_FAMILY_GROUPED:
         run_windows(call);
         break;
     default:
