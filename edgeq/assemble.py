@@ -258,6 +258,7 @@ def _row(
 ) -> Row:
     """The parity row of `runner` on the first `samples`; a difference ends the export."""
     samples = min(samples, len(expected[0]))
+    progress(f"running {runner.name}", 0, samples)
     row = parity.compare(
         request.program,
         runner,

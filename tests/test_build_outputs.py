@@ -28,8 +28,6 @@ CORTEX_M4 = ("-mcpu=cortex-m4", "-mthumb", "-ffreestanding")
 ZIG_M4 = ("-target", "thumb-freestanding-eabi", "-mcpu=cortex_m4", "-ffreestanding")
 ANYWHERE = "cc -Iruntime runtime/*.c NAME.c selftest.c && ./a.out"  # as README.txt has it
 
-both = pytest.mark.parametrize("name", ["fashion-tiny", "fashion-resnet8"])
-
 
 def run(command: str | Sequence[str], folder: Path, status: int = 0) -> str:
     """What a command prints, a shell's if it is one string; it must end with `status`."""
@@ -62,27 +60,35 @@ def copy(build: Build, tmp_path: Path) -> Path:
 
 
 @pytest.mark.emulator
-@both
+@pytest.mark.parametrize(
+    ("name", "compiler"), [("fashion-tiny", "gcc"), ("fashion-resnet8", "zig")]
+)
 def test_an_export_gives_the_same_bytes_twice(
-    built: Builds, compiler: str, name: str, tmp_path: Path
+    built: Builds, name: str, compiler: str, tmp_path: Path
 ) -> None:
-    again = bundled.load(name).export(tmp_path / "another" / "folder", compiler=compiler)
     first = files(built(name, compiler).folder)
+    again = bundled.load(name).export(tmp_path / "another" / "folder", compiler=compiler)
     assert {"report.json", "manifest.json", runners.FIRMWARE} <= first.keys()
     assert files(again.folder) == first
+
+
+PYTHON = """\
+import edgeq
+from edgeq.examples import path
+tiny = path("fashion-tiny")
+policy, calib = tiny / "policy.toml", tiny / "calib.npz"
+edgeq.export(tiny / "model.onnx", policy=policy, calib=calib, out="python")
+"""
 
 
 @pytest.mark.emulator
 def test_five_lines_of_python_give_what_the_command_gives(tmp_path: Path, tool: Tool) -> None:
     tool("arm-none-eabi-gcc")
-    lines = """\
-
-build = edgeq.export(target="mcu", out="python")
-print(build.report.export.flash.total)
-"""
-    run([sys.executable, "-c", lines], tmp_path)
+    run([sys.executable, "-c", PYTHON], tmp_path)
     command = Path(sys.executable).parent / "edgeq"
-    run([str(command), "export", "--target", "mcu", "-o", "command"], tmp_path)
+    folder = bundled.load("fashion-tiny").folder
+    flags = ["--policy", f"{folder}/policy.toml", "--calib", f"{folder}/calib.npz"]
+    run([str(command), "export", f"{folder}/model.onnx", *flags, "-o", "command"], tmp_path)
     assert files(tmp_path / "python") == files(tmp_path / "command") != {}
 
 

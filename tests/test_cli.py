@@ -673,18 +673,20 @@ def test_without_any_compiler_the_message_says_what_to_install(
 
 
 def test_without_an_emulator_the_message_says_what_to_install(
-    workplace: Workplace, bare: Machine
+    workplace: Workplace, bare: Machine, tool: Callable[[str], object]
 ) -> None:
     workplace.options = ()
     bare.programs = {"cc"}
+    tool("cc")
     workplace.refuses("EQ0603", says='unicorn and elftools: python -m pip install "edgeq[mcu]"')
 
 
 def test_without_the_targets_compiler_the_message_says_what_to_install(
-    workplace: Workplace, bare: Machine
+    workplace: Workplace, bare: Machine, tool: Callable[[str], object]
 ) -> None:
     workplace.options = ()
     bare.programs, bare.packages = {"cc"}, {"unicorn", "elftools"}
+    tool("cc")
     workplace.refuses("EQ0601", says="apt install gcc-arm-none-eabi … python -m pip install")
     message = workplace.refuses("EQ0601", "--compiler", "gcc", says="gcc: apt install")
     assert "zig" not in message
@@ -701,9 +703,10 @@ def test_without_tools_everything_is_written_unchecked(workplace: Workplace, bar
 
 
 def test_with_a_host_compiler_alone_the_target_stays_unchecked(
-    workplace: Workplace, bare: Machine
+    workplace: Workplace, bare: Machine, tool: Callable[[str], object]
 ) -> None:
     bare.programs = {"cc"}
+    tool("cc")
     section = workplace.exports("--check", "host")
     assert any("unchecked on stm32f405: this machine alone" in note for note in section["notes"])
     assert section["flash"]["estimated"]

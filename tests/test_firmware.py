@@ -295,9 +295,9 @@ def corrupt_firmware(monkeypatch: pytest.MonkeyPatch) -> None:
     """The firmware is linked with another image than the one that was exported."""
     link = runners.link_firmware
 
-    def corrupt(build: Path, *rest: Any) -> Path:
-        elf = link(build, *rest)
-        good = (build / "model.eqb").read_bytes()
+    def corrupt(build: Path, name: str, *rest: Any) -> Path:
+        elf = link(build, name, *rest)
+        good = (build / f"{name}.eqb").read_bytes()
         wrong = image.build(with_flipped_weight(program_of("fashion-tiny"), "conv")).data
         assert good in elf.read_bytes()
         elf.write_bytes(elf.read_bytes().replace(good, wrong))
