@@ -164,7 +164,7 @@ def test_the_first_command_of_the_readme_gives_a_checked_build(first_build: Path
 def test_a_build_holds_what_the_design_lists(first_build: Path) -> None:
     (listing,) = [b.text for b in blocks(DOCS / "design.md") if b.text.startswith("build/NAME/")]
     listed = set(re.findall(r"[\w.]+\.\w+|runtime(?=/)", listing.replace("eq_selftest.*", "")))
-    expected = {name.replace("NAME", "fashion_resnet8") for name in listed - {"rounding.json"}}
+    expected = {name.replace("NAME", "fashion_resnet8") for name in listed}
     assert set(os.listdir(first_build / "build/fashion_resnet8")) == expected
 
 

@@ -190,7 +190,7 @@ def test_torch_without_the_dynamo_exporter_is_refused(monkeypatch: pytest.Monkey
     old.__version__ = "1.13.1"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch", old)
     monkeypatch.setitem(sys.modules, "onnxscript", type(sys)("onnxscript"))
-    with refused(MissingToolError, "EQ0612", "1.13.1", "--upgrade"):
+    with refused(MissingToolError, "EQ0612", "1.13.1", "edgeq[torch]"):
         frontends.load("nets:make")
 
 

@@ -68,7 +68,7 @@ def import_torch() -> Any:
         raise MissingToolError(
             "EQ0612",
             f"torch {torch.__version__} has no torch.onnx.export(dynamo=True), with which edgeq "
-            f"reads PyTorch models: {INSTALL} --upgrade",
+            f"reads PyTorch models: {INSTALL} -U",
         )
     return torch
 
