@@ -698,7 +698,7 @@ def test_without_tools_everything_is_written_unchecked(workplace: Workplace, bar
     written = set(os.listdir("build/net"))
     assert written == {
         "CMakeLists.txt", "README.txt", "edgeq.mk", "manifest.json", "net.c", "net.eqb", "net.h",
-        "ranges.json", "report.json", "runtime", "selftest.c",
+        "ranges.json", "report.html", "report.json", "report.txt", "runtime", "selftest.c",
     }  # fmt: skip
 
 

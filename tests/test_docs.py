@@ -203,9 +203,13 @@ def test_samples_and_the_next_steps_of_the_readme_run(tmp_path: Path) -> None:
     folder = follow("samples.md", tmp_path)
     assert (folder / "build/net/report.json").is_file()
     steps = [b.text.strip() for b in blocks(ROOT / "README.md") if "net.onnx" in b.text]
-    assert len(steps) == 2
-    for step in steps:
+    *exports, where_it_goes = steps
+    assert len(exports) == 2
+    for step in exports:
         run(f"{step} --check none", folder)
+    run(exports[0], folder)
+    for command in where_it_goes.splitlines():
+        run(command, folder)
     python = re.search(r'`(edgeq\.export\("net.*?\))`', (ROOT / "README.md").read_text("utf-8"))
     assert python is not None
     call = ast.unparse(ast.parse(python[1])).removesuffix(")")
