@@ -305,6 +305,7 @@ def _readme(program: Program) -> str:
         "runtime/            the C99 sources that run it; runtime/edgeq.h is the manual\n"
         "selftest.c          golden vectors; a program on a PC\n"
         "report.json         bits, kernels, flash, RAM, accuracy, checks\n"
+        "report.html         the same to look at; report.txt as plain text\n"
         "\n"
         "Test it on any machine:\n"
         f"    cc -Iruntime runtime/*.c {name}.c selftest.c && ./a.out\n"

@@ -210,6 +210,9 @@ def test_samples_and_the_next_steps_of_the_readme_run(tmp_path: Path) -> None:
     assert len(steps) == 2
     for step in steps:
         run(f"{step} --check none", folder)
+    run(exports[0], folder)
+    for command in where_it_goes.splitlines():
+        run(command, folder)
     python = re.search(r'`(edgeq\.export\("net.*?\))`', (ROOT / "README.md").read_text("utf-8"))
     assert python is not None
     call = ast.unparse(ast.parse(python[1])).removesuffix(")")
