@@ -63,7 +63,7 @@ def compiler(request: pytest.FixtureRequest, tool: Tool) -> str:
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Builds:
+def built(tmp_path_factory: pytest.TempPathFactory, tool: Tool) -> Builds:
     """The checked build of an example by a compiler, made once; not to be written to."""
 
     @cache
@@ -72,6 +72,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Builds:
         return bundled.load(name).export(out, compiler=compiler, kernels=kernels)
 
     def find(name: str, compiler: str, kernels: str = "own") -> Build:
+        tool(PROGRAMS[compiler])
         return export(name, compiler, kernels)
 
     return find

@@ -217,7 +217,8 @@ def test_a_sum_that_nearly_cancels_runs_on_the_device(optimize: Optimize) -> Non
     for part, left in (("weights", 0), ("bias", 1e-5)):
         data = np.float32(left) - graph.constant(f"conv_1.{part}")
         tensors[f"conv_2.{part}"] = replace(tensors[f"conv_2.{part}"], data=data)
-    case = observed(replace(graph, tensors=tensors))
+    inputs = {"input": reals(graph)["input"] * np.float32(100)}
+    case = observed(replace(graph, tensors=tensors), inputs=inputs)
     assert_runs_on_the_device(case.quantized(), optimize)
 
 

@@ -71,9 +71,11 @@ def test_an_operator_without_noise_has_no_figure() -> None:
     assert sqnr.by_layer(graph, integer, x) == {"max_pool_1": None}
 
 
-def test_only_the_first_samples_are_used() -> None:
+@pytest.mark.parametrize(("count", "same"), [(sqnr.SAMPLES, True), (sqnr.SAMPLES - 1, False)])
+def test_the_first_sixteen_samples_are_used(count: int, *, same: bool) -> None:
     graph = random_graph(1)
     integer = compiled(graph).program.network.graphs[0]
     x = reals(graph, 2 * sqnr.SAMPLES)
-    first = {name: array[: sqnr.SAMPLES] for name, array in x.items()}
-    assert sqnr.by_layer(graph, integer, x) == sqnr.by_layer(graph, integer, first)
+    first = {name: array[:count] for name, array in x.items()}
+    figures = (sqnr.by_layer(graph, integer, inputs) for inputs in (x, first))
+    assert (next(figures) == next(figures)) is same
