@@ -42,7 +42,7 @@ picture:
 # The figures of docs/quantization.md, of the planner and of the profiler.
 bench:
 	$(PYTHON) bench/plan.py
-	$(PYTHON) bench/profile.py
+	$(PYTHON) bench/profiling.py
 	$(PYTHON) bench/ptq.py fashion-resnet8
 	$(PYTHON) bench/ptq.py fashion-tiny
 

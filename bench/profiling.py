@@ -1,6 +1,6 @@
 """How long a profile of the bundled example takes; the goal is under 10 s.
 
-Run from the root: `python bench/profile.py`.
+Run from the root: `python bench/profiling.py`.
 """
 
 from __future__ import annotations
