@@ -112,7 +112,8 @@ def build(program: Program) -> Image:
     ports = [PORT.pack(index[t.name], 0) for t in program.network.inputs]
     ports += [PORT.pack(index[t.name], 1) for t in program.network.outputs]
     pools[Kind.PORTS].add("inputs and outputs", b"".join(ports))
-    present = [pool for pool in pools.values() if pool.size]
+    # Only weights may be missing: a network of pools has tables of no bytes.
+    present = [pool for pool in pools.values() if pool.size or pool.kind is not Kind.WEIGHTS]
     body = [segment for pool in present for segment in pool.segments]
     head = _head(program, present, body)
     return Image((Segment("header and section table", None, head), *body))

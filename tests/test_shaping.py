@@ -422,6 +422,16 @@ def program_samples(graph: Graph) -> Samples:
     return Samples(reals(graph, 8, seed=1), None, {})
 
 
+def test_a_network_without_any_constant_runs(host_program: HostProgram) -> None:
+    b = Builder()
+    x = b.max_pool(b.input(5, 6, 3), Window((1, 1), (2, 2)))
+    program = compiled(b.build(b.flatten(x))).program
+    inputs = program.quantize(program_samples(b.build(program.network.outputs[0].name)))
+    runner = HostRunner(host_program, image.build(program).data)
+    row = parity.compare(program, runner, inputs, parity.predict(program, inputs))
+    assert (row.verdict, row.mismatches) == (Verdict.EXACT, 0), row
+
+
 def test_a_table_overwrites_what_dies_in_it() -> None:
     program = compiled(everything()).program
     tables = [n for n in program.network.graphs[0].nodes if n.op is Op.TABLE]
