@@ -22,6 +22,7 @@ from edgeq.exporters.c_arrays import Case
 from edgeq.exporters.image import Image, Kind
 from edgeq.ir import Array
 from edgeq.kernels import Kernel, Optimize
+from edgeq.parity import Expectation
 from edgeq.pipeline import Compiled, Model, Progress
 from edgeq.policy import Policy
 from edgeq.program import Program
@@ -35,7 +36,6 @@ from edgeq.report import (
     Report,
     Row,
     Validate,
-    Verdict,
     dumps,
 )
 from edgeq.samples import Samples
@@ -145,20 +145,19 @@ def run(request: Request, tools: Tools, out: Path, progress: Progress) -> Build:
     """
     program = request.program
     samples = request.labelled or request.calibration
-    inputs = program.quantize(samples)
     progress("predicting", 0, 1)
-    expected = parity.predict(program, inputs)
+    expected = parity.expect(program, program.quantize(samples), labels=samples.labels)
     progress("predicting", 1, 1)
     with staged(out) as folder:
-        cases = _golden(request, samples, expected)
+        cases = _golden(request, samples, expected.outputs)
         built = c_arrays.export(program, folder, cases, request.linked)
         (folder / "ranges.json").write_text(dumps(to_json(request.compiled.ranges)), "utf-8")
         if request.compiled.learned:
             rounding = adaround.to_json(request.compiled.learned)
             (folder / "rounding.json").write_text(dumps(rounding), "utf-8")
-        measured = _measure(request, tools, folder, built, inputs, expected, progress)
+        measured = _measure(request, tools, folder, built, expected, progress)
         budget.check(program, measured.flash, measured.ram, request.budget, request.optimize)
-        report = _report(request, tools, measured, expected)
+        report = _report(request, tools, measured, expected.outputs)
         write_files(folder, pages.files(report, plots=request.plots))
         write_records(folder, report, _facts(request, tools))
     return Build(out, report)
@@ -182,8 +181,7 @@ def _measure(
     tools: Tools,
     folder: Path,
     built: Image,
-    inputs: dict[str, Array],
-    expected: Sequence[Array],
+    expected: Expectation,
     progress: Progress,
 ) -> _Measured:
     """Links and runs what `tools` allow; without a target compiler sizes are estimates."""
@@ -193,7 +191,7 @@ def _measure(
         progress("compiling for this machine", 0, 1)
         with contextlib.closing(HostProgram(folder / c_arrays.RUNTIME, tools.host)) as compiled:
             host = HostRunner(compiled, built.data)
-            rows.append(_row(request, host, inputs, expected, HOST_SAMPLES, progress))
+            rows.append(_row(request, host, expected, HOST_SAMPLES, progress))
     if tools.target is None:
         flash, ram = footprint.estimate(program, built, request.linked)
         return _Measured(flash, ram, NotCounted(0, 0), tuple(rows))
@@ -208,8 +206,8 @@ def _measure(
                     "EQ0505",
                     f"{emulated.failed_cases} golden vectors fail on {program.target.name}",
                 )
-            rows.append(_row(request, emulated, inputs, expected, EMULATED_SAMPLES, progress))
-            stack = emulated.measure_stack(parity.sample_bytes(list(inputs.values()), 0))
+            rows.append(_row(request, emulated, expected, EMULATED_SAMPLES, progress))
+            stack = emulated.measure_stack(parity.sample_bytes(list(expected.inputs.values()), 0))
     code = footprint.measure(firmware, program.name, request.linked)
     weights = built.bytes_of(Kind.WEIGHTS)
     flash = Flash(
@@ -275,33 +273,21 @@ def _memories(target: Target) -> Budget:
 def _row(
     request: Request,
     runner: Runner,
-    inputs: dict[str, Array],
-    expected: Sequence[Array],
+    expected: Expectation,
     samples: int,
     progress: Progress,
 ) -> Row:
     """The parity row of `runner` on the first `samples`; a difference ends the export."""
-    samples = min(samples, len(expected[0]))
-    progress(f"running {runner.name}", 0, samples)
+    part = expected.take(samples)
+    progress(f"running {runner.name}", 0, len(part))
     row = parity.compare(
         request.program,
         runner,
-        {name: array[:samples] for name, array in inputs.items()},
-        [array[:samples] for array in expected],
-        None if request.labelled is None else _labels(request.labelled, samples),
+        part,
         lambda done, total: progress(f"running {runner.name}", done, total),
     )
-    if row.verdict is not Verdict.EXACT:
-        raise MismatchError(
-            "EQ0506",
-            f"{row.runner} ({row.version}) differs from the prediction on {row.mismatches} of "
-            f"{row.samples} samples, first in layer {row.first_diverging_layer}",
-        )
+    parity.require_equal(row)
     return row
-
-
-def _labels(samples: Samples, count: int) -> Array | None:
-    return None if samples.labels is None else samples.labels[:count]
 
 
 def _report(

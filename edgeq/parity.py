@@ -3,30 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from edgeq import reference
+from edgeq import reference, sqnr
+from edgeq.errors import MismatchError
 from edgeq.ir import Array, Tensor, qparams_of
 from edgeq.kernels import ALIASED
 from edgeq.packing import pack_activations, unpack_activations
 from edgeq.plan import activation_bytes
 from edgeq.program import Program
+from edgeq.reference import Rounding
 from edgeq.report import Row, Verdict
 from edgeq.targets.runners import Progress, Runner
 
-RULE = reference.Rounding.DOUBLE.value
 BATCH = 128  # samples of one reference run, which holds every activation of each
 
 
-def predict(program: Program, inputs: Mapping[str, Array]) -> list[Array]:
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What a runner is held to: quantised inputs by tensor, and the outputs under `rounding`.
+
+    `real` are the float network's outputs, for cosine and SQNR. All have the batch first.
+    """
+
+    inputs: Mapping[str, Array]
+    outputs: Sequence[Array]
+    rounding: Rounding = Rounding.DOUBLE
+    labels: npt.NDArray[np.int64] | None = None
+    real: Sequence[Array] | None = None
+
+    def __len__(self) -> int:
+        return len(self.outputs[0])
+
+    def take(self, samples: int) -> Expectation:
+        """The first `samples` of it."""
+        return Expectation(
+            {name: array[:samples] for name, array in self.inputs.items()},
+            [array[:samples] for array in self.outputs],
+            self.rounding,
+            None if self.labels is None else self.labels[:samples],
+            None if self.real is None else [array[:samples] for array in self.real],
+        )
+
+
+def expect(
+    program: Program,
+    inputs: Mapping[str, Array],
+    rounding: Rounding = Rounding.DOUBLE,
+    labels: npt.NDArray[np.int64] | None = None,
+) -> Expectation:
+    """What runners of quantised `inputs` are held to, by the reference."""
+    return Expectation(inputs, predict(program, inputs, rounding), rounding, labels)
+
+
+def predict(
+    program: Program, inputs: Mapping[str, Array], rounding: Rounding = Rounding.DOUBLE
+) -> list[Array]:
     """The reference's outputs for quantised inputs, one array per output, batch first."""
     names = [tensor.name for tensor in program.network.outputs]
     parts: dict[str, list[Array]] = {name: [] for name in names}
     for start in range(0, len(next(iter(inputs.values()))), BATCH):
         batch = {name: array[start : start + BATCH] for name, array in inputs.items()}
-        values = reference.run(program.network, batch)
+        values = reference.run(program.network, batch, rounding)
         for name, kept in parts.items():
             kept.append(values[name])
     return [np.concatenate(parts[name]) for name in names]
@@ -43,28 +84,73 @@ def top1(outputs: Sequence[Array], labels: npt.NDArray[np.int64] | None) -> floa
 def compare(
     program: Program,
     runner: Runner,
-    inputs: Mapping[str, Array],
-    expected: Sequence[Array],
-    labels: npt.NDArray[np.int64] | None = None,
+    expected: Expectation,
     progress: Progress | None = None,
 ) -> Row:
-    """The row of `runner` on the quantised `inputs`, whose predicted outputs are `expected`."""
-    samples = [sample_bytes(list(inputs.values()), i) for i in range(len(expected[0]))]
+    """The row of `runner`, which runs the model's C."""
+    inputs = list(expected.inputs.values())
+    samples = [sample_bytes(inputs, i) for i in range(len(expected))]
     got = runner.run(samples, progress)
-    wanted = [output_bytes(program, expected, i) for i in range(len(samples))]
+    wanted = [output_bytes(program, expected.outputs, i) for i in range(len(samples))]
     wrong = [i for i, (a, b) in enumerate(zip(got, wanted, strict=True)) if a != b]
-    computed = _outputs(program, got)
-    return Row(
-        runner=runner.name,
-        version=runner.version,
-        rule=RULE,
-        samples=len(samples),
+    return replace(
+        describe(program, runner.name, runner.version, expected, _outputs(program, got)),
         mismatches=len(wrong),
-        max_lsb=_largest_difference(computed, expected),
-        first_diverging_layer=_diverging(program, runner, inputs, wrong[0]) if wrong else None,
-        top1=top1(computed, labels),
+        first_diverging_layer=_diverging(program, runner, expected, wrong[0]) if wrong else None,
         verdict=Verdict.DIFFERS if wrong else Verdict.EXACT,
     )
+
+
+def require_equal(row: Row) -> None:
+    """Ends with an error where `row` differs.
+
+    Raises:
+        MismatchError: it does.
+    """
+    if row.verdict is Verdict.DIFFERS:
+        raise MismatchError(
+            "EQ0506",
+            f"{row.runner} ({row.version}) differs from the prediction on {row.mismatches} of "
+            f"{row.samples} samples, first in layer {row.first_diverging_layer}",
+        )
+
+
+def describe(
+    program: Program, runner: str, version: str, expected: Expectation, got: Sequence[Array]
+) -> Row:
+    """The row of what `runner` gave, integers by output: all but the diverging layer."""
+    pairs = [
+        (a.reshape(len(expected), -1).astype(np.int64), b.reshape(len(expected), -1))
+        for a, b in zip(got, expected.outputs, strict=True)
+    ]
+    differences = [np.abs(a - b).max(axis=1) for a, b in pairs]
+    worst = np.max(differences, axis=0)
+    cosine, noise = (None, None) if expected.real is None else _likeness(program, got, expected)
+    return Row(
+        runner=runner,
+        version=version,
+        rule=expected.rounding.value,
+        samples=len(expected),
+        mismatches=int((worst > 0).sum()),
+        max_lsb=int(worst.max()),
+        first_diverging_layer=None,
+        top1=top1(got, expected.labels),
+        verdict=Verdict.DIFFERS if worst.any() else Verdict.EXACT,
+        cosine=cosine,
+        sqnr_db=noise,
+    )
+
+
+def _likeness(
+    program: Program, got: Sequence[Array], expected: Expectation
+) -> tuple[float | None, float | None]:
+    """Cosine and SQNR (dB) of all output values against the float network's."""
+    pairs = zip(program.network.outputs, got, strict=True)
+    ours = np.concatenate([qparams_of(t).dequantize(q).reshape(-1) for t, q in pairs])
+    real = np.concatenate([array.reshape(-1) for array in expected.real or ()]).astype(np.float64)
+    norms = np.linalg.norm(ours) * np.linalg.norm(real)
+    cosine = round(float(ours @ real / norms), 6) if norms else None
+    return cosine, sqnr.decibels(real, ours)
 
 
 def sample_bytes(arrays: Sequence[Array], index: int) -> bytes:
@@ -95,16 +181,9 @@ def _outputs(program: Program, samples: Sequence[bytes]) -> list[Array]:
     return arrays
 
 
-def _largest_difference(got: Sequence[Array], expected: Sequence[Array]) -> int:
-    pairs = zip(got, expected, strict=True)
-    return max(int(np.abs(a.reshape(-1).astype(np.int64) - b.reshape(-1)).max()) for a, b in pairs)
-
-
-def _diverging(
-    program: Program, runner: Runner, inputs: Mapping[str, Array], sample: int
-) -> str | None:
+def _diverging(program: Program, runner: Runner, expected: Expectation, sample: int) -> str | None:
     """The first layer whose output differs, found in the arena after each operator."""
-    one = {name: array[sample : sample + 1] for name, array in inputs.items()}
+    one = {name: array[sample : sample + 1] for name, array in expected.inputs.items()}
     values = reference.run(program.network, one)
     arenas = runner.trace(sample_bytes(list(one.values()), 0))
     size = program.plan.arena_bytes

@@ -17,8 +17,9 @@ Count = int
 
 
 class Verdict(StrEnum):
-    """What a parity row found."""
+    """What a row found; `base` is what other rows are compared with."""
 
+    BASE = "base"
     EXACT = "exact"
     DIFFERS = "differs"
     SKIPPED = "skipped"
@@ -138,8 +139,20 @@ class Export:
 
 
 @dataclass(frozen=True, slots=True)
+class RuleDistance:
+    """How far the reference under another rule is from the device's, on the same samples."""
+
+    mismatches: int
+    max_lsb: int
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
-    """One rung of the parity ladder, against the integer reference."""
+    """One rung of the ladder, against the integer reference under the rounding rule `rule`.
+
+    `cosine` and `sqnr_db` compare all output values with the float network's; None where that did
+    not run, or there is no noise.
+    """
 
     runner: str
     version: str
@@ -151,6 +164,9 @@ class Row:
     top1: float | None
     verdict: Verdict
     reason: str | None = None
+    cosine: float | None = None
+    sqnr_db: float | None = None
+    rule_distance: RuleDistance | None = None
 
 
 @dataclass(frozen=True, slots=True)

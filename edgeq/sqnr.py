@@ -31,9 +31,14 @@ def by_layer(graph: Graph, integer: Graph, inputs: Mapping[str, Array]) -> dict[
             name: qparams_of(integer.tensors[name]).quantize(real[name]) for name in computed
         }
         output = reference.compute(integer, node, quantized)
-        expected = real[node.output].astype(np.float64)
-        noise = qparams_of(integer.tensors[node.output]).dequantize(output) - expected
-        power = float((noise**2).sum())
-        signal = float((expected**2).sum())
-        found[node.name] = 10 * math.log10(signal / power) if power and signal else None
+        given = qparams_of(integer.tensors[node.output]).dequantize(output)
+        found[node.name] = decibels(real[node.output], given)
     return found
+
+
+def decibels(expected: Array, given: Array) -> float | None:
+    """The signal `expected` to the noise that `given` adds, in dB; None without either."""
+    signal = np.asarray(expected, np.float64)
+    power = float(((np.asarray(given, np.float64) - signal) ** 2).sum())
+    total = float((signal**2).sum())
+    return 10 * math.log10(total / power) if power and total else None

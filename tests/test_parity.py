@@ -87,7 +87,7 @@ def compiled_example(name: str) -> Program:
 
 
 def assert_exact(program: Program, runner: Runner, inputs: dict[str, Array]) -> None:
-    row = parity.compare(program, runner, inputs, parity.predict(program, inputs))
+    row = parity.compare(program, runner, parity.expect(program, inputs))
     assert (row.verdict, row.mismatches, row.max_lsb) == (Verdict.EXACT, 0, 0), row
     assert row.samples == len(next(iter(inputs.values())))
 

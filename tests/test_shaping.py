@@ -414,7 +414,7 @@ def test_the_device_computes_what_the_reference_predicts(
     program = compiled(everything(), bits).program
     inputs = program.quantize(program_samples(everything()))
     runner = HostRunner(host_program, image.build(program).data)
-    row = parity.compare(program, runner, inputs, parity.predict(program, inputs))
+    row = parity.compare(program, runner, parity.expect(program, inputs))
     assert (row.verdict, row.mismatches) == (Verdict.EXACT, 0), row
 
 
@@ -428,7 +428,7 @@ def test_a_network_without_any_constant_runs(host_program: HostProgram) -> None:
     program = compiled(b.build(b.flatten(x))).program
     inputs = program.quantize(program_samples(b.build(program.network.outputs[0].name)))
     runner = HostRunner(host_program, image.build(program).data)
-    row = parity.compare(program, runner, inputs, parity.predict(program, inputs))
+    row = parity.compare(program, runner, parity.expect(program, inputs))
     assert (row.verdict, row.mismatches) == (Verdict.EXACT, 0), row
 
 

@@ -120,7 +120,7 @@ def assert_exact(example: str, name: str, firmware: Firmware, emulator: str) -> 
     inputs = bundled.images().inputs(program, SAMPLES)
     with running(firmware, program.target, emulator) as runner:
         assert runner.failed_cases == 0
-        row = parity.compare(program, runner, inputs, parity.predict(program, inputs))
+        row = parity.compare(program, runner, parity.expect(program, inputs))
     assert (row.verdict, row.mismatches, row.samples) == (Verdict.EXACT, 0, SAMPLES), row
 
 
@@ -154,7 +154,7 @@ def test_the_host_computes_the_image_of_every_target(host_program: HostProgram, 
     program = program_of("fashion-tiny", name)
     inputs = bundled.images().inputs(program, SAMPLES)
     runner = HostRunner(host_program, image.build(program).data)
-    row = parity.compare(program, runner, inputs, parity.predict(program, inputs))
+    row = parity.compare(program, runner, parity.expect(program, inputs))
     assert row.verdict is Verdict.EXACT
 
 
