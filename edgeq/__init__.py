@@ -8,7 +8,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeq.api import Build, check, doctor, explain, export, list_targets, profile
+    from edgeq.api import (
+        Build,
+        check,
+        diff,
+        doctor,
+        explain,
+        export,
+        list_targets,
+        profile,
+        validate,
+    )
     from edgeq.errors import EdgeqError
 
 __version__ = "0.1.0"
@@ -17,22 +27,26 @@ __all__ = [
     "EdgeqError",
     "__version__",
     "check",
+    "diff",
     "doctor",
     "explain",
     "export",
     "list_targets",
     "profile",
+    "validate",
 ]
 
 _HOMES = {
     "Build": "edgeq.api",
     "EdgeqError": "edgeq.errors",
     "check": "edgeq.api",
+    "diff": "edgeq.api",
     "doctor": "edgeq.api",
     "explain": "edgeq.api",
     "export": "edgeq.api",
     "list_targets": "edgeq.api",
     "profile": "edgeq.api",
+    "validate": "edgeq.api",
 }
 
 

@@ -12,9 +12,11 @@ from edgeq import (
     assemble,
     budget,
     charts,
+    comparison,
     examples,
     feasibility,
     inventory,
+    ladder,
     pages,
     pipeline,
     profiler,
@@ -31,17 +33,14 @@ from edgeq.build import sha256
 from edgeq.errors import UsageError
 from edgeq.inventory import Device, Part
 from edgeq.kernels import Optimize
-from edgeq.pipeline import Progress
+from edgeq.pipeline import Progress, quiet
 from edgeq.policy import InputSpec
-from edgeq.report import Check, Explain, dumps
+from edgeq.rebuild import Given
+from edgeq.report import Check, Difference, Explain, dumps
 
 PathLike = str | os.PathLike[str]
 
 EXAMPLE = "fashion-resnet8"
-
-
-def _quiet(stage: str, done: int, total: int) -> None:
-    pass
 
 
 def export(
@@ -63,7 +62,7 @@ def export(
     kernels: Literal["own", "all"] = "own",
     firmware_for: Sequence[PathLike] = (),
     plots: bool = False,
-    progress: Progress = _quiet,
+    progress: Progress = quiet,
 ) -> Build:
     """A build in `out`: the model as C for `target`, compiled, executed and found equal.
 
@@ -198,6 +197,7 @@ def profile(
     cost_table: PathLike | None = None,
     model: PathLike | None = None,
     policy: PathLike | None = None,
+    calib: PathLike | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     plots: bool = False,
 ) -> Build:
@@ -209,6 +209,7 @@ def profile(
         cost_table: a file to write: the costs of every layer at 2 to 8 bits a weight.
         model: what the build was made of, for `cost_table`; bundled examples are found.
         policy: likewise, where its `[calibration]` differs from the default.
+        calib: likewise, where AdaRound learned from them.
         shapes: likewise, where the model leaves them open.
         plots: whether every chart of the report is written as PNG, too.
 
@@ -223,7 +224,8 @@ def profile(
     if measured is not None:
         section = profiler.with_measured(section, found, Path(measured))
     if cost_table is not None:
-        again = rebuild.run(found, device, _path(model), _path(policy), shapes)
+        given = Given(_path(model), _path(policy), _path(calib), shapes)
+        again = rebuild.run(found, device, given)
         builds.write(Path(cost_table), dumps(asdict(whatif.cost_table(found, again))))
     found = Build(found.folder, found.report.with_profile(section))
     builds.rewrite(found, pages.files(found.report, plots=plots))
@@ -263,8 +265,64 @@ def explain(
         raise UsageError("EQ0216", f"weights={weights}; weights have 2 to 8 bits")
     found = builds.load(Path(build))
     device = targets.load(found.report.target)
-    again = rebuild.run(found, device, _path(model), _path(policy), shapes)
-    return whatif.explain(found, again, layer, weights, _path(calib), inputs)
+    given = Given(_path(model), _path(policy), _path(calib), shapes, inputs or {})
+    again = rebuild.run(found, device, given)
+    return whatif.explain(found, again, layer, weights, given.calib)
+
+
+def validate(
+    build: PathLike,
+    *,
+    model: PathLike | None = None,
+    data: PathLike | None = None,
+    policy: PathLike | None = None,
+    calib: PathLike | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    inputs: Mapping[str, InputSpec] | None = None,
+    require: Sequence[str] | None = None,
+    progress: Progress = quiet,
+) -> Build:
+    """The build with a new `validate` section: a row for everything that can execute it.
+
+    A row that differs is a row, no error: `build.report.validate.rows` say so.
+
+    Args:
+        build: a folder that `export` wrote.
+        model: what it was made of; bundled examples are found.
+        data: samples to run, labelled or not; default the bundled example's.
+        policy: the policy of the build, where its `[calibration]` differs from the default.
+        calib: the samples that AdaRound learned from, where it did.
+        shapes: input shapes, by name, where the model leaves them open.
+        inputs: what raw uint8 samples mean, by input name, where the policy does not say it.
+        require: the rows that must run, by name; default those of the C.
+        progress: called with (stage, done, total).
+
+    Raises:
+        EdgeqError: as `errors` draws them; the build is as it was then.
+    """
+    found = builds.load(Path(build))
+    given = Given(_path(model), _path(policy), _path(calib), shapes, inputs or {})
+    again = rebuild.run(found, targets.load(found.report.target), given)
+    path = _path(data) or rebuild.samples_file(found, rebuild.DATA)
+    if path is None:
+        raise UsageError("EQ0246", "validate needs samples to run: name them with --data")
+    section = ladder.run(found, again, again.samples(path), require, progress)
+    found = Build(found.folder, found.report.with_validate(section))
+    builds.rewrite(found, pages.files(found.report))
+    return found
+
+
+def diff(old: PathLike, new: PathLike) -> Difference:
+    """What changed from one build to another: bytes, bits, accuracy, instructions, kernels.
+
+    Args:
+        old: a folder that `export` wrote.
+        new: another one.
+
+    Raises:
+        EdgeqError: as `errors` draws them.
+    """
+    return comparison.compare(*(builds.load(Path(build)).report for build in (old, new)))
 
 
 def _path(name: PathLike | None) -> Path | None:

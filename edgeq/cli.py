@@ -230,6 +230,7 @@ def doctor(json: bool) -> None:
 @click.option("--cost-table", type=PATH, help="Write every layer's costs at 2 to 8 bits (JSON).")
 @click.option("--model", type=PATH, help="What BUILD was made of, for --cost-table.")
 @click.option("--policy", type=PATH, help="Likewise, where its [calibration] is not the default.")
+@click.option("--calib", type=PATH, help="Likewise, where AdaRound learned from them.")
 @click.option("--shape", multiple=True, metavar="NAME=1,3,32,32", help="Likewise: input shape.")
 @click.option("--plots", is_flag=True, help="Write every chart of the report as PNG, too.")
 @click.option("--json", is_flag=True, help="Print the report's profile section.")
@@ -330,3 +331,63 @@ def _weights(change: str) -> int:
     if key != "weights" or not bits.isdecimal():
         raise UsageError("EQ0207", f"--set {change}: expected weights=2 to weights=8")
     return int(bits)
+
+
+@main.command()
+@click.argument("build", type=PATH)
+@click.option("--model", type=PATH, help="What BUILD was made of.  [default: a bundled example]")
+@click.option("--data", type=PATH, help="Samples (.npz) to run.  [default: the example's]")
+@click.option("--policy", type=PATH, help="BUILD's, where its [calibration] is not the default.")
+@click.option("--calib", type=PATH, help="Samples (.npz) that AdaRound learned from, if it did.")
+@click.option("--shape", multiple=True, metavar="NAME=1,3,32,32", help="Input shape.")
+@click.option("--require", help="Rows that must run.  [default: c-host,emulator]")
+@click.option("--json", is_flag=True, help="Print the report's validate section.")
+@click.pass_obj
+def validate(
+    inputs: Mapping[str, Any],
+    /,
+    build: Path,
+    shape: tuple[str, ...],
+    require: str | None,
+    json: bool,
+    **options: Any,
+) -> None:
+    """Run BUILD on everything that can execute it, and hold each to the integer reference.
+
+    From the float network to the C on this machine and on the emulated core: equal, bit for bit,
+    or the first layer that differs. Exits with 5 where one differs.
+    """
+    from edgeq import api, parity, views
+
+    with views.progress() as progress:
+        found = api.validate(
+            build,
+            require=None if require is None else [name.strip() for name in require.split(",")],
+            shapes=_shapes(shape),
+            inputs=_input_specs(inputs),
+            progress=progress,
+            **options,
+        )
+    views.show_validate(found, as_json=json)
+    for row in found.report.validate.rows:
+        parity.require_equal(row)
+
+
+@main.command()
+@click.argument("old", type=PATH)
+@click.argument("new", type=PATH)
+@click.option(
+    "--fail-on", metavar="LIMITS", help="Exit with 4 beyond them, as flash+1%,accuracy-0.2."
+)
+@click.option("--json", is_flag=True, help="Print the same as JSON.")
+def diff(old: Path, new: Path, fail_on: str | None, json: bool) -> None:
+    """Say what changed from build OLD to build NEW: bytes, bits, accuracy, instructions, kernels.
+
+    Accuracy moves in points, all else in its own unit or in percent of OLD's.
+    """
+    from edgeq import api, comparison, views
+
+    allowed = () if fail_on is None else comparison.limits(fail_on)
+    found = api.diff(old, new)
+    views.show_diff(found, as_json=json)
+    comparison.require(found, allowed)

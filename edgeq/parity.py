@@ -16,7 +16,7 @@ from edgeq.packing import pack_activations, unpack_activations
 from edgeq.plan import activation_bytes
 from edgeq.program import Program
 from edgeq.reference import Rounding
-from edgeq.report import Row, Verdict
+from edgeq.report import Distance, Row, Verdict
 from edgeq.targets.runners import Progress, Runner
 
 BATCH = 128  # samples of one reference run, which holds every activation of each
@@ -119,26 +119,31 @@ def describe(
     program: Program, runner: str, version: str, expected: Expectation, got: Sequence[Array]
 ) -> Row:
     """The row of what `runner` gave, integers by output: all but the diverging layer."""
-    pairs = [
-        (a.reshape(len(expected), -1).astype(np.int64), b.reshape(len(expected), -1))
-        for a, b in zip(got, expected.outputs, strict=True)
-    ]
-    differences = [np.abs(a - b).max(axis=1) for a, b in pairs]
-    worst = np.max(differences, axis=0)
+    apart = distance(got, expected.outputs)
     cosine, noise = (None, None) if expected.real is None else _likeness(program, got, expected)
     return Row(
         runner=runner,
         version=version,
         rule=expected.rounding.value,
         samples=len(expected),
-        mismatches=int((worst > 0).sum()),
-        max_lsb=int(worst.max()),
+        mismatches=apart.mismatches,
+        max_lsb=apart.max_lsb,
         first_diverging_layer=None,
         top1=top1(got, expected.labels),
-        verdict=Verdict.DIFFERS if worst.any() else Verdict.EXACT,
+        verdict=Verdict.DIFFERS if apart.mismatches else Verdict.EXACT,
         cosine=cosine,
         sqnr_db=noise,
     )
+
+
+def distance(got: Sequence[Array], expected: Sequence[Array]) -> Distance:
+    """On how many samples integers by output differ, and by how many steps at most."""
+    differences = [
+        np.abs(a.astype(np.int64) - b.reshape(a.shape)).reshape(len(a), -1).max(axis=1)
+        for a, b in zip(got, expected, strict=True)
+    ]
+    worst = np.max(differences, axis=0)
+    return Distance(int((worst > 0).sum()), int(worst.max()))
 
 
 def _likeness(

@@ -21,6 +21,11 @@ from edgeq.target import Target
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
+
+def quiet(stage: str, done: int, total: int) -> None:
+    """The progress of a call whose caller does not watch."""
+
+
 # File names that a model may not have: of a build and its harness, of C's headers, CMake's targets.
 TAKEN = (
     "edgeq", "eq", "main", "selftest", "startup", "all", "clean", "help", "install",
@@ -128,7 +133,7 @@ def compile(
         chosen.calibration,
         lambda done, total: progress("calibrating", done, total),
     )
-    rounder = _rounder(model.graph, bits, calibration, chosen.calibration, progress)
+    rounder = learner(model.graph, bits, calibration, chosen.calibration, progress)
     integer = quantize.run(model.graph, bits, ranges, chosen.calibration, rounder)
     program = place(model, integer, specs, target, optimize, labels)
     return Compiled(program, bits, ranges, tuple(rounder.log) if rounder is not None else ())
@@ -163,13 +168,14 @@ def place(
     )
 
 
-def _rounder(
+def learner(
     graph: Graph,
     bits: Mapping[str, Bits],
     calibration: Samples,
     settings: Calibration,
     progress: Progress,
 ) -> AdaRound | None:
+    """What learns how weights are rounded, on the calibration samples; None for nearest."""
     if settings.rounding == "nearest":
         return None
     layers = learned_layers(graph, {name: one.weights for name, one in bits.items()})

@@ -2,7 +2,7 @@
 
 A build holds ranges and bits, but not the float weights. So the model is given again, checked by
 its hash; and nothing is answered unless the program made of them has the build's image, byte for
-byte.
+byte. Where AdaRound learned the weights, the calibration samples are needed, too.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -25,15 +26,30 @@ from edgeq.exporters.c_arrays import Case
 from edgeq.footprint import CodeBytes
 from edgeq.kernels import Optimize
 from edgeq.pipeline import Model
-from edgeq.policy import Bits, Policy
+from edgeq.policy import Bits, InputSpec, Policy
 from edgeq.profiler import Counted
 from edgeq.program import Program
+from edgeq.samples import Samples
 from edgeq.target import Target
 from edgeq.targets import emulators, instructions, runners, toolchain
 from edgeq.targets.toolchain import Compiler, CompilerError
 
+ROUNDING = "rounding.json"
+CALIBRATION, DATA = "calib.npz", "test.npz"  # of a bundled example
+
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """What the user names beside a build, where it is of no bundled example."""
+
+    model: Path | None = None
+    policy: Path | None = None
+    calib: Path | None = None
+    shapes: Mapping[str, tuple[int, ...]] | None = None
+    inputs: Mapping[str, InputSpec] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Rebuilt:
     """The program of a build, and what it was made of."""
 
@@ -43,14 +59,31 @@ class Rebuilt:
     policy: Policy  # its calibration settings and what samples mean; bits come from the build
     optimize: Optimize
     target: Target
-    program: Program
+    specs: Mapping[str, InputSpec]
+    learned_on: Samples | None  # what AdaRound saw
+
+    @cached_property
+    def program(self) -> Program:
+        """The program, made anew."""
+        settings = self.policy.calibration
+        rounder = None
+        if self.learned_on is not None:
+            rounder = pipeline.learner(
+                self.model.graph, self.bits, self.learned_on, settings, pipeline.quiet
+            )
+        integer = quantize.run(self.model.graph, self.bits, self.ranges, settings, rounder)
+        return pipeline.place(self.model, integer, self.specs, self.target, self.optimize, ())
+
+    def samples(self, path: Path) -> Samples:
+        """The samples of `path`, checked against the model."""
+        return pipeline.read_samples(path, self.model, self.specs)
 
     def with_weights(self, bits: Mapping[str, int]) -> Program:
         """The program with other weight bits for some layers."""
         chosen = dict(self.bits)
         for name, weights in bits.items():
             chosen[name] = replace(chosen[name], weights=weights)
-        return _program(self.model, chosen, self.ranges, self.policy, self.target, self.optimize)
+        return replace(self, bits=chosen).program
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +94,15 @@ class Linked:
     counted: Counted
 
 
-def run(
-    build: Build,
-    target: Target,
-    model: Path | None = None,
-    policy: Path | None = None,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
-) -> Rebuilt:
-    """The program of `build`, from `model` or from the bundled example that it was made of.
+def run(build: Build, target: Target, given: Given) -> Rebuilt:
+    """The program of `build`, from what is `given` or the bundled example that it was made of.
 
     Raises:
         UsageError: a file is missing.
         IntegrityError: the model is another, or the result has another image.
     """
     report = build.report
-    path, policy = _sources(build, model, policy)
-    read = pipeline.read(path, shapes, report.model)
+    read, policy = _read(build, given)
     bits = {
         layer.name: Bits(
             8 if layer.bits.weights is None else layer.bits.weights.requested,
@@ -85,23 +111,54 @@ def run(
         for layer in report.export.layers
     }
     chosen = policies.load(policy) if policy else Policy()
-    optimize: Optimize = "time" if report.export.optimize == "time" else "flash"
+    specs = pipeline.input_specs(read, chosen, given.inputs)
     try:
         ranges = calibrate.from_json(json.loads((build.folder / "ranges.json").read_bytes()))
-        program = _program(read, bits, ranges, chosen, target, optimize)
+        again = Rebuilt(
+            model=read,
+            bits=bits,
+            ranges=ranges,
+            policy=chosen,
+            optimize="time" if report.export.optimize == "time" else "flash",
+            target=target,
+            specs=specs,
+            learned_on=_learned_on(build, read, specs, given),
+        )
+        program = again.program
     except (ValueError, KeyError) as error:
         raise IntegrityError(
-            "EQ0731", f"{build.folder} and {path} do not fit together: {error}"
+            "EQ0731", f"{build.folder} and {read.name} do not fit together: {error}"
         ) from error
     if image.build(program).data != (build.folder / f"{report.model}.eqb").read_bytes():
         hint = "the policy that it was made with" if policy is None else "another policy"
         raise IntegrityError(
             "EQ0732",
-            f"{path} with the build's bits and ranges gives another image than the build's: "
+            f"{read.name} with the build's bits and ranges gives another image than the build's: "
             f"it was made by another edgeq, or with other [calibration] settings; name {hint} "
             "with --policy",
         )
-    return Rebuilt(read, bits, ranges, chosen, optimize, target, program)
+    return again
+
+
+def samples_file(build: Build, name: str) -> Path | None:
+    """A file of samples (`calib.npz`, `test.npz`) of the bundled example that `build` is of."""
+    folder = example_of(build)
+    return None if folder is None else folder / name
+
+
+def _learned_on(
+    build: Build, model: Model, specs: Mapping[str, InputSpec], given: Given
+) -> Samples | None:
+    if not (build.folder / ROUNDING).is_file():
+        return None
+    calib = given.calib or samples_file(build, CALIBRATION)
+    if calib is None:
+        raise UsageError(
+            "EQ0245",
+            f"AdaRound learned the weights of {build.folder} from samples, which the build does "
+            "not hold; name them with --calib",
+        )
+    return pipeline.read_samples(calib, model, specs)
 
 
 def example_of(build: Build) -> Path | None:
@@ -114,38 +171,24 @@ def example_of(build: Build) -> Path | None:
     return None
 
 
-def _sources(build: Build, model: Path | None, policy: Path | None) -> tuple[Path, Path | None]:
-    """The model's file, which must be the build's, and the policy's."""
-    folder = example_of(build)
-    if model is None and folder is not None:
-        return folder / "model.onnx", policy or folder / "policy.toml"
-    if model is None:
+def _read(build: Build, given: Given) -> tuple[Model, Path | None]:
+    """The model, which must be the build's, and the policy's file."""
+    policy, path = given.policy, given.model
+    if path is None and (folder := example_of(build)) is not None:
+        path, policy = folder / "model.onnx", policy or folder / "policy.toml"
+    if path is None:
         raise UsageError(
             "EQ0242", f"{build.folder} does not hold the float model; name it with --model"
         )
-    try:
-        found = sha256(model.read_bytes())
-    except OSError as error:
-        raise UsageError("EQ0242", f"{model} cannot be read: {error.strerror}") from error
+    read = pipeline.read(path, given.shapes, build.report.model, given.calib)
     wanted = read_manifest(build.folder).get("model")
-    if found != wanted:
+    if read.sha256 != wanted:
         raise IntegrityError(
             "EQ0730",
-            f"{model} is another model: its SHA-256 is {found}, the build was made of {wanted}",
+            f"{path} is another model: its SHA-256 is {read.sha256}, the build was made of "
+            f"{wanted}",
         )
-    return model, policy
-
-
-def _program(
-    model: Model,
-    bits: Mapping[str, Bits],
-    ranges: Ranges,
-    policy: Policy,
-    target: Target,
-    optimize: Optimize,
-) -> Program:
-    integer = quantize.run(model.graph, bits, ranges, policy.calibration)
-    return pipeline.place(model, integer, {}, target, optimize, ())
+    return read, policy
 
 
 def compiler_of(build: Build, target: Target) -> Compiler:

@@ -139,8 +139,8 @@ class Export:
 
 
 @dataclass(frozen=True, slots=True)
-class RuleDistance:
-    """How far the reference under another rule is from the device's, on the same samples."""
+class Distance:
+    """Samples that differ, and the largest difference of a value in steps."""
 
     mismatches: int
     max_lsb: int
@@ -166,7 +166,7 @@ class Row:
     reason: str | None = None
     cosine: float | None = None
     sqnr_db: float | None = None
-    rule_distance: RuleDistance | None = None
+    rule_distance: Distance | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,4 +429,37 @@ class CostTable:
     source: str
     cost_source: str | None
     layers: tuple[LayerCosts, ...]
+    schema: int = 1
+
+
+# What `diff` prints #
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One figure of two builds; None where one of them does not have it."""
+
+    name: str
+    old: float | None
+    new: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerChange:
+    """What differs in a layer, by figure; a layer that a build lacks has nothing there."""
+
+    name: str
+    old: dict[str, str | int]
+    new: dict[str, str | int]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What changed from one build to another. `figures` are all that both reports have."""
+
+    old: str
+    new: str
+    figures: tuple[Change, ...]
+    layers: tuple[LayerChange, ...]
+    notes: tuple[str, ...]
     schema: int = 1

@@ -13,13 +13,17 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 from rich.text import Text
 
+from edgeq import comparison
 from edgeq.budget import show_size
 from edgeq.build import Build
 from edgeq.inventory import Device, Part
 from edgeq.pipeline import Progress as Callback
+from edgeq.reference import Rounding
 from edgeq.report import (
     Budget,
+    Change,
     Check,
+    Difference,
     Explain,
     Export,
     Fit,
@@ -361,6 +365,109 @@ def _check(row: Row) -> Text:
     text.append(f"{row.runner:<11} {verdict} on {row.samples} samples", "")
     text.append(f"  {row.version}", "dim")
     return text
+
+
+def show_validate(build: Build, *, as_json: bool) -> None:
+    """Prints the ladder that `validate` climbed."""
+    if as_json:
+        sys.stdout.write(dumps(build.report.to_json()["validate"]))
+        return
+    Console(highlight=False).print(validate_view(build.report))
+
+
+def validate_view(report: Report) -> RenderableType:
+    """A line for each row: whether it is equal, how good it is, and what it is."""
+    rows = report.validate.rows
+    title = Text.assemble((report.model, "bold"), " for ", (report.target, "bold"))
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("", no_wrap=True)
+    table.add_column("against the reference")
+    for heading in ("samples", "top-1", "cosine", "SQNR"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*_rung_cells(row))
+    apart = [
+        Text(
+            f"{row.runner} multiplies in float32: its rule moves {row.rule_distance.mismatches} of "
+            f"{row.samples} samples, by {row.rule_distance.max_lsb} steps at most",
+            "dim",
+        )
+        for row in rows
+        if row.rule_distance is not None
+    ]
+    about = [Text(f"{r.runner}: {r.reason or r.version}", "dim") for r in rows]
+    return Group(title, "", table, "", *apart, *about)
+
+
+MARKS = {
+    Verdict.BASE: ("·", "dim"),
+    Verdict.EXACT: ("✓", "green"),
+    Verdict.DIFFERS: ("✗", "red"),
+    Verdict.SKIPPED: ("-", "yellow"),
+}
+
+
+def _rung_cells(row: Row) -> tuple[str | Text, ...]:
+    mark, style = MARKS[row.verdict]
+    found = {
+        Verdict.BASE: "",
+        Verdict.EXACT: "BIT-EXACT",
+        Verdict.DIFFERS: f"{row.mismatches} differ, by {row.max_lsb} at most, first in "
+        f"{row.first_diverging_layer}",
+        Verdict.SKIPPED: "skipped",
+    }[row.verdict]
+    if row.verdict is Verdict.EXACT and row.rule != Rounding.DOUBLE.value:
+        found += f" ({row.rule} rule)"
+    return (
+        Text.assemble((mark, style), f" {row.runner}"),
+        Text(found, style),
+        f"{row.samples:,}" if row.samples else "",
+        "" if row.top1 is None else f"{row.top1:.2%}",
+        "" if row.cosine is None else f"{row.cosine:.5f}",
+        "" if row.sqnr_db is None else f"{row.sqnr_db:.1f} dB",
+    )
+
+
+def show_diff(found: Difference, *, as_json: bool) -> None:
+    """Prints what changed from one build to another."""
+    if as_json:
+        sys.stdout.write(dumps(asdict(found)))
+        return
+    Console(highlight=False).print(diff_view(found))
+
+
+def diff_view(found: Difference) -> RenderableType:
+    """The figures of both builds, then the layers that are not the same."""
+    figures = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    figures.add_column("")
+    for heading in ("old", "new", "change"):
+        figures.add_column(heading, justify="right", no_wrap=True)
+    for change in found.figures:
+        if change.old is not None or change.new is not None:
+            figures.add_row(*_change_cells(change))
+    layers = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("layer", "figure", "old", "new"):
+        layers.add_column(heading, no_wrap=heading == "layer")
+    for layer in found.layers:
+        for index, key in enumerate(layer.old | layer.new):
+            cells = (str(side.get(key, "-")) for side in (layer.old, layer.new))
+            layers.add_row("" if index else layer.name, key.replace("_", " "), *cells)
+    same = Text("every layer is the same", "dim")
+    notes = (Text(note, "yellow") for note in found.notes)
+    return Group(*notes, figures, "", layers if found.layers else same)
+
+
+def _change_cells(change: Change) -> tuple[str, ...]:
+    name, old, new = change.name, change.old, change.new
+    if name in comparison.POINTS:
+        sides = ["-" if side is None else f"{side:.2%}" for side in (old, new)]
+        moved = "" if old is None or new is None else f"{100 * (new - old):+.2f} points"
+        return (name, *sides, moved)
+    sides = ["-" if side is None else f"{side:,}" for side in (old, new)]
+    if old is None or new is None:
+        return (name, *sides, "")
+    share = f" ({new / old - 1:+.1%})" if old else ""
+    return (name, *sides, f"{round(new - old, 4):+,}{share}" if new != old else "same")
 
 
 def show_targets(devices: Sequence[Device], *, as_json: bool) -> None:

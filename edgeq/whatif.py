@@ -5,18 +5,16 @@ Each answer is linked and counted on the emulated core, and nothing of it is kep
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgeq import kernels, pipeline, profiler, rebuild, sqnr
+from edgeq import kernels, profiler, rebuild, sqnr
 from edgeq.build import Build, read_manifest
 from edgeq.errors import MissingToolError, UsageError
 from edgeq.exporters import c_arrays, image
 from edgeq.exporters.image import Image, Kind
 from edgeq.ops import OPS
 from edgeq.packing import stored_bytes
-from edgeq.policy import InputSpec
 from edgeq.program import Program
 from edgeq.rebuild import Linked, Rebuilt
 from edgeq.report import Costs, CostTable, Explain, LayerCosts, State
@@ -32,7 +30,6 @@ def explain(
     layer: str,
     weights: int,
     calib: Path | None = None,
-    inputs: Mapping[str, InputSpec] | None = None,
 ) -> Explain:
     """What `weights` bits for `layer` would change in `build`.
 
@@ -46,13 +43,12 @@ def explain(
     except MissingToolError as error:
         compiler = None
         notes.append(f"nothing was linked, flash is an estimate without cycles: {error.message}")
-    folder = rebuild.example_of(build)
-    calib = calib or (folder / "calib.npz" if folder is not None else None)
+    calib = calib or rebuild.samples_file(build, rebuild.CALIBRATION)
     if calib is None:
         notes.append("no SQNR: name the samples with --calib")
     before = _variant(again.program, compiler)
     after = _variant(again.with_weights({layer: weights}), compiler)
-    samples = None if calib is None else _samples(again, calib, inputs or {})
+    samples = None if calib is None else again.samples(calib)
     states = [_state(again, variant, layer, samples) for variant in (before, after)]
     # What the report measured is the ground; the image's table for raw input stays what it is.
     start = build.report.export.flash.total
@@ -171,11 +167,6 @@ def _place(program: Program, layer: str) -> int:
     """Which of the operators that run is `layer`."""
     names = [node.name for graph in program.network.graphs for node in graph.nodes]
     return [name for name in names if name in program.choices].index(layer)
-
-
-def _samples(again: Rebuilt, calib: Path, inputs: Mapping[str, InputSpec]) -> Samples:
-    specs = pipeline.input_specs(again.model, again.policy, inputs)
-    return pipeline.read_samples(calib, again.model, specs)
 
 
 def _noise(again: Rebuilt, program: Program, layer: str, samples: Samples) -> float | None:

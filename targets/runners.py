@@ -274,7 +274,7 @@ def find_emulator(target: Target, wanted: str | None = None) -> EmulatorInfo:
 class EmulatorRunner:
     """`firmware.elf` on the target's emulated core, by the first emulator or the one given."""
 
-    name = "c-emulator"
+    name = "emulator"
 
     def __init__(
         self, firmware: Firmware, target: Target, emulator: EmulatorInfo | None = None

@@ -10,10 +10,11 @@ import numpy as np
 
 from edgeq import pipeline, targets
 from edgeq.frontends import Port, Source
-from edgeq.ir import Array, Graph
+from edgeq.ir import Array, Graph, single
 from edgeq.kernels import Optimize
 from edgeq.pipeline import Compiled, Model
 from edgeq.policy import InputSpec, Policy
+from edgeq.program import Program
 from edgeq.report import (
     Accuracy,
     BitCounts,
@@ -121,3 +122,15 @@ def sample_report() -> Report:
         ),
         validate=Validate((row,)),
     )
+
+
+def with_flipped_weight(program: Program, layer: str) -> Program:
+    """`program` with every bit of the greatest weight of `layer` inverted."""
+    graph = program.network.graphs[0]
+    node = next(node for node in graph.nodes if node.name == layer)
+    weights = graph.tensors[node.inputs[1]]
+    data = graph.constant(weights.name).copy()
+    largest = np.unravel_index(np.abs(data.astype(np.int64)).argmax(), data.shape)
+    data[largest] = ~data[largest]
+    tensors = {**graph.tensors, weights.name: replace(weights, data=data)}
+    return replace(program, network=single(replace(graph, tensors=tensors)))

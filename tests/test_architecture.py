@@ -26,7 +26,8 @@ LAYERS = (
     ("errors", "examples", "firmware_stubs"),
     ("fixedpoint", "weights", "ir"),
     ("ops", "packing", "policy", "report"),
-    ("target", "frontends", "passes", "floatrun", "kernels", "plan", "reference", "build"),
+    ("target", "frontends", "passes", "floatrun", "kernels", "plan", "reference"),
+    ("build", "comparison"),
     ("samples", "calibrate", "sqnr", "targets"),
     ("quantize", "adaround", "program"),
     ("exporters",),
@@ -35,7 +36,7 @@ LAYERS = (
     ("pages",),
     ("assemble", "feasibility", "inventory", "profiler"),
     ("views", "rebuild"),
-    ("whatif",),
+    ("whatif", "ladder"),
     ("api", "docs"),
     ("cli",),
 )

@@ -115,7 +115,7 @@ def test_another_model_is_refused(build: Path) -> None:
 
 
 def test_a_model_that_is_not_there_is_refused(build: Path) -> None:
-    refused(build, "EQ0242", model=build / "nothing.onnx")
+    refused(build, "EQ0210", model=build / "nothing.onnx")
 
 
 def test_a_build_of_an_unknown_model_needs_its_name(

@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import Builds, Tool
+from programs import with_flipped_weight
 
 from edgeq import Build, assemble, parity, targets
 from edgeq.cli import main
 from edgeq.errors import MismatchError
 from edgeq.exporters import image
-from edgeq.ir import Array, single
+from edgeq.ir import Array
 from edgeq.ops import OPS
 from edgeq.packing import pack_dense
 from edgeq.program import Program
@@ -206,18 +207,6 @@ def test_a_write_to_flash_faults_and_is_named(built: Builds, compiler: str) -> N
 
 
 # What diverges
-
-
-def with_flipped_weight(program: Program, layer: str) -> Program:
-    """`program` with every bit of the greatest weight of `layer` inverted."""
-    graph = program.network.graphs[0]
-    node = next(node for node in graph.nodes if node.name == layer)
-    weights = graph.tensors[node.inputs[1]]
-    data = graph.constant(weights.name).copy()
-    largest = np.unravel_index(np.abs(data.astype(np.int64)).argmax(), data.shape)
-    data[largest] = ~data[largest]
-    tensors = {**graph.tensors, weights.name: replace(weights, data=data)}
-    return replace(program, network=single(replace(graph, tensors=tensors)))
 
 
 def with_image(firmware: Firmware, name: str, data: bytes) -> Firmware:

@@ -120,8 +120,8 @@ def test_accuracy_is_told_as_fractions(real: tuple[Path, dict[str, Any]]) -> Non
     assert 0 < accuracy["float"] <= 1
 
 
-def test_a_verdict_is_one_of_three_words() -> None:
-    assert [verdict.value for verdict in Verdict] == ["exact", "differs", "skipped"]
+def test_a_verdict_is_one_of_four_words() -> None:
+    assert [verdict.value for verdict in Verdict] == ["base", "exact", "differs", "skipped"]
 
 
 def test_a_verb_replaces_only_its_own_section() -> None:
