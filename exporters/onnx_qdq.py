@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 import edgeq
 from edgeq.errors import GraphError
-from edgeq.ir import Array, Graph, Node, Op, QParams, Tensor, qparams_of
-from edgeq.ops import OPS
+from edgeq.ir import Array, Graph, Node, Op, QParams, Tensor, Window, qparams_of
+from edgeq.ops import OPS, windows
+from edgeq.packing import pack_dense
 from edgeq.program import Program
 
 OPSET, IR_VERSION = 21, 10
 OFFSET = 128  # of uint8 above int8
 BYTE = (0, 255)
-INT4 = 4  # bits that have a type of their own
+INT4 = 4  # the fewest bits that onnxruntime has a type for
 TO_NCHW, TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)  # the axis that each axis comes from
 UNIT = QParams((1.0,), -OFFSET)  # under it reals are the uint8 integers themselves
 
@@ -100,7 +101,7 @@ def _describe(proto: onnx.ModelProto | onnx.NodeProto, properties: Properties) -
 def _properties(graph: Graph, node: Node) -> dict[str, str]:
     """What there is to know of a layer: bits, scale and zero point of its integers here."""
     info, y = OPS[node.op], qparams_of(graph.tensors[node.output])
-    found = {"layer": node.name, "operator": node.op.value}
+    found = {"operator": node.op.value}
     if info.weighted:
         weights = graph.tensors[node.inputs[info.activations]]
         found["weight_bits"] = str(qparams_of(weights).bits)
@@ -116,9 +117,8 @@ class _Writer:
     def __init__(self, *, int4: bool) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
-        self.layers: list[Properties] = []
+        self.layers: dict[str, Properties] = {}
         self.columns: dict[str, Array] = {}  # of images that were flattened as they lay
-        self._properties: Properties = {}
         self._int4 = int4
         self._reals: set[str] = set()
 
@@ -131,23 +131,25 @@ class _Writer:
 
     def output(self, name: str, layout: str, tensor: Tensor) -> None:
         """The reals of an output of the model."""
-        self._properties = {}
         found = integers(tensor)
         if layout == "NHWC":
             found = self.add("Transpose", [found], f"{name}/nhwc", perm=TO_NHWC)
         self.add("DequantizeLinear", [found, *self.parameters(tensor)], name)
 
     def layer(self, graph: Graph, node: Node) -> None:
-        """One operator of the integer graph."""
-        self._properties = _properties(graph, node)
-        self.layers.append(self._properties)
-        _WRITERS[node.op](self, graph, node)
+        """The nodes of one operator; the one that computes has its name and properties."""
+        start = len(self.nodes)
+        kind = _WRITERS[node.op]
+        kind.write(self, graph, node)
+        (main,) = (made for made in self.nodes[start:] if made.op_type == kind.operator)
+        main.name = node.name
+        properties = _properties(graph, node)
+        _describe(main, properties)
+        self.layers[node.name] = properties
 
     def add(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """Appends one node, described as the layer that it belongs to; its output."""
-        node = helper.make_node(op, inputs, [output], output, **attributes)
-        _describe(node, self._properties)
-        self.nodes.append(node)
+        """Appends one node; its output."""
+        self.nodes.append(helper.make_node(op, inputs, [output], **attributes))
         return output
 
     def constant(self, name: str, array: Array | np.generic) -> str:
@@ -176,7 +178,12 @@ class _Writer:
         self.clamped("QuantizeLinear", [real, *self.parameters(output)], node, output, BYTE)
 
     def clamped(
-        self, op: str, inputs: Sequence[str], node: Node, output: Tensor, given: tuple[int, int],
+        self,
+        op: str,
+        inputs: Sequence[str],
+        node: Node,
+        output: Tensor,
+        given: tuple[int, int],
         **attributes: Any,
     ) -> None:
         """A node whose integers are in `given`, and a Clip where the output's are in less."""
@@ -197,14 +204,17 @@ class _Writer:
         name, q = tensor.name, qparams_of(tensor)
         scale = self.constant(f"{name}/scale", np.asarray(q.scale, np.float32))
         stored = self.constant(f"{name}/q", np.ascontiguousarray(array, np.int8))
-        if self._int4 and q.bits == INT4:
+        if self._int4 and q.bits <= INT4:
             # A cast of a constant is folded when the model is loaded: kernels find int8.
-            flat = array.reshape(-1).tolist()
-            packed = helper.make_tensor(f"{name}/int4", TensorProto.INT4, array.shape, flat)
+            data = pack_dense(array, INT4)
+            packed = helper.make_tensor(
+                f"{name}/int4", TensorProto.INT4, array.shape, data, raw=True
+            )
             self.constants[packed.name] = packed
             del self.constants[stored]
             self.add("Cast", [packed.name], stored, to=TensorProto.INT8)
-        return self.add("DequantizeLinear", [stored, scale], f"{name}/real", axis=0)
+        zero = self.constant(f"{name}/zero_point", np.zeros(len(array), np.int8))  # Gemm needs it
+        return self.add("DequantizeLinear", [stored, scale, zero], f"{name}/real", axis=0)
 
     def bias(self, x: Tensor, weights: Tensor, bias: Tensor, array: Array) -> str:
         """The reals of a bias, whose scale is that of the products."""
@@ -228,7 +238,7 @@ def _convolution(writer: _Writer, graph: Graph, node: Node) -> None:
         writer.bias(x, weights, bias, graph.constant(bias.name)),
     ]
     group = x.shape[3] // array.shape[1]
-    attributes = {**_window(node), "dilations": node.window.dilations, "group": group}
+    attributes = {**_window(node), "dilations": _window_of(node).dilations, "group": group}
     result = writer.add("Conv", inputs, f"{node.output}/sum", **attributes)
     writer.quantize(node, graph.tensors[node.output], result)
 
@@ -245,10 +255,14 @@ def _fully_connected(writer: _Writer, graph: Graph, node: Node) -> None:
     writer.quantize(node, graph.tensors[node.output], result)
 
 
+def _window_of(node: Node) -> Window:
+    assert node.window is not None  # the operator table demands it
+    return node.window
+
+
 def _window(node: Node) -> dict[str, Any]:
     """The attributes of a window."""
-    window = node.window
-    assert window is not None  # the operator table demands it
+    window = _window_of(node)
     return {"kernel_shape": window.kernel, "strides": window.strides, "pads": window.pads}
 
 
@@ -276,10 +290,35 @@ def _max_pool(writer: _Writer, graph: Graph, node: Node) -> None:
 def _average_pool(writer: _Writer, graph: Graph, node: Node) -> None:
     """The mean of the integers: the scale cancels out, and ties are those of the integers."""
     x, output = graph.tensors[node.inputs[0]], graph.tensors[node.output]
+    name = node.output
     unit = writer.parameters(replace(x, name="unit", qparams=UNIT))
-    real = writer.add("DequantizeLinear", [integers(x), *unit], f"{node.output}/values")
-    mean = writer.add("AveragePool", [real], f"{node.output}/mean", **_window(node))
+    real = writer.add("DequantizeLinear", [integers(x), *unit], f"{name}/values")
+    mean = writer.add("AveragePool", [real], f"{name}/mean", **_window(node))
+    counts = _counts(x, node)
+    if not all(map(_has_reciprocal, np.unique(counts).tolist())):
+        count = writer.constant(f"{name}/count", counts.astype(np.float32))
+        near = writer.add("Mul", [mean, count], f"{name}/near")
+        total = writer.add("Round", [near], f"{name}/total")
+        mean = writer.add("Div", [total, count], f"{name}/quotient")
     writer.clamped("QuantizeLinear", [mean, *unit], node, output, BYTE)
+
+
+def _counts(x: Tensor, node: Node) -> Array:
+    """How many values of the image each window sees: (1, 1, height, width)."""
+    window = _window_of(node)
+    size = window.output_size(*x.shape[1:3])
+    seen = windows(np.ones((1, *x.shape[1:3], 1), np.int64), window, 0, size)
+    return np.asarray(seen.sum(axis=(3, 4)).transpose(TO_NCHW))
+
+
+def _has_reciprocal(count: int) -> bool:
+    """Whether sums of `count` bytes, times its reciprocal as float32, round as if divided.
+
+    onnxruntime multiplies; where that takes a tie to another side (14, 26, 30, …) it must not.
+    """
+    sums = np.arange(BYTE[1] * count + 1, dtype=np.float32)
+    product = sums * (np.float32(1) / np.float32(count))
+    return np.array_equal(np.rint(product), np.rint(sums / np.float32(count)))
 
 
 def _softmax(writer: _Writer, graph: Graph, node: Node) -> None:
@@ -348,17 +387,25 @@ def _table(writer: _Writer, graph: Graph, node: Node) -> None:
     writer.add("Gather", [entries, index], integers(graph.tensors[node.output]), axis=0)
 
 
-_WRITERS: Mapping[Op, Callable[[_Writer, Graph, Node], None]] = {
-    Op.CONV_2D: _convolution,
-    Op.DEPTHWISE_CONV_2D: _convolution,
-    Op.GROUPED_CONV_2D: _convolution,
-    Op.FULLY_CONNECTED: _fully_connected,
-    Op.ADD: _add,
-    Op.CONCAT: _concat,
-    Op.MAX_POOL: _max_pool,
-    Op.AVERAGE_POOL: _average_pool,
-    Op.SOFTMAX: _softmax,
-    Op.PAD: _pad,
-    Op.RESHAPE: _reshape,
-    Op.TABLE: _table,
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """One row: the ONNX operator that computes, and what writes it with all around it."""
+
+    operator: str
+    write: Callable[[_Writer, Graph, Node], None]
+
+
+_WRITERS: Mapping[Op, _Kind] = {
+    Op.CONV_2D: _Kind("Conv", _convolution),
+    Op.DEPTHWISE_CONV_2D: _Kind("Conv", _convolution),
+    Op.GROUPED_CONV_2D: _Kind("Conv", _convolution),
+    Op.FULLY_CONNECTED: _Kind("Gemm", _fully_connected),
+    Op.ADD: _Kind("Add", _add),
+    Op.CONCAT: _Kind("Concat", _concat),
+    Op.MAX_POOL: _Kind("MaxPool", _max_pool),
+    Op.AVERAGE_POOL: _Kind("AveragePool", _average_pool),
+    Op.SOFTMAX: _Kind("Softmax", _softmax),
+    Op.PAD: _Kind("Pad", _pad),
+    Op.RESHAPE: _Kind("Reshape", _reshape),
+    Op.TABLE: _Kind("Gather", _table),
 }

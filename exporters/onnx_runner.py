@@ -51,9 +51,7 @@ class Runner:
         del model.graph.output[:]
         for tensor in wanted:
             name = onnx_qdq.integers(tensor)
-            model.graph.output.append(
-                helper.make_tensor_value_info(name, TensorProto.UINT8, None)
-            )
+            model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.UINT8, None))
         values = session(model.SerializeToString()).run(None, self._feeds(inputs))
         return {t.name: _values(t, value) for t, value in zip(wanted, values, strict=True)}
 
