@@ -123,7 +123,7 @@ def require(difference: Difference, allowed: Sequence[Limit]) -> None:
             for limit in broken
         ]
         raise BudgetError(
-            "EQ0405", f"{difference.new} went further than it may: {'; '.join(moves)}"
+            "EQ0409", f"{difference.new} went further than it may: {'; '.join(moves)}"
         )
 
 

@@ -140,7 +140,7 @@ def _refuse_missing(lacks: dict[str, str | None], required: Sequence[str]) -> No
     missing = [f"{name}: {reason}" for name in required if (reason := lacks[name]) is not None]
     if missing:
         raise MissingToolError(
-            "EQ0608",
+            "EQ0619",
             f"required rows cannot run. {'; '.join(missing)}. Or name with --require what must run",
         )
 

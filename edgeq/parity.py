@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +48,20 @@ class Expectation:
             None if self.labels is None else self.labels[:samples],
             None if self.real is None else [array[:samples] for array in self.real],
         )
+
+
+class Executor(Protocol):
+    """Executes an artefact in the runtime of its format, under the rounding rule of that."""
+
+    name: str
+    version: str
+    rounding: Rounding
+
+    def run(self, inputs: Mapping[str, Array]) -> list[Array]:
+        """The integers of every output for a batch of integers, both in the program's order."""
+
+    def trace(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The integers of every tensor that the artefact has, by its name in the program."""
 
 
 def expect(
@@ -101,6 +116,32 @@ def compare(
     )
 
 
+def compare_executor(program: Program, executor: Executor, expected: Expectation) -> Row:
+    """The row of `executor`, held to `expected`, which is of its own rule."""
+    got = executor.run(expected.inputs)
+    row = describe(program, executor.name, executor.version, expected, got)
+    if row.verdict is not Verdict.DIFFERS:
+        return row
+    sample = int(_steps_apart(got, expected.outputs).argmax())
+    layer = _first_difference(program, executor, expected, sample)
+    return replace(row, first_diverging_layer=layer)
+
+
+def _first_difference(
+    program: Program, executor: Executor, expected: Expectation, sample: int
+) -> str | None:
+    """The first node whose output differs on `sample`, of those that the artefact has."""
+    one = {name: array[sample : sample + 1] for name, array in expected.inputs.items()}
+    values = reference.run(program.network, one, expected.rounding)
+    got = executor.trace(one)
+    for graph in program.network.graphs:
+        for node in graph.nodes:
+            name = node.output
+            if name in got and not np.array_equal(got[name], values[name]):
+                return node.name
+    return None
+
+
 def require_equal(row: Row) -> None:
     """Ends with an error where `row` differs.
 
@@ -138,12 +179,17 @@ def describe(
 
 def distance(got: Sequence[Array], expected: Sequence[Array]) -> Distance:
     """On how many samples integers by output differ, and by how many steps at most."""
+    worst = _steps_apart(got, expected)
+    return Distance(int((worst > 0).sum()), int(worst.max()))
+
+
+def _steps_apart(got: Sequence[Array], expected: Sequence[Array]) -> npt.NDArray[np.int64]:
+    """The largest difference on each sample."""
     differences = [
         np.abs(a.astype(np.int64) - b.reshape(a.shape)).reshape(len(a), -1).max(axis=1)
         for a, b in zip(got, expected, strict=True)
     ]
-    worst = np.max(differences, axis=0)
-    return Distance(int((worst > 0).sum()), int(worst.max()))
+    return np.asarray(np.max(differences, axis=0))
 
 
 def _likeness(

@@ -114,7 +114,7 @@ def test_the_command_fails_beyond_a_limit_and_names_it(
     assert diff(old, new, "--fail-on", "flash+1%,accuracy-50").exit_code == 0
     result = diff(new, old, "--fail-on", "flash+1%,accuracy-50")
     assert result.exit_code == BudgetError.exit_code
-    assert "EQ0405" in result.stderr and "flash+1%" in result.stderr
+    assert "EQ0409" in result.stderr and "flash+1%" in result.stderr
     assert "accuracy" not in result.stderr
     assert "flash" in result.stdout
 

@@ -170,7 +170,7 @@ def test_a_missing_row_is_skipped_with_what_to_install_and_refused_where_require
         raise MissingToolError("EQ0601", "no compiler found. Install one of them: gcc")
 
     monkeypatch.setattr(toolchain, "find", nothing)
-    assert "c-host: no compiler found" in refused(build, "EQ0608", data=some).message
+    assert "c-host: no compiler found" in refused(build, "EQ0619", data=some).message
     found = rows(edgeq.validate(build, data=some, require=["emulator"]))
     assert found["c-host"].verdict is Verdict.SKIPPED
     assert "gcc" in (found["c-host"].reason or "")
@@ -178,7 +178,7 @@ def test_a_missing_row_is_skipped_with_what_to_install_and_refused_where_require
 
 def test_a_build_without_firmware_says_which_export_has_one(tmp_path: Path, some: Path) -> None:
     folder = bundled.load(EXAMPLE).export(tmp_path / "out", check="host").folder
-    assert "--check emulator" in refused(folder, "EQ0608", data=some).message
+    assert "--check emulator" in refused(folder, "EQ0619", data=some).message
     found = rows(edgeq.validate(folder, data=some, require=["c-host"]))
     assert found["emulator"].verdict is Verdict.SKIPPED
 
