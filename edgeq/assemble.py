@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,13 @@ import edgeq
 from edgeq import adaround, budget, floatrun, footprint, kernels, layers, pages, parity, sqnr
 from edgeq.build import Build, sha256, staged, write_files, write_records
 from edgeq.calibrate import to_json
-from edgeq.errors import BudgetError, IntegrityError, MismatchError, UsageError
+from edgeq.errors import (
+    BudgetError,
+    IntegrityError,
+    MismatchError,
+    MissingToolError,
+    UsageError,
+)
 from edgeq.exporters import c_arrays, image
 from edgeq.exporters.c_arrays import Case
 from edgeq.exporters.image import Image, Kind
@@ -27,6 +34,7 @@ from edgeq.policy import Policy
 from edgeq.program import Program
 from edgeq.report import (
     Accuracy,
+    Artefact,
     Budget,
     Export,
     Flash,
@@ -46,6 +54,25 @@ from edgeq.targets.runners import EmulatorRunner, HostProgram, HostRunner, Runne
 from edgeq.targets.toolchain import Compiler, CompilerError
 
 Check = Literal["none", "host", "emulator"]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One row: a form that the model takes beside the C, on targets that name it.
+
+    `module` is imported where it is used. It has `export(program, path)`, which writes the
+    artefact, and `Runner(program, path)`, which executes it (a `parity.Executor`).
+    """
+
+    name: str
+    suffix: str
+    module: str
+    package: str  # that the module imports
+    extra: str = ""  # of edgeq that installs it; none: edgeq itself
+
+
+FORMATS: tuple[Format, ...] = ()
+C = "c"  # the format that every target has
 
 GOLDEN_CASES = 2
 HOST_SAMPLES = 64
@@ -94,16 +121,30 @@ class _Measured:
     rows: tuple[Row, ...]
 
 
+def formats_of(target: Target) -> tuple[Format, ...]:
+    """The formats of `target` beside the C."""
+    return tuple(row for row in FORMATS if row.name in target.formats)
+
+
 def find_tools(target: Target, check: Check, compiler: str | None) -> Tools:
     """The compilers and the emulator that `check` needs, before anything is computed.
+
+    A target that no firmware is linked for is checked on this machine.
 
     Raises:
         MissingToolError: one of them is missing; the message says how to install it.
     """
+    for row in formats_of(target):
+        if importlib.util.find_spec(row.package) is None:
+            raise MissingToolError(
+                "EQ0608",
+                f"{target.name} takes {row.name}, which needs {row.package}: "
+                f'python -m pip install "edgeq[{row.extra}]"',
+            )
     if check == "none":
         return Tools(None, None)
     host = toolchain.find(toolchain.HOST_COMPILERS)
-    if check == "host":
+    if check == "host" or not target.linked:
         return Tools(None, host)
     runners.find_emulator(target)
     return Tools(toolchain.find(toolchain.rows_for(target), compiler), host)
@@ -152,16 +193,29 @@ def run(request: Request, tools: Tools, out: Path, progress: Progress) -> Build:
     with staged(out) as folder:
         cases = _golden(request, samples, expected)
         built = c_arrays.export(program, folder, cases, request.linked)
+        artefacts = _write_artefacts(program, folder, built)
         (folder / "ranges.json").write_text(dumps(to_json(request.compiled.ranges)), "utf-8")
         if request.compiled.learned:
             rounding = adaround.to_json(request.compiled.learned)
             (folder / "rounding.json").write_text(dumps(rounding), "utf-8")
         measured = _measure(request, tools, folder, built, inputs, expected, progress)
-        budget.check(program, measured.flash, measured.ram, request.budget, request.optimize)
-        report = _report(request, tools, measured, expected)
+        budget.check(
+            program, measured.flash, measured.ram, request.budget, request.optimize, artefacts
+        )
+        report = _report(request, tools, measured, artefacts, expected)
         write_files(folder, pages.files(report, plots=request.plots))
         write_records(folder, report, _facts(request, tools))
     return Build(out, report)
+
+
+def _write_artefacts(program: Program, folder: Path, built: Image) -> tuple[Artefact, ...]:
+    """Writes every format of the target beside the C; the image among what was written."""
+    written = [Artefact(C, f"{program.name}{c_arrays.IMAGE_SUFFIX}", len(built.data))]
+    for row in formats_of(program.target):
+        path = folder / f"{program.name}{row.suffix}"
+        importlib.import_module(row.module).export(program, path)
+        written.append(Artefact(row.name, path.name, path.stat().st_size))
+    return tuple(written)
 
 
 def _golden(request: Request, samples: Samples, expected: Sequence[Array]) -> list[Case]:
@@ -194,6 +248,7 @@ def _measure(
         with contextlib.closing(HostProgram(folder / c_arrays.RUNTIME, tools.host)) as compiled:
             host = HostRunner(compiled, built.data)
             rows.append(_row(request, host, inputs, expected, HOST_SAMPLES, progress))
+        rows += _execute_artefacts(request, folder, inputs, progress)
     if tools.target is None:
         flash, ram = footprint.estimate(program, built, request.linked)
         return _Measured(flash, ram, NotCounted(0, 0), tuple(rows))
@@ -280,7 +335,7 @@ def _row(
     samples: int,
     progress: Progress,
 ) -> Row:
-    """The parity row of `runner` on the first `samples`; a difference ends the export."""
+    """The parity row of `runner` on the first `samples`."""
     samples = min(samples, len(expected[0]))
     progress(f"running {runner.name}", 0, samples)
     row = parity.compare(
@@ -288,9 +343,29 @@ def _row(
         runner,
         {name: array[:samples] for name, array in inputs.items()},
         [array[:samples] for array in expected],
-        None if request.labelled is None else _labels(request.labelled, samples),
+        _labels(request, samples),
         lambda done, total: progress(f"running {runner.name}", done, total),
     )
+    return _held(row)
+
+
+def _execute_artefacts(
+    request: Request, folder: Path, inputs: dict[str, Array], progress: Progress
+) -> Iterator[Row]:
+    """A parity row for every artefact beside the C, in its own runtime, under its own rounding."""
+    program = request.program
+    for format in formats_of(program.target):
+        path = folder / f"{program.name}{format.suffix}"
+        executor = importlib.import_module(format.module).Runner(program, path)
+        first = {name: array[:HOST_SAMPLES] for name, array in inputs.items()}
+        labels = _labels(request, HOST_SAMPLES)
+        progress(f"running {executor.name}", 0, 1)
+        yield _held(parity.compare_executor(program, executor, first, labels))
+        progress(f"running {executor.name}", 1, 1)
+
+
+def _held(row: Row) -> Row:
+    """`row`; a difference ends the export."""
     if row.verdict is not Verdict.EXACT:
         raise MismatchError(
             "EQ0506",
@@ -300,12 +375,17 @@ def _row(
     return row
 
 
-def _labels(samples: Samples, count: int) -> Array | None:
-    return None if samples.labels is None else samples.labels[:count]
+def _labels(request: Request, count: int) -> Array | None:
+    samples = request.labelled
+    return None if samples is None or samples.labels is None else samples.labels[:count]
 
 
 def _report(
-    request: Request, tools: Tools, measured: _Measured, expected: Sequence[Array]
+    request: Request,
+    tools: Tools,
+    measured: _Measured,
+    artefacts: tuple[Artefact, ...],
+    expected: Sequence[Array],
 ) -> Report:
     program, compiled = request.program, request.compiled
     integer = program.network.blocks[0].variants[0].graph
@@ -323,13 +403,17 @@ def _report(
         optimize=request.optimize,
         notes=(*request.notes, *request.model.source.notes, *_spare(program.target), *checked),
         arena=layers.arena(program),
+        artefacts=artefacts,
     )
     return Report(program.name, program.target.name, section, Validate(measured.rows))
 
 
 def _unchecked(target: Target, rows: Sequence[Row]) -> str:
     where = "this machine alone executed this build" if rows else "nothing executed this build"
-    return f"unchecked on {target.name}: {where}; flash and RAM are estimates"
+    what = (
+        "flash and RAM are estimates" if target.linked else "flash and RAM of the C are estimates"
+    )
+    return f"unchecked on {target.name}: {where}; {what}"
 
 
 def _spare(target: Target) -> Iterable[str]:

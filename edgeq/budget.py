@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from edgeq.errors import BudgetError, UsageError
 from edgeq.ir import Tensor
@@ -11,7 +11,7 @@ from edgeq.kernels import Optimize
 from edgeq.ops import OPS
 from edgeq.packing import stored_bytes
 from edgeq.program import Program
-from edgeq.report import Budget, Flash, Ram
+from edgeq.report import Artefact, Budget, Flash, Ram
 from edgeq.target import Target
 
 SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*(B|KB|MB)", re.IGNORECASE)
@@ -39,8 +39,15 @@ def show_size(size: int) -> str:
     return f"{size / 1024:.1f} KB" if size >= 1024 else f"{size} B"
 
 
+def show_use(size: int, limit: int | None) -> str:
+    """`size` beside its budget, if there is one."""
+    if limit is None:
+        return f"{show_size(size)}, no budget"
+    return f"{show_size(size)} of {show_size(limit)} ({size / limit:.1%})"
+
+
 def limits(target: Target, flash: int | None, ram: int | None) -> Budget:
-    """The budgets that were given, or else what the target has.
+    """The budgets that were given, or else what the target has; None is no limit.
 
     Raises:
         UsageError: a generic core needs both, since it has no memory of its own.
@@ -53,19 +60,31 @@ def limits(target: Target, flash: int | None, ram: int | None) -> Budget:
             f"{target.name} is a core without memory of its own: give {' and '.join(missing)}, "
             f"as {' '.join(f'{flag} 64KB' for flag in missing)}, or name a chip",
         )
+    own = {memory.kind: memory.bytes for memory in reversed(target.memory)}
     return Budget(
-        target.first("flash").bytes if flash is None else flash,
-        target.first("ram").bytes if ram is None else ram,
+        own.get("flash") if flash is None else flash, own.get("ram") if ram is None else ram
     )
 
 
-def check(program: Program, flash: Flash, ram: Ram, budget: Budget, optimize: Optimize) -> None:
-    """Nothing, if both budgets hold.
+def excess(size: int, limit: int | None) -> int:
+    """The bytes that `size` is above `limit`; 0 where it fits, or where there is no limit."""
+    return 0 if limit is None else max(0, size - limit)
+
+
+def check(
+    program: Program,
+    flash: Flash,
+    ram: Ram,
+    budget: Budget,
+    optimize: Optimize,
+    artefacts: Sequence[Artefact] = (),
+) -> None:
+    """Nothing, if both budgets hold; every artefact, of which one is deployed, must fit the flash.
 
     Raises:
         BudgetError: with a table of what takes how much and what to do about it.
     """
-    if flash.total > budget.flash:
+    if budget.flash is not None and excess(flash.total, budget.flash):
         parts = {
             "runtime": flash.runtime,
             "kernels": flash.kernels,
@@ -76,11 +95,18 @@ def check(program: Program, flash: Flash, ram: Ram, budget: Budget, optimize: Op
         if optimize == "time":
             advice = "--optimize time stores every weight in 8 bits; take --optimize flash instead."
         raise BudgetError("EQ0401", _table("flash", flash.total, budget.flash, parts) + advice)
-    if ram.total > budget.ram:
+    if budget.ram is not None and excess(ram.total, budget.ram):
         parts = {"arena": ram.arena, "context": ram.context, "stack": ram.stack}
         raise BudgetError(
             "EQ0402", _table("RAM", ram.total, budget.ram, parts) + _largest_tensors(program)
         )
+    for artefact in artefacts:
+        if beyond := excess(artefact.bytes, budget.flash):
+            raise BudgetError(
+                "EQ0405",
+                f"{artefact.file} takes {artefact.bytes:,} bytes, {beyond:,} more than --flash "
+                f"{budget.flash:,}: give more; its weights take a byte each at any bits below 9",
+            )
 
 
 def _table(what: str, total: int, limit: int, parts: Mapping[str, int]) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgeq.budget import show_size
+from edgeq.budget import excess, show_size
 from edgeq.errors import MissingToolError
 from edgeq.report import Flash, Layer, Ram, Report, Slot
 
@@ -166,7 +166,7 @@ def _memory(figure: Any, report: Report, palette: Palette) -> None:
     """Two waterfalls: what each part adds, up to the total, and the budget where it is near."""
     export = report.export
     flash = ("weights", "tables", "gates", "kernels", "runtime")
-    both: tuple[tuple[str, Flash | Ram, tuple[str, ...], int], ...] = (
+    both: tuple[tuple[str, Flash | Ram, tuple[str, ...], int | None], ...] = (
         ("flash", export.flash, flash, export.budget.flash),
         ("RAM", export.ram, ("arena", "context", "io", "stack"), export.budget.ram),
     )
@@ -174,7 +174,7 @@ def _memory(figure: Any, report: Report, palette: Palette) -> None:
         start = 0
         names: list[str] = []
         end = max(used.total, 1)
-        reach = limit if limit <= 2.5 * end else 1.45 * end
+        reach = limit if limit is not None and limit <= 2.5 * end else 1.45 * end
         reach = max(reach, 1.3 * end) / 1024
         for part, colour in zip(parts, COLOURS, strict=False):
             size = int(getattr(used, part))
@@ -184,20 +184,21 @@ def _memory(figure: Any, report: Report, palette: Palette) -> None:
                 axes.text(at, len(names), show_size(size), va="center")
                 start += size
                 names.append(part)
-        over = used.total > limit
+        over = excess(used.total, limit)
         axes.barh(len(names), end / 1024, color=palette["over" if over else "faint"])
         axes.text(
             end / 1024 + reach * 0.015,
             len(names),
-            f"{show_size(used.total)}, {used.total / limit:.1%}",
+            show_size(used.total) + (f", {used.total / limit:.1%}" if limit else ""),
             va="center",
             weight="bold",
         )
-        if limit / 1024 <= reach:
+        if limit is not None and limit / 1024 <= reach:
             axes.axvline(limit / 1024, color=palette["over"], linewidth=1.2)
         axes.set_xlim(0, reach * 1.12)
         _rows(axes, [*names, "total"])
-        axes.set_title(f"{title}: budget {show_size(limit)}", loc="left", fontsize=FONT + 0.5)
+        budget = "no budget" if limit is None else f"budget {show_size(limit)}"
+        axes.set_title(f"{title}: {budget}", loc="left", fontsize=FONT + 0.5)
         _bare(axes)
         _kilobytes(axes)
 

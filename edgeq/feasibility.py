@@ -12,6 +12,7 @@ from pathlib import Path
 from edgeq import footprint, frontends, pipeline, quantize
 from edgeq import plan as planner
 from edgeq import policy as policies
+from edgeq.budget import excess
 from edgeq.calibrate import Ranges
 from edgeq.errors import ModelError, PolicyError
 from edgeq.exporters import c_arrays, image
@@ -114,5 +115,5 @@ def _layer(program: Program, graph: Graph, node: Node) -> CheckedLayer:
 def _fit(program: Program, budget: Budget) -> Fit:
     flash, ram = footprint.estimate(program, image.build(program), c_arrays.own_kernels(program))
     peak = planner.plan(program.network, {}).arena_bytes
-    fits = flash.total <= budget.flash and ram.total <= budget.ram
-    return Fit(flash, ram, budget, peak, fits)
+    beyond = excess(flash.total, budget.flash) + excess(ram.total, budget.ram)
+    return Fit(flash, ram, budget, peak, not beyond)

@@ -24,7 +24,8 @@ class Part:
 class Device:
     """A target, and what was found here that builds and runs firmware for it.
 
-    `flash` and `ram` are the first regions in bytes, None for a core without memory of its own.
+    `flash` and `ram` are the first regions in bytes, None where it has no memory of its own.
+    `core` is empty where no firmware is linked.
     """
 
     name: str
@@ -89,8 +90,8 @@ def _package(name: str) -> str | None:
 
 
 def devices() -> tuple[Device, ...]:
-    """Every target: chips first, then the cores without memory of their own."""
-    rows = sorted(map(targets.load, targets.names()), key=lambda t: (t.generic, t.name))
+    """Every target: chips first, then what has no memory of its own."""
+    rows = sorted(map(targets.load, targets.names()), key=lambda t: (not t.sized, t.name))
     return tuple(
         Device(
             name=target.name,
@@ -98,8 +99,8 @@ def devices() -> tuple[Device, ...]:
             description=target.description,
             core=target.core,
             isa=target.isa,
-            flash=None if target.generic else target.first("flash").bytes,
-            ram=None if target.generic else target.first("ram").bytes,
+            flash=target.first("flash").bytes if target.sized else None,
+            ram=target.first("ram").bytes if target.sized else None,
             compilers=tuple(row.name for row in toolchain.rows_for(target) if row.command()),
             emulators=tuple(row.name for row in runners.emulators_of(target) if row.version()),
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import edgeq
 from edgeq import charts
-from edgeq.budget import show_size
+from edgeq.budget import show_size, show_use
 from edgeq.report import Export, Layer, LayerWork, Profile, Report, Row, Verdict
 
 PAGE = "report.html"
@@ -90,8 +90,17 @@ def _memory(export: Export) -> Table:
     shown = [row for row in rows if any(row[1:])]
     about = "total, estimated" if flash.estimated else "total"
     shown.append((about, _count(flash.total), _count(ram.total)))
-    shown.append(("budget", _count(export.budget.flash), _count(export.budget.ram)))
+    shown.append(("budget", _limit(export.budget.flash), _limit(export.budget.ram)))
     return Table(("section", ">flash bytes", ">RAM bytes"), tuple(shown))
+
+
+def _limit(limit: int | None) -> str:
+    return "none" if limit is None else _count(limit)
+
+
+def _artefacts(export: Export) -> Table:
+    rows = tuple((a.format, a.file, _count(a.bytes)) for a in export.artefacts)
+    return Table(("format", "file", ">bytes"), rows)
 
 
 def _work(profile: Profile) -> Table:
@@ -156,10 +165,8 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
         accuracy = export.accuracy
         yield "accuracy", f"{accuracy.int:.2%} (float {accuracy.float:.2%})"
     about = "about " if export.flash.estimated else ""
-    share = export.flash.total / export.budget.flash
-    yield "flash", f"{about}{show_size(export.flash.total)}, {share:.1%} of budget"
-    share = export.ram.total / export.budget.ram
-    yield "RAM", f"{about}{show_size(export.ram.total)}, {share:.1%} of budget"
+    yield "flash", about + show_use(export.flash.total, export.budget.flash)
+    yield "RAM", about + show_use(export.ram.total, export.budget.ram)
     yield "bits a weight", f"{export.bits_per_weight:.2f}"
     if profile is not None:
         yield "instructions", f"{profile.totals.instructions:,} an inference, emulated"
@@ -232,6 +239,7 @@ def _page(report: Report) -> Iterator[str]:
         yield '<p class="note">charts need matplotlib: python -m pip install "edgeq[report]"</p>'
     yield from _section("Layers", _layers(export))
     yield from _section("Memory", _memory(export))
+    yield from _section("Artefacts", _artefacts(export))
     if profile is not None:
         yield from _section("One inference", _work(profile), _how(profile))
         yield from _section("Largest names in flash", _symbols(profile, SYMBOLS))
@@ -337,6 +345,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield f"not counted, tests only: {export.not_counted.flash:,} B of flash, " + (
         f"{export.not_counted.ram:,} B of RAM"
     )
+    yield from _block("Artefacts", _artefacts(export))
     if profile is not None:
         yield from _block("One inference", _work(profile))
         yield from _how(profile)

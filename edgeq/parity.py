@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,20 +14,36 @@ from edgeq.kernels import ALIASED
 from edgeq.packing import pack_activations, unpack_activations
 from edgeq.plan import activation_bytes
 from edgeq.program import Program
+from edgeq.reference import Rounding
 from edgeq.report import Row, Verdict
 from edgeq.targets.runners import Progress, Runner
 
-RULE = reference.Rounding.DOUBLE.value
 BATCH = 128  # samples of one reference run, which holds every activation of each
 
 
-def predict(program: Program, inputs: Mapping[str, Array]) -> list[Array]:
+class Executor(Protocol):
+    """Executes an artefact in the runtime of its format, under the rounding rule of that."""
+
+    name: str
+    version: str
+    rounding: Rounding
+
+    def run(self, inputs: Mapping[str, Array]) -> list[Array]:
+        """The integers of every output for a batch of integers, both in the program's order."""
+
+    def trace(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The integers of every tensor that the artefact has, by its name in the program."""
+
+
+def predict(
+    program: Program, inputs: Mapping[str, Array], rounding: Rounding = Rounding.DOUBLE
+) -> list[Array]:
     """The reference's outputs for quantised inputs, one array per output, batch first."""
     names = [tensor.name for tensor in program.network.outputs]
     parts: dict[str, list[Array]] = {name: [] for name in names}
     for start in range(0, len(next(iter(inputs.values()))), BATCH):
         batch = {name: array[start : start + BATCH] for name, array in inputs.items()}
-        values = reference.run(program.network, batch)
+        values = reference.run(program.network, batch, rounding)
         for name, kept in parts.items():
             kept.append(values[name])
     return [np.concatenate(parts[name]) for name in names]
@@ -57,7 +74,7 @@ def compare(
     return Row(
         runner=runner.name,
         version=runner.version,
-        rule=RULE,
+        rule=Rounding.DOUBLE.value,
         samples=len(samples),
         mismatches=len(wrong),
         max_lsb=_largest_difference(computed, expected),
@@ -65,6 +82,48 @@ def compare(
         top1=top1(computed, labels),
         verdict=Verdict.DIFFERS if wrong else Verdict.EXACT,
     )
+
+
+def compare_executor(
+    program: Program,
+    executor: Executor,
+    inputs: Mapping[str, Array],
+    labels: npt.NDArray[np.int64] | None = None,
+) -> Row:
+    """The row of `executor` on the quantised `inputs`, held to the reference in its own rule."""
+    expected = predict(program, inputs, executor.rounding)
+    got = executor.run(inputs)
+    pairs = zip(got, expected, strict=True)
+    wrong = np.any([(a != b).reshape(len(b), -1).any(axis=1) for a, b in pairs], axis=0)
+    layer = None
+    if wrong.any():
+        first = int(np.flatnonzero(wrong)[0])
+        one = {name: array[first : first + 1] for name, array in inputs.items()}
+        values = reference.run(program.network, one, executor.rounding)
+        layer = _first_difference(program, executor.trace(one), values)
+    return Row(
+        runner=executor.name,
+        version=executor.version,
+        rule=executor.rounding.value,
+        samples=len(wrong),
+        mismatches=int(wrong.sum()),
+        max_lsb=_largest_difference(got, expected),
+        first_diverging_layer=layer,
+        top1=top1(got, labels),
+        verdict=Verdict.DIFFERS if wrong.any() else Verdict.EXACT,
+    )
+
+
+def _first_difference(
+    program: Program, got: Mapping[str, Array], expected: Mapping[str, Array]
+) -> str | None:
+    """The first node whose output differs, of those that `got` has."""
+    for graph in program.network.graphs:
+        for node in graph.nodes:
+            name = node.output
+            if name in got and not np.array_equal(got[name], expected[name]):
+                return node.name
+    return None
 
 
 def sample_bytes(arrays: Sequence[Array], index: int) -> bytes:

@@ -86,7 +86,7 @@ def emulator(target: Target) -> EmulatorInfo:
         raise UsageError(
             "EQ0244",
             f"{target.name}: instructions are counted on Cortex-M0 to M33, by Unicorn; "
-            f"not on {target.core}",
+            f"not on {target.core or 'what no firmware is linked for'}",
         )
     return runners.find_emulator(target, runners.UNICORN.name)
 
@@ -98,6 +98,7 @@ def run(build: Build, target: Target) -> Profile:
         UsageError: the build was not linked.
         MissingToolError: the emulator or the disassembler is missing.
     """
+    counted_by = emulator(target)
     path = build.folder / FIRMWARE
     if not path.is_file():
         raise UsageError(
@@ -105,7 +106,6 @@ def run(build: Build, target: Target) -> Profile:
             f"{build.folder} has no {FIRMWARE}: it was exported with --check none or host; "
             "export it with --check emulator to profile it",
         )
-    counted_by = emulator(target)
     instructions.needs()
     firmware = emulators.read_firmware(path)
     report, export = build.report, build.report.export

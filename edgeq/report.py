@@ -105,10 +105,19 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The limits in bytes, from the flags or the target."""
+    """The limits in bytes, from the flags or the target; None where there is none."""
 
-    flash: int
-    ram: int
+    flash: int | None
+    ram: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """One form of the model in the build: its file there, and the bytes of that."""
+
+    format: str
+    file: str
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +144,7 @@ class Export:
     optimize: str
     notes: tuple[str, ...]
     arena: tuple[Slot, ...] = ()
+    artefacts: tuple[Artefact, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from edgeq.errors import ModelError
 from edgeq.policy import describe
 
 ADDRESSES = 1 << 32
+LINKED = ("mcu",)  # families whose members get firmware
 
 
 class _Section(BaseModel):
@@ -142,21 +143,30 @@ class Target(_Section):
     name: str
     description: str
     family: Literal["mcu", "npu", "edge"]
-    core: str
-    board: str  # the folder of firmware_stubs/boards that starts it; a core family has one
+    core: str = ""  # what firmware is linked for; none where an operating system runs the model
+    board: str = ""  # the folder of firmware_stubs/boards that starts it; a core family has one
     generic: bool = False  # a core: the regions are those of the emulated board, no budgets
     isa: tuple[str, ...] = ()
-    formats: tuple[str, ...]
-    memory: Annotated[tuple[Memory, ...], Field(min_length=1)]
-    compiler: Mapping[str, Toolchain]
-    emulator: Emulator
+    formats: Annotated[tuple[str, ...], Field(min_length=1)]
+    memory: tuple[Memory, ...] = ()
+    compiler: Mapping[str, Toolchain] = {}
+    emulator: Emulator = Emulator()
     cost: Cost | None = None  # None: no published figures fit this core
 
     @model_validator(mode="after")
-    def _has_both_kinds(self) -> Target:
-        for kind in ("flash", "ram"):
-            if not any(memory.kind == kind for memory in self.memory):
-                raise ValueError(f"a target needs a [[memory]] of kind {kind}")
+    def _is_a_whole_device(self) -> Target:
+        """What firmware is linked for has all that linking needs; another has nothing of it."""
+        kinds = {memory.kind for memory in self.memory}
+        parts = {
+            "core": self.core,
+            "board": self.board,
+            "a [[memory]] of kind flash": "flash" in kinds,
+            "a [[memory]] of kind ram": "ram" in kinds,
+            "a [compiler.NAME]": self.compiler,
+        }
+        missing = [name for name, there in parts.items() if not there]
+        if missing and (self.family in LINKED or len(missing) < len(parts)):
+            raise ValueError(f"{self.name} needs {', '.join(missing)} to be linked for")
         return self
 
     @model_validator(mode="after")
@@ -169,14 +179,24 @@ class Target(_Section):
                 )
         return self
 
+    @property
+    def linked(self) -> bool:
+        """Whether edgeq links firmware for it; an operating system runs the model otherwise."""
+        return bool(self.board)
+
+    @property
+    def sized(self) -> bool:
+        """Whether its memories are those of one device, and so the default budgets."""
+        return bool(self.memory) and not self.generic
+
     def first(self, kind: Literal["flash", "ram"]) -> Memory:
         """The first region of that kind: the one that edgeq plans into."""
         return next(memory for memory in self.memory if memory.kind == kind)
 
     def unused(self) -> tuple[Memory, ...]:
         """The regions that edgeq leaves to the application."""
-        used = (self.first("flash"), self.first("ram"))
-        return tuple(memory for memory in self.memory if memory not in used)
+        used = {memory.kind: memory for memory in reversed(self.memory)}
+        return tuple(memory for memory in self.memory if memory != used[memory.kind])
 
 
 def parse(text: str, name: str) -> Target:

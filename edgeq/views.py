@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 from rich.text import Text
 
-from edgeq.budget import show_size
+from edgeq.budget import show_size, show_use
 from edgeq.build import Build
 from edgeq.inventory import Device, Part
 from edgeq.pipeline import Progress as Callback
@@ -95,6 +95,7 @@ def export_view(report: Report) -> RenderableType:
         _noisiest(export),
         "",
         _memory(export.flash, export.ram, export.budget),
+        _artefacts(export),
         "",
         *_accuracy(export),
         *(_check(row) for row in report.validate.rows),
@@ -317,23 +318,27 @@ def _add_usage(
     name: str,
     parts: list[tuple[str, int]],
     total: int,
-    limit: int,
+    limit: int | None,
     estimated: bool,
 ) -> None:
-    """A bar of the budget with the sum, and below it the parts in the bar's colours."""
+    """A bar of the budget, or of all, with the sum; below it the parts in the bar's colours."""
     bar, legend = Text(), Text()
     filled = 0.0
     for (part, size), shade in zip(parts, SHADES, strict=False):
         if size:
-            before, filled = filled, filled + size * BAR_WIDTH / limit
+            before, filled = filled, filled + size * BAR_WIDTH / (limit or total)
             bar.append("█" * (round(filled) - round(before)), shade)
             legend.append(f"{part} ", shade)
             legend.append(f"{show_size(size)}  ")
     bar.append("░" * max(0, BAR_WIDTH - len(bar)), "dim")
     about = "about " if estimated else ""
-    share = f"{about}{show_size(total)} of {show_size(limit)} ({total / limit:.1%})"
-    table.add_row(name, Text.assemble(bar, "  ", share))
+    table.add_row(name, Text.assemble(bar, "  ", about, show_use(total, limit)))
     table.add_row("", legend)
+
+
+def _artefacts(export: Export) -> Text:
+    shown = (f"{a.file} {show_size(a.bytes)} ({a.format})" for a in export.artefacts)
+    return Text("artefacts: " + ", ".join(shown), "dim")
 
 
 def _accuracy(export: Export) -> list[RenderableType]:
@@ -387,7 +392,7 @@ def show_targets(devices: Sequence[Device], *, as_json: bool) -> None:
 def _device_cells(device: Device) -> tuple[str, ...]:
     return (
         device.name,
-        device.core,
+        device.core or "-",
         *("-" if size is None else show_size(size) for size in (device.flash, device.ram)),
         *(", ".join(names) or "none" for names in (device.isa, device.compilers, device.emulators)),
     )

@@ -23,6 +23,7 @@ from edgeq.packing import pack_activations
 from edgeq.program import Input, Program
 
 RUNTIME = "runtime"
+IMAGE_SUFFIX = ".eqb"
 BYTES_PER_LINE = 20
 
 
@@ -52,7 +53,7 @@ def export(
     }
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
-    (folder / f"{program.name}.eqb").write_bytes(built.data)
+    (folder / f"{program.name}{IMAGE_SUFFIX}").write_bytes(built.data)
     write_runtime(folder / RUNTIME, linked)
     return built
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeq import firmware_stubs, targets
+from edgeq import assemble, firmware_stubs, targets
 from edgeq.errors import ModelError, UsageError
 from edgeq.target import parse
 
@@ -43,6 +43,14 @@ source = "data sheet"
 flags = ["-mcpu=cortex-m4"]
 source = "manual"
 [emulator]
+"""
+
+BARE = """
+schema = 1
+name = "box"
+description = "a Linux box"
+family = "edge"
+formats = ["c"]
 """
 
 
@@ -88,9 +96,31 @@ def test_a_region_beyond_4_gb_is_named() -> None:
         parse(text, "chip.toml")
 
 
-@pytest.mark.parametrize("name", targets.names())
-def test_every_target_names_a_board_that_is_there(name: str) -> None:
+@pytest.mark.parametrize("name", [n for n in targets.names() if targets.load(n).linked])
+def test_every_linked_target_names_a_board_that_is_there(name: str) -> None:
     assert (Path(firmware_stubs.__file__).parent / "boards" / targets.load(name).board).is_dir()
+
+
+def test_an_edge_box_needs_nothing_that_firmware_needs() -> None:
+    target = parse(BARE, "box.toml")
+    assert not target.linked and not target.sized and not target.unused()
+
+
+def test_a_microcontroller_needs_all_that_firmware_needs() -> None:
+    with pytest.raises(ModelError, match=r"needs core, board, .* to be linked for"):
+        parse(BARE.replace('"edge"', '"mcu"'), "box.toml")
+
+
+def test_a_box_that_is_half_a_microcontroller_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"needs board, a \[\[memory\]\] of kind flash"):
+        parse(BARE + 'core = "cortex-m4"\n', "box.toml")
+
+
+@pytest.mark.parametrize("name", targets.names())
+def test_every_format_of_a_target_has_an_exporter(name: str) -> None:
+    known = {assemble.C, *(row.name for row in assemble.FORMATS)}
+    assert assemble.C in targets.load(name).formats
+    assert known.issuperset(targets.load(name).formats)
 
 
 @pytest.mark.parametrize("alias", targets.ALIASES)
