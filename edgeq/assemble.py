@@ -71,7 +71,9 @@ class Format:
     extra: str = ""  # of edgeq that installs it; none: edgeq itself
 
 
-FORMATS: tuple[Format, ...] = ()
+FORMATS: tuple[Format, ...] = (
+    Format("tflite", ".tflite", "edgeq.exporters.tflite", "ai_edge_litert", "tflite"),
+)
 C = "c"  # the format that every target has
 
 GOLDEN_CASES = 2

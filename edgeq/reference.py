@@ -2,8 +2,9 @@
 
 Whatever edgeq exports is held to these integers. `Rounding.DOUBLE` is what the device computes
 (`fixedpoint`); `Rounding.FLOAT32` is how onnxruntime requantises: one float32 multiplication, ties
-to even; `Rounding.XNNPACK` does so, too, but adds and converts in integers of its own. Sums of products run through BLAS in floating point where every
-partial sum is an integer that the type holds exactly, and so are exact in any order.
+to even; `Rounding.XNNPACK` does so, too, but adds and converts in integers of its own. Sums of
+products run through BLAS in floating point where every partial sum is an integer that the type
+holds exactly, and so are exact in any order.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from edgeq import fixedpoint
 from edgeq.errors import GraphError, MissingToolError
 from edgeq.ir import Array, Bounds, Graph, Node, Op, QParams, Tensor, Unary, Window, qparams_of
 from edgeq.program import Program
+from edgeq.targets.interpreters import XNNPACK, Interpreter, InterpreterInfo
 
 IDENTIFIER = b"TFL3"
 METADATA = "edgeq"  # the entry of the model's metadata that says bits by layer
@@ -41,7 +43,35 @@ VERSIONS = {
 }  # fmt: skip
 
 
-def export(program: Program) -> bytes:
+def export(program: Program, path: Path) -> None:
+    """Writes the model of `program` to `path`; see `build` for what it refuses."""
+    path.write_bytes(build(program))
+
+
+class Runner:
+    """The model at `path` in LiteRT or another runtime of TFLite models (a `parity.Executor`)."""
+
+    def __init__(self, program: Program, path: Path, row: InterpreterInfo = XNNPACK) -> None:
+        self._interpreter = Interpreter(row, path.read_bytes())
+        self._inputs = tuple(tensor.name for tensor in program.network.inputs)
+        self._tensors = tuple(node.output for g in program.network.graphs for node in g.nodes)
+        self.name = self._interpreter.name
+        self.version = self._interpreter.version
+        self.rounding = self._interpreter.rounding
+
+    def run(self, inputs: Mapping[str, Array]) -> list[Array]:
+        """The integers of every output for a batch of integers."""
+        return self._interpreter.run(self._ordered(inputs))
+
+    def trace(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The integers of every tensor of the program, by its name."""
+        return self._interpreter.trace(self._ordered(inputs), self._tensors)
+
+    def _ordered(self, inputs: Mapping[str, Array]) -> list[Array]:
+        return [inputs[name] for name in self._inputs]
+
+
+def build(program: Program) -> bytes:
     """The model as a TFLite flatbuffer: the same bytes for the same program.
 
     Raises:
@@ -129,8 +159,8 @@ class _Writer:
         code: str,
         inputs: Sequence[int],
         output: int,
-        options: str = "",
-        **fields: object,
+        options: str,
+        fields: Mapping[str, object] | None = None,
     ) -> int:
         """Appends an operator whose options are the table of that name; the index of its output."""
         schema = self.schema
@@ -139,9 +169,8 @@ class _Writer:
             inputs=list(inputs),
             outputs=[output],
         )
-        if options:
-            made.builtinOptionsType = getattr(schema.BuiltinOptions, options)
-            made.builtinOptions = getattr(schema, f"{options}T")(**fields)
+        made.builtinOptionsType = getattr(schema.BuiltinOptions, options)
+        made.builtinOptions = getattr(schema, f"{options}T")(**(fields or {}))
         self.operators.append(made)
         return output
 
@@ -276,21 +305,21 @@ def _clamped(
     node: Node,
     code: str,
     inputs: Sequence[int],
-    options: str = "",
+    options: str,
+    fields: Mapping[str, object] | None = None,
     reach: Bounds = INT8,
     activations: Sequence[str] = tuple(ACTIVATIONS),
-    **fields: object,
 ) -> None:
     """The operator of `node`, and what its fused activation leaves of the clamp to do."""
     y = qparams_of(w.graph.tensors[node.output])
     wanted = _both(node.clamp or (y.qmin, y.qmax), reach)
     activation, missing = _fitting_activation(activations, wanted, reach, y)
-    fields["fusedActivationFunction"] = getattr(w.schema.ActivationFunctionType, activation)
-    if not any(missing):
-        w.operator(code, inputs, w.activation(node.output), options, **fields)
-        return
-    raw = w.activation(node.output, suffix=".unclamped")
-    _clamp(w, node, w.operator(code, inputs, raw, options, **fields), wanted, missing)
+    fused = getattr(w.schema.ActivationFunctionType, activation)
+    output = w.activation(node.output, suffix=".unclamped" if any(missing) else "")
+    fields = {**(fields or {}), "fusedActivationFunction": fused}
+    values = w.operator(code, inputs, output, options, fields)
+    if any(missing):
+        _clamp(w, node, values, wanted, missing)
 
 
 def _clamp(
@@ -362,6 +391,11 @@ def _window(node: Node) -> Window:
     return node.window
 
 
+def _dilation(node: Node) -> dict[str, object]:
+    height, width = _window(node).dilations
+    return {"dilationHFactor": height, "dilationWFactor": width}
+
+
 def _pad_with(
     w: _Writer,
     name: str,
@@ -370,7 +404,7 @@ def _pad_with(
     fill: int,
     output: str | None,
 ) -> int:
-    """The operator that surrounds `x` with the integer `fill`; `output` names a tensor of the graph."""
+    """The operator that surrounds `x` with the integer `fill`, into the graph's tensor `output`."""
     q = qparams_of(x)
     pads = w.constant(f"{name}.pads", np.array(sizes, np.int32))
     if output is None:
@@ -413,10 +447,6 @@ def _scales(tensor: Tensor) -> list[float]:
     return [float(np.float32(scale)) for scale in qparams_of(tensor).scale]
 
 
-def _conv_options(window: Window) -> dict[str, object]:
-    return {"dilationHFactor": window.dilations[0], "dilationWFactor": window.dilations[1]}
-
-
 def _weights_of_conv(data: Array) -> tuple[Array, int]:
     return data, 0
 
@@ -451,17 +481,17 @@ def _constants(w: _Writer, node: Node) -> tuple[int, int]:
 
 def _conv(w: _Writer, node: Node) -> None:
     source, fields = _placed(w, node, qparams_of(w.graph.tensors[node.inputs[0]]).zero_point)
-    fields |= _conv_options(_window(node))
-    _clamped(w, node, "CONV_2D", (source, *_constants(w, node)), "Conv2DOptions", **fields)
+    fields |= _dilation(node)
+    _clamped(w, node, "CONV_2D", (source, *_constants(w, node)), "Conv2DOptions", fields)
 
 
 def _depthwise(w: _Writer, node: Node) -> None:
     x, weights = (w.graph.tensors[name] for name in node.inputs[:2])
     source, fields = _placed(w, node, qparams_of(x).zero_point)
-    fields |= _conv_options(_window(node))
+    fields |= _dilation(node)
     fields["depthMultiplier"] = weights.shape[0] // x.shape[3]
     inputs = (source, *_constants(w, node))
-    _clamped(w, node, "DEPTHWISE_CONV_2D", inputs, "DepthwiseConv2DOptions", **fields)
+    _clamped(w, node, "DEPTHWISE_CONV_2D", inputs, "DepthwiseConv2DOptions", fields)
 
 
 def _fully_connected(w: _Writer, node: Node) -> None:
@@ -484,7 +514,7 @@ def _pool(code: str, fill: int | None) -> Callable[[_Writer, Node], None]:
         q, window = qparams_of(w.graph.tensors[node.output]), _window(node)
         source, fields = _placed(w, node, fill)
         fields |= {"filterHeight": window.kernel[0], "filterWidth": window.kernel[1]}
-        _clamped(w, node, code, (source,), "Pool2DOptions", (q.qmin, q.qmax), **fields)
+        _clamped(w, node, code, (source,), "Pool2DOptions", fields, (q.qmin, q.qmax))
 
     return rule
 
@@ -494,7 +524,7 @@ def _reshape(w: _Writer, node: Node) -> None:
     wanted = w.constant(f"{node.name}.shape", np.array(shape, np.int32))
     inputs = (w.index[node.inputs[0]], wanted)
     output = w.activation(node.output)
-    w.operator("RESHAPE", inputs, output, "ReshapeOptions", newShape=list(shape))
+    w.operator("RESHAPE", inputs, output, "ReshapeOptions", {"newShape": list(shape)})
 
 
 def _softmax(w: _Writer, node: Node) -> None:
@@ -502,7 +532,7 @@ def _softmax(w: _Writer, node: Node) -> None:
     integer_bits = 31 - fixedpoint.SOFTMAX_INTEGER_BITS
     _held(w, node, [min(scale * (1 << integer_bits), (1 << 31) - 1.0)], 1)
     inputs = (w.index[node.inputs[0]],)
-    w.operator("SOFTMAX", inputs, w.activation(node.output), "SoftmaxOptions", beta=1.0)
+    w.operator("SOFTMAX", inputs, w.activation(node.output), "SoftmaxOptions", {"beta": 1.0})
 
 
 def _pad(w: _Writer, node: Node) -> None:
@@ -517,7 +547,8 @@ def _concat(w: _Writer, node: Node) -> None:
     y = w.graph.tensors[node.output]
     parts = [w.graph.tensors[name] for name in node.inputs[:2]]
     _held(w, node, [_scales(part)[0] / _scales(y)[0] for part in parts], 2)
-    inputs, reach = [], (qparams_of(y).qmin, qparams_of(y).qmax)
+    inputs = []
+    reach: Bounds = (qparams_of(y).qmin, qparams_of(y).qmax)
     for position, part in enumerate(parts):
         index, q = w.index[part.name], qparams_of(part)
         if (q.scale, q.zero_point) != (qparams_of(y).scale, qparams_of(y).zero_point):
@@ -528,8 +559,8 @@ def _concat(w: _Writer, node: Node) -> None:
         elif q.bits > qparams_of(y).bits:
             reach = INT8
         inputs.append(index)
-    options, plain = "ConcatenationOptions", ("NONE",)
-    _clamped(w, node, "CONCATENATION", inputs, options, reach, plain, axis=node.axis)
+    options, fields = "ConcatenationOptions", {"axis": node.axis}
+    _clamped(w, node, "CONCATENATION", inputs, options, fields, reach, ("NONE",))
 
 
 def _table(w: _Writer, node: Node) -> None:
@@ -542,12 +573,13 @@ def _table(w: _Writer, node: Node) -> None:
     shape = w.graph.tensors[node.output].shape
     types = w.schema.TensorType
     wide = w.tensor(f"{node.name}.integers", shape, np.int32)
-    w.operator("CAST", (x,), wide, "CastOptions", inDataType=types.INT8, outDataType=types.INT32)
+    fields = {"inDataType": types.INT8, "outDataType": types.INT32}
+    w.operator("CAST", (x,), wide, "CastOptions", fields)
     offset = w.constant(f"{node.name}.offset", np.array([128], np.int32))
     indices = w.tensor(f"{node.name}.indices", shape, np.int32)
     w.operator("ADD", (wide, offset), indices, "AddOptions")
     values = w.constant(node.inputs[1], table, qparams_of(w.graph.tensors[node.output]))
-    w.operator("GATHER", (values, indices), w.activation(node.output), "GatherOptions", axis=0)
+    w.operator("GATHER", (values, indices), w.activation(node.output), "GatherOptions")
 
 
 _RULES: Mapping[Op, Callable[[_Writer, Node], None]] = {
