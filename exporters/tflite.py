@@ -467,16 +467,22 @@ _WEIGHTS: Mapping[Op, Callable[[Array], tuple[Array, int]]] = {
 def _constants(w: _Writer, node: Node) -> tuple[int, int]:
     """Weights and bias of a layer; what they lead to is held to the network's multipliers."""
     x, weights, output = (w.graph.tensors[n] for n in (*node.inputs[:2], node.output))
-    q = qparams_of(weights)
     (sx,), sw, (sy,) = _scales(x), _scales(weights), _scales(output)
-    _held(w, node, [sx * scale / sy for scale in sw], 3)
+    products = [sx * scale for scale in sw]
+    if one_scale := node.op is Op.FULLY_CONNECTED and len(set(sw)) == 1:
+        products = [float(np.float32(product)) for product in products]  # as runtimes have it then
+    _held(w, node, [product / sy for product in products], 3)
     data, axis = _WEIGHTS[node.op](w.graph.constant(weights.name))
     bias = w.graph.constant(node.inputs[2]).astype(np.int32)
-    steps = QParams(tuple(sx * scale for scale in sw), axis=0)
+    written = 1 if one_scale else len(sw)
     return (
-        w.constant(weights.name, np.ascontiguousarray(data), q, axis),
-        w.constant(node.inputs[2], bias, steps),
+        w.constant(weights.name, np.ascontiguousarray(data), _steps(sw[:written]), axis),
+        w.constant(node.inputs[2], bias, _steps(products[:written])),
     )
+
+
+def _steps(scales: Sequence[float]) -> QParams:
+    return QParams(tuple(scales), axis=0)
 
 
 def _conv(w: _Writer, node: Node) -> None:
