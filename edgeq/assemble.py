@@ -60,19 +60,34 @@ Check = Literal["none", "host", "emulator"]
 class Format:
     """One row: a form that the model takes beside the C, on targets that name it.
 
-    `module` is imported where it is used. It has `export(program, path)`, which writes the
-    artefact, and `Runner(program, path)`, which executes it (a `parity.Executor`).
+    Modules are imported where they are used. `exporter` has `export(program, path)`, which writes
+    the artefact, and `runner` has `Runner(program, path)`, which executes it (a `parity.Executor`).
     """
 
     name: str
     suffix: str
-    module: str
-    package: str  # that the module imports
+    exporter: str
+    runner: str
+    package: str  # that they import
     extra: str = ""  # of edgeq that installs it; none: edgeq itself
 
 
 FORMATS: tuple[Format, ...] = (
-    Format("tflite", ".tflite", "edgeq.exporters.tflite", "ai_edge_litert", "tflite"),
+    Format(
+        "onnx",
+        ".onnx",
+        "edgeq.exporters.onnx_qdq",
+        "edgeq.exporters.onnx_runner",
+        "onnxruntime",
+    ),
+    Format(
+        "tflite",
+        ".tflite",
+        "edgeq.exporters.tflite",
+        "edgeq.exporters.tflite_runner",
+        "ai_edge_litert",
+        "tflite",
+    ),
 )
 C = "c"  # the format that every target has
 
@@ -215,7 +230,7 @@ def _write_artefacts(program: Program, folder: Path, built: Image) -> tuple[Arte
     written = [Artefact(C, f"{program.name}{c_arrays.IMAGE_SUFFIX}", len(built.data))]
     for row in formats_of(program.target):
         path = folder / f"{program.name}{row.suffix}"
-        importlib.import_module(row.module).export(program, path)
+        importlib.import_module(row.exporter).export(program, path)
         written.append(Artefact(row.name, path.name, path.stat().st_size))
     return tuple(written)
 
@@ -358,7 +373,7 @@ def _execute_artefacts(
     program = request.program
     for format in formats_of(program.target):
         path = folder / f"{program.name}{format.suffix}"
-        executor = importlib.import_module(format.module).Runner(program, path)
+        executor = importlib.import_module(format.runner).Runner(program, path)
         first = {name: array[:HOST_SAMPLES] for name, array in inputs.items()}
         labels = _labels(request, HOST_SAMPLES)
         progress(f"running {executor.name}", 0, 1)

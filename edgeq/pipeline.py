@@ -158,6 +158,7 @@ def place(
         plan=placed,
         target=target,
         inputs=inputs,
+        outputs=model.source.outputs,
         labels=labels,
         model_sha256=model.sha256,
     )

@@ -69,6 +69,7 @@ class Program:
     plan: Plan
     target: Target
     inputs: tuple[Input, ...]
+    outputs: tuple[Port, ...]  # of the network's outputs, in their order
     labels: tuple[str, ...]
     model_sha256: str
 

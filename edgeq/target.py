@@ -148,6 +148,7 @@ class Target(_Section):
     generic: bool = False  # a core: the regions are those of the emulated board, no budgets
     isa: tuple[str, ...] = ()
     formats: Annotated[tuple[str, ...], Field(min_length=1)]
+    int4_weights: bool = False  # whether ONNX stores 4-bit weights as INT4; its runtimes need it
     memory: tuple[Memory, ...] = ()
     compiler: Mapping[str, Toolchain] = {}
     emulator: Emulator = Emulator()

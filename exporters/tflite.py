@@ -10,22 +10,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import edgeq
 from edgeq import fixedpoint
-from edgeq.errors import GraphError, MissingToolError
-from edgeq.ir import Array, Bounds, Graph, Node, Op, QParams, Tensor, Unary, Window, qparams_of
+from edgeq.errors import GraphError
+from edgeq.exporters.tflite_file import Writer, load_schema
+from edgeq.ir import Array, Bounds, Node, Op, QParams, Tensor, Unary, Window, qparams_of
+from edgeq.ops import OPS
 from edgeq.program import Program
-from edgeq.targets.interpreters import XNNPACK, Interpreter, InterpreterInfo
 
-IDENTIFIER = b"TFL3"
-METADATA = "edgeq"  # the entry of the model's metadata that says bits by layer
-ALIGNMENT = 16  # bytes: what the schema promises of buffers
 INT8: Bounds = (-128, 127)
 INFINITY = float("inf")
 # What the fused activations clamp to; the plainest that does is taken.
@@ -35,40 +31,11 @@ ACTIVATIONS: Mapping[str, Bounds] = {
     "RELU6": (0.0, 6.0),
     "RELU_N1_TO_1": (-1.0, 1.0),
 }
-# Versions of operators from which the schema knows them with int8 tensors.
-VERSIONS = {
-    "ADD": 2, "AVERAGE_POOL_2D": 2, "CONCATENATION": 2, "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3,
-    "FULLY_CONNECTED": 4, "GATHER": 2, "MAXIMUM": 2, "MAX_POOL_2D": 2, "MINIMUM": 2, "PAD": 2,
-    "PADV2": 2, "QUANTIZE": 2, "SOFTMAX": 2,
-}  # fmt: skip
 
 
 def export(program: Program, path: Path) -> None:
     """Writes the model of `program` to `path`; see `build` for what it refuses."""
     path.write_bytes(build(program))
-
-
-class Runner:
-    """The model at `path` in LiteRT or another runtime of TFLite models (a `parity.Executor`)."""
-
-    def __init__(self, program: Program, path: Path, row: InterpreterInfo = XNNPACK) -> None:
-        self._interpreter = Interpreter(row, path.read_bytes())
-        self._inputs = tuple(tensor.name for tensor in program.network.inputs)
-        self._tensors = tuple(node.output for g in program.network.graphs for node in g.nodes)
-        self.name = self._interpreter.name
-        self.version = self._interpreter.version
-        self.rounding = self._interpreter.rounding
-
-    def run(self, inputs: Mapping[str, Array]) -> list[Array]:
-        """The integers of every output for a batch of integers."""
-        return self._interpreter.run(self._ordered(inputs))
-
-    def trace(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """The integers of every tensor of the program, by its name."""
-        return self._interpreter.trace(self._ordered(inputs), self._tensors)
-
-    def _ordered(self, inputs: Mapping[str, Array]) -> list[Array]:
-        return [inputs[name] for name in self._inputs]
 
 
 def build(program: Program) -> bytes:
@@ -84,168 +51,13 @@ def build(program: Program) -> bytes:
             "EQ0381", f"{program.name}: TFLite takes one block at one level, the network has more"
         )
     graph = program.network.graphs[0]
-    writer = _Writer(_schema(), graph)
+    writer = Writer(load_schema(), graph)
     for name in graph.inputs:
         writer.activation(name)
     for node in graph.nodes:
         _RULES[node.op](writer, node)
-    return writer.finish(program)
-
-
-def _schema() -> Any:
-    try:
-        from ai_edge_litert import schema_py_generated
-    except ImportError as error:
-        raise MissingToolError(
-            "EQ0621", 'TFLite export needs ai-edge-litert: python -m pip install "edgeq[tflite]"'
-        ) from error
-    return schema_py_generated
-
-
-@dataclass(slots=True)
-class _Writer:
-    """The model under construction, in the words of the schema."""
-
-    schema: Any
-    graph: Graph
-    index: dict[str, int] = field(default_factory=dict)  # of tensors
-    codes: dict[str, int] = field(default_factory=dict)
-    tensors: list[Any] = field(default_factory=list)
-    operators: list[Any] = field(default_factory=list)
-    buffers: list[Array | None] = field(default_factory=lambda: [None])  # 0 is that of activations
-
-    def activation(self, name: str, shape: Sequence[int] = (), suffix: str = "") -> int:
-        """The tensor `name` of the graph, or what becomes of it, with its scale and zero point."""
-        tensor = self.graph.tensors[name]
-        shape = shape or tensor.shape
-        return self.tensor(name + suffix, shape, np.int8, qparams_of(tensor))
-
-    def constant(
-        self, name: str, data: Array, qparams: QParams | None = None, axis: int = 0
-    ) -> int:
-        """A tensor with `data`; `axis` is that of scales by channel."""
-        return self.tensor(name, data.shape, data.dtype.type, qparams, axis, data)
-
-    def tensor(
-        self,
-        name: str,
-        shape: Sequence[int],
-        dtype: type[np.generic],
-        qparams: QParams | None = None,
-        axis: int = 0,
-        data: Array | None = None,
-    ) -> int:
-        """A tensor by a name of its own; its index."""
-        schema = self.schema
-        made = schema.TensorT(
-            shape=list(shape),
-            type=getattr(schema.TensorType, np.dtype(dtype).name.upper()),
-            buffer=0 if data is None else len(self.buffers),
-            name=name,
-        )
-        if qparams is not None:
-            zeros = [qparams.zero_point] * len(qparams.scale)
-            made.quantization = schema.QuantizationParametersT(
-                scale=list(qparams.scale), zeroPoint=zeros, quantizedDimension=axis
-            )
-        if data is not None:
-            self.buffers.append(data)
-        self.index[name] = len(self.tensors)
-        self.tensors.append(made)
-        return self.index[name]
-
-    def operator(
-        self,
-        code: str,
-        inputs: Sequence[int],
-        output: int,
-        options: str,
-        fields: Mapping[str, object] | None = None,
-    ) -> int:
-        """Appends an operator whose options are the table of that name; the index of its output."""
-        schema = self.schema
-        made = schema.OperatorT(
-            opcodeIndex=self.codes.setdefault(code, len(self.codes)),
-            inputs=list(inputs),
-            outputs=[output],
-        )
-        made.builtinOptionsType = getattr(schema.BuiltinOptions, options)
-        made.builtinOptions = getattr(schema, f"{options}T")(**(fields or {}))
-        self.operators.append(made)
-        return output
-
-    def finish(self, program: Program) -> bytes:
-        """The flatbuffer of all that was appended."""
-        schema, graph = self.schema, self.graph
-        inputs = [self.index[name] for name in graph.inputs]
-        outputs = [self.index[name] for name in graph.outputs]
-        self.buffers.append(np.frombuffer(_metadata(program), np.uint8))
-        model = schema.ModelT(
-            version=3,
-            description=f"edgeq {edgeq.__version__}",
-            operatorCodes=[
-                schema.OperatorCodeT(
-                    builtinCode=getattr(schema.BuiltinOperator, name),
-                    deprecatedBuiltinCode=min(getattr(schema.BuiltinOperator, name), 127),
-                    version=VERSIONS.get(name, 1),
-                )
-                for name in self.codes
-            ],
-            subgraphs=[
-                schema.SubGraphT(
-                    name=program.name,
-                    tensors=self.tensors,
-                    operators=self.operators,
-                    inputs=inputs,
-                    outputs=outputs,
-                )
-            ],
-            buffers=[schema.BufferT(data=_bytes(data)) for data in self.buffers],
-            metadata=[schema.MetadataT(name=METADATA, buffer=len(self.buffers) - 1)],
-            signatureDefs=[
-                schema.SignatureDefT(
-                    signatureKey="serving_default",
-                    inputs=[
-                        schema.TensorMapT(name=i.port.name, tensorIndex=self.index[i.tensor.name])
-                        for i in program.inputs
-                    ],
-                    outputs=[
-                        schema.TensorMapT(name=name, tensorIndex=index)
-                        for name, index in zip(graph.outputs, outputs, strict=True)
-                    ],
-                )
-            ],
-        )
-        builder = _aligning_builder()
-        builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
-        return bytes(builder.Output())
-
-
-def _bytes(data: Array | None) -> Array | None:
-    """The little-endian bytes of an array."""
-    if data is None:
-        return None
-    little = data.astype(data.dtype.newbyteorder("<"), copy=False)
-    return np.frombuffer(little.tobytes(), np.uint8)
-
-
-def _aligning_builder() -> Any:
-    """A flatbuffer builder whose buffers of bytes lie at multiples of `ALIGNMENT`.
-
-    The schema asks for that (force_align), and Python's packing forgets it.
-    """
-    import flatbuffers
-
-    class Builder(flatbuffers.Builder):  # type: ignore[misc]
-        def CreateNumpyVector(self, x: Array) -> int:  # noqa: N802
-            if x.dtype != np.uint8:
-                return int(super().CreateNumpyVector(x))
-            self.StartVector(1, x.size, ALIGNMENT)
-            self.head -= x.size
-            self.Bytes[self.head : self.head + x.size] = x.tobytes()
-            return int(self.EndVector())
-
-    return Builder(1 << 16)
+    inputs = {source.port.name: source.tensor.name for source in program.inputs}
+    return writer.finish(program.name, inputs, _metadata(program))
 
 
 def _metadata(program: Program) -> bytes:
@@ -254,7 +66,7 @@ def _metadata(program: Program) -> bytes:
     layers = {}
     for node in graph.nodes:
         bits = {"activations": qparams_of(graph.tensors[node.output]).bits}
-        if node.op in _WEIGHTS:
+        if OPS[node.op].weighted:
             bits["weights"] = qparams_of(graph.tensors[node.inputs[1]]).bits
         layers[node.name] = {"op": node.op.value, "output": node.output, **bits}
     content = {"edgeq": edgeq.__version__, "model": program.model_sha256, "layers": layers}
@@ -301,7 +113,7 @@ def _both(first: Bounds, second: Bounds) -> Bounds:
 
 
 def _clamped(
-    w: _Writer,
+    w: Writer,
     node: Node,
     code: str,
     inputs: Sequence[int],
@@ -323,7 +135,7 @@ def _clamped(
 
 
 def _clamp(
-    w: _Writer, node: Node, values: int, bounds: Bounds, missing: tuple[bool, bool] = (True, True)
+    w: Writer, node: Node, values: int, bounds: Bounds, missing: tuple[bool, bool] = (True, True)
 ) -> None:
     """MAXIMUM and MINIMUM that hold `values` to the missing bounds, into the node's output."""
     y = qparams_of(w.graph.tensors[node.output])
@@ -348,7 +160,7 @@ def _valid(size: int, out: int, reach: int, stride: int, before: int) -> bool:
     return before == 0 and out == (size - reach) // stride + 1
 
 
-def _placed(w: _Writer, node: Node, fill: int | None) -> tuple[int, dict[str, object]]:
+def _placed(w: Writer, node: Node, fill: int | None) -> tuple[int, dict[str, object]]:
     """The input of a windowed operator, padded with `fill` where need be, and its options.
 
     Raises:
@@ -397,7 +209,7 @@ def _dilation(node: Node) -> dict[str, object]:
 
 
 def _pad_with(
-    w: _Writer,
+    w: Writer,
     name: str,
     x: Tensor,
     sizes: Sequence[tuple[int, int]],
@@ -421,7 +233,7 @@ def _pad_with(
 # Operators #
 
 
-def _held(w: _Writer, node: Node, ratios: Sequence[float], first: int) -> None:
+def _held(w: Writer, node: Node, ratios: Sequence[float], first: int) -> None:
     """The runtime's multipliers, of `ratios` of float32 scales, are those of the integer graph.
 
     Raises:
@@ -464,7 +276,7 @@ _WEIGHTS: Mapping[Op, Callable[[Array], tuple[Array, int]]] = {
 }
 
 
-def _constants(w: _Writer, node: Node) -> tuple[int, int]:
+def _constants(w: Writer, node: Node) -> tuple[int, int]:
     """Weights and bias of a layer; what they lead to is held to the network's multipliers."""
     x, weights, output = (w.graph.tensors[n] for n in (*node.inputs[:2], node.output))
     (sx,), sw, (sy,) = _scales(x), _scales(weights), _scales(output)
@@ -485,13 +297,13 @@ def _steps(scales: Sequence[float]) -> QParams:
     return QParams(tuple(scales), axis=0)
 
 
-def _conv(w: _Writer, node: Node) -> None:
+def _conv(w: Writer, node: Node) -> None:
     source, fields = _placed(w, node, qparams_of(w.graph.tensors[node.inputs[0]]).zero_point)
     fields |= _dilation(node)
     _clamped(w, node, "CONV_2D", (source, *_constants(w, node)), "Conv2DOptions", fields)
 
 
-def _depthwise(w: _Writer, node: Node) -> None:
+def _depthwise(w: Writer, node: Node) -> None:
     x, weights = (w.graph.tensors[name] for name in node.inputs[:2])
     source, fields = _placed(w, node, qparams_of(x).zero_point)
     fields |= _dilation(node)
@@ -500,12 +312,12 @@ def _depthwise(w: _Writer, node: Node) -> None:
     _clamped(w, node, "DEPTHWISE_CONV_2D", inputs, "DepthwiseConv2DOptions", fields)
 
 
-def _fully_connected(w: _Writer, node: Node) -> None:
+def _fully_connected(w: Writer, node: Node) -> None:
     inputs = (w.index[node.inputs[0]], *_constants(w, node))
     _clamped(w, node, "FULLY_CONNECTED", inputs, "FullyConnectedOptions")
 
 
-def _add(w: _Writer, node: Node) -> None:
+def _add(w: Writer, node: Node) -> None:
     tensors = [w.graph.tensors[name] for name in (*node.inputs[:2], node.output)]
     first, second, y = (_scales(tensor)[0] for tensor in tensors)
     common = 2 * max(first, second)
@@ -515,8 +327,8 @@ def _add(w: _Writer, node: Node) -> None:
     _clamped(w, node, "ADD", inputs, "AddOptions")
 
 
-def _pool(code: str, fill: int | None) -> Callable[[_Writer, Node], None]:
-    def rule(w: _Writer, node: Node) -> None:
+def _pool(code: str, fill: int | None) -> Callable[[Writer, Node], None]:
+    def rule(w: Writer, node: Node) -> None:
         q, window = qparams_of(w.graph.tensors[node.output]), _window(node)
         source, fields = _placed(w, node, fill)
         fields |= {"filterHeight": window.kernel[0], "filterWidth": window.kernel[1]}
@@ -525,7 +337,7 @@ def _pool(code: str, fill: int | None) -> Callable[[_Writer, Node], None]:
     return rule
 
 
-def _reshape(w: _Writer, node: Node) -> None:
+def _reshape(w: Writer, node: Node) -> None:
     shape = w.graph.tensors[node.output].shape
     wanted = w.constant(f"{node.name}.shape", np.array(shape, np.int32))
     inputs = (w.index[node.inputs[0]], wanted)
@@ -533,7 +345,7 @@ def _reshape(w: _Writer, node: Node) -> None:
     w.operator("RESHAPE", inputs, output, "ReshapeOptions", {"newShape": list(shape)})
 
 
-def _softmax(w: _Writer, node: Node) -> None:
+def _softmax(w: Writer, node: Node) -> None:
     (scale,) = _scales(w.graph.tensors[node.inputs[0]])
     integer_bits = 31 - fixedpoint.SOFTMAX_INTEGER_BITS
     _held(w, node, [min(scale * (1 << integer_bits), (1 << 31) - 1.0)], 1)
@@ -541,14 +353,14 @@ def _softmax(w: _Writer, node: Node) -> None:
     w.operator("SOFTMAX", inputs, w.activation(node.output), "SoftmaxOptions", {"beta": 1.0})
 
 
-def _pad(w: _Writer, node: Node) -> None:
+def _pad(w: Writer, node: Node) -> None:
     x = w.graph.tensors[node.inputs[0]]
     sizes = ((0, 0), *zip(node.pads[:3], node.pads[3:], strict=True))
     value = int(w.graph.constant(node.inputs[1]).reshape(-1)[0])
     _pad_with(w, node.name, x, sizes, value, node.output)
 
 
-def _concat(w: _Writer, node: Node) -> None:
+def _concat(w: Writer, node: Node) -> None:
     """CONCATENATION joins integers as they are: inputs of other parameters meet QUANTIZE first."""
     y = w.graph.tensors[node.output]
     parts = [w.graph.tensors[name] for name in node.inputs[:2]]
@@ -569,7 +381,7 @@ def _concat(w: _Writer, node: Node) -> None:
     _clamped(w, node, "CONCATENATION", inputs, options, fields, reach, ("NONE",))
 
 
-def _table(w: _Writer, node: Node) -> None:
+def _table(w: Writer, node: Node) -> None:
     """A clip as MAXIMUM and MINIMUM; any other table by GATHER, the same in every runtime."""
     table = w.graph.constant(node.inputs[1])
     x = w.index[node.inputs[0]]
@@ -588,7 +400,7 @@ def _table(w: _Writer, node: Node) -> None:
     w.operator("GATHER", (values, indices), w.activation(node.output), "GatherOptions")
 
 
-_RULES: Mapping[Op, Callable[[_Writer, Node], None]] = {
+_RULES: Mapping[Op, Callable[[Writer, Node], None]] = {
     Op.CONV_2D: _conv,
     Op.GROUPED_CONV_2D: _conv,
     Op.DEPTHWISE_CONV_2D: _depthwise,

@@ -51,10 +51,18 @@ def uniform(weights: int) -> Policy:
     return Policy.model_validate({"default": {"weights": weights}, "calibration": quick})
 
 
+def layout(graph: Graph, name: str) -> str:
+    """The layout that a file of the graph's own layout would have for a tensor."""
+    return "NHWC" if len(graph.tensors[name].shape) == 4 else "NC"
+
+
 def model(graph: Graph) -> Model:
     """`graph` as if read from a file in its own layout."""
-    ports = tuple(Port(name, name, graph.tensors[name].shape, "NHWC") for name in graph.inputs)
-    source = Source(graph, ports, (), ())
+    inputs, outputs = (
+        tuple(Port(name, name, graph.tensors[name].shape, layout(graph, name)) for name in names)
+        for names in (graph.inputs, graph.outputs)
+    )
+    source = Source(graph, inputs, outputs, ())
     return Model(pipeline.identifier(graph.name), source, graph, SHA256)
 
 

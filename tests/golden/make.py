@@ -77,6 +77,7 @@ def program() -> Program:
         plan=plan.plan(network, scratch),
         target=targets.load("mcu"),
         inputs=(make_input(port, tensor, InputSpec(mean=(0.25, 0.5), std=(0.125,))),),
+        outputs=tuple(Port(t.name, t.name, t.shape, "NC") for t in network.outputs),
         labels=("shirt", "sock", "hat", "shoe"),
         model_sha256=SHA256,
     )
