@@ -80,6 +80,14 @@ FORMATS: tuple[Format, ...] = (
         "edgeq.exporters.onnx_runner",
         "onnxruntime",
     ),
+    Format(
+        "tflite",
+        ".tflite",
+        "edgeq.exporters.tflite",
+        "edgeq.exporters.tflite_runner",
+        "ai_edge_litert",
+        "tflite",
+    ),
 )
 C = "c"  # the format that every target has
 

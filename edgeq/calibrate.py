@@ -46,11 +46,12 @@ class Ranges:
 
 
 def round_significant(
-    values: Array | float, bits: int = SIGNIFICANT_BITS
+    values: Array | float, bits: int = SIGNIFICANT_BITS, *, up: bool = False
 ) -> npt.NDArray[np.float64]:
-    """The values with `bits` bits of mantissa, ties to even."""
+    """The values with `bits` bits of mantissa: the nearest, ties to even, or none that is less."""
     mantissa, exponent = np.frexp(np.asarray(values, np.float64))
-    return np.asarray(np.ldexp(np.rint(np.ldexp(mantissa, bits)), exponent - bits))
+    whole = (np.ceil if up else np.rint)(np.ldexp(mantissa, bits))
+    return np.asarray(np.ldexp(whole, exponent - bits))
 
 
 class _Observer:

@@ -52,6 +52,8 @@ EXTRAS = (
     ExtraInfo("pyelftools", "sizes and symbols of firmware, with any emulator", "mcu"),
     ExtraInfo("torch", "PyTorch models, AdaRound", "torch"),
     ExtraInfo("onnxscript", "PyTorch models", "torch"),
+    ExtraInfo("ai-edge-litert", "TFLite models, and running them with XNNPACK", "tflite"),
+    ExtraInfo("tflite-micro", "running TFLite models as TFLite Micro does", "tflm"),
 )
 
 

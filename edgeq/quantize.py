@@ -2,6 +2,9 @@
 
 Each operator that computes gets its constants: integer weights and biases, a multiplier and shift
 per output channel, integer clamps. Nothing after this stage looks at a float to compute.
+
+Scales have 12 significant bits: the product of two is exact in float32, so that formats which keep
+scales in float32 give every runtime the multipliers that stand here.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq import fixedpoint, weights
-from edgeq.calibrate import Ranges
+from edgeq.calibrate import Ranges, round_significant
 from edgeq.errors import GraphError
 from edgeq.ir import (
     Array,
@@ -35,7 +38,7 @@ SUM_LIMIT = 1 << 30  # |bias| + Σ|w|·amax stays below, on the device too (eq_i
 BIAS_LIMIT = 1 << 28
 MIN_SCALE = 2.0**-24  # activations finer than this mean a dead layer
 SOFTMAX_QPARAMS = QParams((1 / 256,), -128, 8)
-EXACT = 2.0**-20  # steps: how near to an integer the value of a pad must be
+PAD_ERROR = 2.0**-3  # steps: 255 of them, each rounded up to 12 significant bits, drift no farther
 
 # (integer graph before the node, node, rows, their scales, bits) → integers, or None for nearest
 Rounder = Callable[[Graph, Node, Array, Array, int], Array | None]
@@ -117,7 +120,8 @@ def affine(low: float, high: float, bits: int, floor: float = 0.0) -> QParams:
     """Parameters of `bits` bits that cover [low, high] and zero, exactly at an integer."""
     low, high = min(low, 0.0), max(high, 0.0)
     levels = (1 << bits) - 1
-    scale = max((high - low) / levels, floor, MIN_SCALE) if high > low else 1.0
+    widest = max((high - low) / levels, floor, MIN_SCALE) if high > low else 1.0
+    scale = float(round_significant(widest, up=True))
     qmin = -(1 << (bits - 1))
     zero_point = min(max(qmin + round(-low / scale), qmin), qmin + levels)
     return QParams((scale,), zero_point, bits)
@@ -150,7 +154,7 @@ def _quantize_rows(
     """
     bits, settings = build.bits[node.name].weights, build.settings
     search = weights.search_scale if settings.weights == "mse" else weights.absmax_scale
-    scale = np.maximum(search(rows, bits), floor)
+    scale = np.maximum(round_significant(search(rows, bits)), floor)
     if build.rounder is not None:
         before = replace(build.graph, nodes=tuple(build.nodes), tensors=dict(build.tensors))
         chosen = build.rounder(before, node, rows, scale, bits)
@@ -158,7 +162,8 @@ def _quantize_rows(
             return chosen, scale, bias
     integers = weights.round_to(rows, scale, bits)
     if settings.gain:
-        scale = np.maximum(weights.preserve_gain(rows, integers, scale), floor)
+        gained = round_significant(weights.preserve_gain(rows, integers, scale))
+        scale = np.maximum(gained, floor)
     if settings.bias_correction:
         mean = build.ranges.means[node.name].reshape(-1, rows.shape[1])
         bias = bias + ((rows - integers * scale[:, None]) * mean).sum(axis=1)
@@ -174,7 +179,7 @@ def _weighted(build: _Build, node: Node) -> None:
     bits = build.bits[node.name].weights
     # A channel of zeros has no scale of its own: its bias needs one that keeps it exact enough.
     idle = ~rows.any(axis=1)
-    floor = np.abs(bias) / (x.scale[0] * BIAS_LIMIT)
+    floor = round_significant(np.abs(bias) / (x.scale[0] * BIAS_LIMIT), up=True)
     integers, scale, bias = _quantize_rows(build, node, rows, bias, floor)
     scale = np.where(idle, np.where(bias == 0, 1.0, floor * (1 << 12)), scale)
     steps = x.scale[0] * scale
@@ -255,7 +260,7 @@ def _pad(build: _Build, node: Node) -> None:
     x = build.qparams(node.inputs[0])
     value = float(build.graph.constant(node.inputs[1]).reshape(-1)[0])
     steps = value / x.scale[0] + x.zero_point
-    if not (x.qmin <= round(steps) <= x.qmax and abs(steps - round(steps)) <= EXACT):
+    if not (x.qmin <= round(steps) <= x.qmax and abs(steps - round(steps)) <= PAD_ERROR):
         raise GraphError(
             "EQ0337",
             f"{node.name}: pads with {value:g}, which is no multiple of the input's scale "

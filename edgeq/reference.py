@@ -1,9 +1,10 @@
 """The oracle: a NumPy interpreter of the integer graph, under either rounding rule.
 
 Whatever edgeq exports is held to these integers. `Rounding.DOUBLE` is what the device computes
-(`fixedpoint`); `Rounding.FLOAT32` is how onnxruntime and XNNPACK requantise: one float32
-multiplication, ties to even. Sums of products run through BLAS in floating point where every
-partial sum is an integer that the type holds exactly, and so are exact in any order.
+(`fixedpoint`); `Rounding.FLOAT32` is how onnxruntime requantises: one float32 multiplication, ties
+to even; `Rounding.XNNPACK` does so, too, but adds and converts in integers of its own. Sums of
+products run through BLAS in floating point where every partial sum is an integer that the type
+holds exactly, and so are exact in any order.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ PATCH_BYTES = 1 << 22  # most memory for the patches of one step of a convolutio
 
 
 class Rounding(Enum):
-    """How a sum of products becomes an n-bit integer."""
+    """How a sum of products becomes an n-bit integer, and whose arithmetic the rest follows."""
 
-    DOUBLE = "double"
-    FLOAT32 = "float32"
+    DOUBLE = "double"  # this runtime's and TFLite Micro's
+    FLOAT32 = "float32"  # onnxruntime's
+    XNNPACK = "xnnpack"  # LiteRT's, with its default delegate
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,8 @@ def _add(o: Operands) -> Int64:
     a, b, y = (qparams_of(t) for t in (*o.tensors[:2], o.output))
     if o.rounding is Rounding.FLOAT32:
         return _clamp(o, _add_float32(o.values, (a, b), y))
+    if o.rounding is Rounding.XNNPACK and _takes(max(a.scale[0], b.scale[0]) / y.scale[0], -10, 8):
+        return _clamp(o, _add_xnnpack(o.values, (a, b), y))
     multiplier, shift = o.constant(2), o.constant(3)
     total = np.zeros(o.values[0].shape, np.int64)
     for i, q in enumerate((a, b)):
@@ -190,6 +194,28 @@ def _add_float32(values: Sequence[Array], inputs: Sequence[QParams], y: QParams)
     return np.asarray(np.rint(real), np.int64) - 128
 
 
+def _takes(ratio: float, low: int, high: int) -> bool:
+    """Whether XNNPACK has the operator for a ratio of scales; what it has not LiteRT computes."""
+    return 2.0**low <= ratio < 2.0**high
+
+
+def _add_xnnpack(values: Sequence[Array], inputs: Sequence[QParams], y: QParams) -> Int64:
+    """The sum as XNNPACK's qs8-vadd-minmax has it: factors of 21 bits, ties upwards."""
+    ratios = [np.float32(q.scale[0]) / np.float32(y.scale[0]) for q in inputs]
+    shift = 21 - int(np.frexp(max(ratios))[1])
+    total = np.full(values[0].shape, 1 << (shift - 1), np.int64)
+    for q, ratio, x in zip(inputs, ratios, values, strict=True):
+        total += (x.astype(np.int64) - q.zero_point) * int(np.rint(np.ldexp(ratio, shift)))
+    return (total >> shift) + y.zero_point
+
+
+def _convert_xnnpack(values: Array, x: QParams, y: QParams) -> Int64:
+    """The integers of `x` in those of `y` as XNNPACK's qs8-vcvt has them: a factor of 8 bits."""
+    ratio = np.float32(x.scale[0]) / np.float32(y.scale[0])
+    scaled = (values.astype(np.int64) - x.zero_point) * int(np.rint(ratio * 256))
+    return ((scaled + 128) >> 8) + y.zero_point
+
+
 def _fused(x: Array | np.float32, factor: np.float32, addend: Array | np.float32) -> Array:
     """X · factor + addend in float32, rounded once: float64 holds the product exactly."""
     wide = np.asarray(x, np.float64) * np.float64(factor) + np.asarray(addend, np.float64)
@@ -207,7 +233,7 @@ def _average_pool(o: Operands) -> Int64:
     total = windows(o.values[0].astype(np.int64), o.window, 0, size).sum(axis=(3, 4))
     ones = np.ones((1, *o.tensors[0].shape[1:3], 1), np.int64)
     count = windows(ones, o.window, 0, size).sum(axis=(3, 4))
-    if o.rounding is Rounding.DOUBLE:
+    if o.rounding is not Rounding.FLOAT32:  # XNNPACK leaves integer pools to LiteRT
         return _clamp(o, fixedpoint.round_away_divide(total, count))
     return _clamp(o, np.rint(total.astype(np.float32) / count.astype(np.float32)).astype(np.int64))
 
@@ -234,18 +260,24 @@ def _pad(o: Operands) -> Int64:
 
 
 def _concat(o: Operands) -> Int64:
-    """Each input in the output's integers, as TFLite's QUANTIZE or a dequantised copy gives it."""
-    y, inputs = qparams_of(o.output), [qparams_of(t) for t in o.tensors[:2]]
-    parts = []
-    for i, (q, values) in enumerate(zip(inputs, o.values, strict=True)):
-        difference = values.astype(np.int64) - q.zero_point
-        if o.rounding is Rounding.DOUBLE:
-            scaled = fixedpoint.requantize(difference, o.constant(2)[i], o.constant(3)[i])
-        else:
-            real = difference.astype(np.float32) * np.float32(q.scale[0])
-            scaled = np.rint(real / np.float32(y.scale[0])).astype(np.int64)
-        parts.append(_clamp(o, scaled + y.zero_point))
-    return np.concatenate(parts, axis=o.node.axis)
+    parts = [_converted(o, i) for i in range(len(o.values))]
+    return np.concatenate([_clamp(o, part) for part in parts], axis=o.node.axis)
+
+
+def _converted(o: Operands, index: int) -> Int64:
+    """An input in the output's integers, as TFLite's QUANTIZE or a dequantised copy gives it."""
+    x, y, values = qparams_of(o.tensors[index]), qparams_of(o.output), o.values[index]
+    if (x.scale, x.zero_point) == (y.scale, y.zero_point):
+        return values.astype(np.int64)
+    if o.rounding is Rounding.XNNPACK and _takes(x.scale[0] / y.scale[0], -8, 7):
+        return _convert_xnnpack(values, x, y)
+    difference = values.astype(np.int64) - x.zero_point
+    if o.rounding is not Rounding.FLOAT32:
+        scaled = fixedpoint.requantize(difference, o.constant(2)[index], o.constant(3)[index])
+    else:
+        real = difference.astype(np.float32) * np.float32(x.scale[0])
+        scaled = np.rint(real / np.float32(y.scale[0])).astype(np.int64)
+    return scaled + y.zero_point
 
 
 def _table(o: Operands) -> Int64:
