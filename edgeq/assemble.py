@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,14 +13,24 @@ from typing import Literal
 import numpy as np
 
 import edgeq
-from edgeq import adaround, budget, floatrun, footprint, kernels, layers, pages, parity, sqnr
+from edgeq import (
+    adaround,
+    budget,
+    floatrun,
+    footprint,
+    formats,
+    kernels,
+    layers,
+    pages,
+    parity,
+    sqnr,
+)
 from edgeq.build import Build, sha256, staged, write_files, write_records
 from edgeq.calibrate import to_json
 from edgeq.errors import (
     BudgetError,
     IntegrityError,
     MismatchError,
-    MissingToolError,
     UsageError,
 )
 from edgeq.exporters import c_arrays, image
@@ -29,7 +38,7 @@ from edgeq.exporters.c_arrays import Case
 from edgeq.exporters.image import Image, Kind
 from edgeq.ir import Array
 from edgeq.kernels import Kernel, Optimize
-from edgeq.parity import Executor, Expectation
+from edgeq.parity import Expectation
 from edgeq.pipeline import Compiled, Model, Progress
 from edgeq.policy import Policy
 from edgeq.program import Program
@@ -54,42 +63,6 @@ from edgeq.targets.runners import EmulatorRunner, HostProgram, HostRunner, Runne
 from edgeq.targets.toolchain import Compiler, CompilerError
 
 Check = Literal["none", "host", "emulator"]
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """One row: a form that the model takes beside the C, on targets that name it.
-
-    Modules are imported where they are used. `exporter` has `export(program, path)`, which writes
-    the artefact, and `runner` has `Runner(program, path)`, which executes it (a `parity.Executor`).
-    """
-
-    name: str
-    suffix: str
-    exporter: str
-    runner: str
-    package: str  # that they import
-    extra: str = ""  # of edgeq that installs it; none: edgeq itself
-
-
-FORMATS: tuple[Format, ...] = (
-    Format(
-        "onnx",
-        ".onnx",
-        "edgeq.exporters.onnx_qdq",
-        "edgeq.exporters.onnx_runner",
-        "onnxruntime",
-    ),
-    Format(
-        "tflite",
-        ".tflite",
-        "edgeq.exporters.tflite",
-        "edgeq.exporters.tflite_runner",
-        "ai_edge_litert",
-        "tflite",
-    ),
-)
-C = "c"  # the format that every target has
 
 GOLDEN_CASES = 2
 HOST_SAMPLES = 64
@@ -138,11 +111,6 @@ class _Measured:
     rows: tuple[Row, ...]
 
 
-def formats_of(target: Target) -> tuple[Format, ...]:
-    """The formats of `target` beside the C."""
-    return tuple(row for row in FORMATS if row.name in target.formats)
-
-
 def find_tools(target: Target, check: Check, compiler: str | None) -> Tools:
     """The compilers and the emulator that `check` needs, before anything is computed.
 
@@ -151,13 +119,7 @@ def find_tools(target: Target, check: Check, compiler: str | None) -> Tools:
     Raises:
         MissingToolError: one of them is missing; the message says how to install it.
     """
-    for row in formats_of(target):
-        if importlib.util.find_spec(row.package) is None:
-            raise MissingToolError(
-                "EQ0608",
-                f"{target.name} takes {row.name}, which needs {row.package}: "
-                f'python -m pip install "edgeq[{row.extra}]"',
-            )
+    formats.needs(target)
     if check == "none":
         return Tools(None, None)
     host = toolchain.find(toolchain.HOST_COMPILERS)
@@ -226,10 +188,9 @@ def run(request: Request, tools: Tools, out: Path, progress: Progress) -> Build:
 
 def _write_artefacts(program: Program, folder: Path, built: Image) -> tuple[Artefact, ...]:
     """Writes every format of the target beside the C; the image among what was written."""
-    written = [Artefact(C, f"{program.name}{c_arrays.IMAGE_SUFFIX}", len(built.data))]
-    for row in formats_of(program.target):
-        path = folder / f"{program.name}{row.suffix}"
-        importlib.import_module(row.exporter).export(program, path)
+    written = [Artefact(formats.C, f"{program.name}{c_arrays.IMAGE_SUFFIX}", len(built.data))]
+    for row in formats.of(program.target):
+        path = row.write(program, folder)
         written.append(Artefact(row.name, path.name, path.stat().st_size))
     return tuple(written)
 
@@ -367,15 +328,14 @@ def _execute_artefacts(
 ) -> Iterator[Row]:
     """A parity row for every artefact beside the C, in its own runtime, under its own rounding."""
     program = request.program
-    for format in formats_of(program.target):
-        path = folder / f"{program.name}{format.suffix}"
-        executor: Executor = importlib.import_module(format.runner).Runner(program, path)
+    for row in formats.of(program.target):
+        executor = row.open(program, folder, row.runtimes[0])
         expected = parity.expect(program, device.inputs, executor.rounding, device.labels)
         progress(f"running {executor.name}", 0, 1)
-        row = parity.compare_executor(program, executor, expected)
+        found = parity.compare_executor(program, executor, expected)
         progress(f"running {executor.name}", 1, 1)
-        parity.require_equal(row)
-        yield row
+        parity.require_equal(found)
+        yield found
 
 
 def _report(

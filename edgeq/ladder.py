@@ -8,26 +8,33 @@ own; the distance from the float network is cosine and SQNR.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
-from edgeq import floatrun, parity
+from edgeq import floatrun, parity, pipeline
 from edgeq.build import Build
 from edgeq.errors import MissingToolError, UsageError
 from edgeq.exporters import c_arrays
+from edgeq.formats import FORMATS, Format
 from edgeq.ir import Array
 from edgeq.parity import Expectation
-from edgeq.pipeline import Progress
 from edgeq.rebuild import Rebuilt
 from edgeq.reference import Rounding
 from edgeq.report import Row, Validate, Verdict
 from edgeq.samples import Samples
 from edgeq.targets import emulators, runners, toolchain
-from edgeq.targets.runners import FIRMWARE, EmulatorRunner, HostProgram, HostRunner, Runner
+from edgeq.targets.interpreters import RuntimeInfo
+from edgeq.targets.runners import (
+    FIRMWARE,
+    EmulatorRunner,
+    HostProgram,
+    HostRunner,
+    Progress,
+)
 
 EMULATED_SAMPLES = 8  # the core is emulated instruction by instruction
 FLOAT_BATCH = 100
@@ -37,14 +44,14 @@ FLOAT_BATCH = 100
 class Rung:
     """One row of the ladder: what executes, and what it lacks here (None: nothing).
 
-    `opened` gives the runner for as long as it is used. `applies` says whether the build's target
+    `compare` gives its row for what is expected of it. `applies` says whether the build's target
     could ever have it; only such rungs are required by default.
     """
 
     name: str
     rounding: Rounding
     lacks: Callable[[Rebuilt, Path], str | None]
-    opened: Callable[[Rebuilt, Path], contextlib.AbstractContextManager[Runner]]
+    compare: Callable[[Rebuilt, Path, Expectation, Progress], Row]
     applies: Callable[[Rebuilt], bool] = lambda again: True
     required: bool = False
     most: int | None = None  # samples that it runs at most
@@ -54,24 +61,25 @@ def _host_lacks(again: Rebuilt, folder: Path) -> str | None:
     return _reason(lambda: toolchain.find(toolchain.HOST_COMPILERS))
 
 
-@contextlib.contextmanager
-def _host(again: Rebuilt, folder: Path) -> Iterator[Runner]:
+def _host(again: Rebuilt, folder: Path, expected: Expectation, progress: Progress) -> Row:
     compiler = toolchain.find(toolchain.HOST_COMPILERS)
+    image = (folder / f"{again.program.name}{c_arrays.IMAGE_SUFFIX}").read_bytes()
     with contextlib.closing(HostProgram(folder / c_arrays.RUNTIME, compiler)) as program:
-        yield HostRunner(program, (folder / f"{again.program.name}.eqb").read_bytes())
+        return parity.compare(again.program, HostRunner(program, image), expected, progress)
 
 
 def _emulator_lacks(again: Rebuilt, folder: Path) -> str | None:
+    if not runners.emulators_of(again.target):
+        return f"no emulator models {again.target.name}"
     if not (folder / FIRMWARE).is_file():
         return f"the build has no {FIRMWARE}: export it with --check emulator"
     return _reason(lambda: runners.find_emulator(again.target))
 
 
-@contextlib.contextmanager
-def _emulator(again: Rebuilt, folder: Path) -> Iterator[Runner]:
+def _emulator(again: Rebuilt, folder: Path, expected: Expectation, progress: Progress) -> Row:
     firmware = emulators.read_firmware(folder / FIRMWARE)
     with contextlib.closing(EmulatorRunner(firmware, again.target)) as runner:
-        yield runner
+        return parity.compare(again.program, runner, expected, progress)
 
 
 def _reason(find: Callable[[], object]) -> str | None:
@@ -80,6 +88,22 @@ def _reason(find: Callable[[], object]) -> str | None:
     except MissingToolError as error:
         return error.message
     return None
+
+
+def _artefact(form: Format, runtime: RuntimeInfo) -> Rung:
+    """The rung of an artefact beside the C in one of its runtimes."""
+
+    def lacks(again: Rebuilt, folder: Path) -> str | None:
+        if not form.path(again.program, folder).is_file():
+            return f"the build has no {form.suffix}: --target edge writes one"
+        missing = f"{' or '.join(runtime.packages)} is not here: {runtime.install}"
+        return missing if runtime.version() is None else None
+
+    def compare(again: Rebuilt, folder: Path, expected: Expectation, progress: Progress) -> Row:
+        executor = form.open(again.program, folder, runtime)
+        return parity.compare_executor(again.program, executor, expected)
+
+    return Rung(runtime.name, runtime.rounding, lacks, compare)
 
 
 RUNGS = (
@@ -93,6 +117,7 @@ RUNGS = (
         required=True,
         most=EMULATED_SAMPLES,
     ),
+    *(_artefact(form, runtime) for form in FORMATS for runtime in form.runtimes),
 )
 
 
@@ -101,7 +126,7 @@ def run(
     again: Rebuilt,
     samples: Samples,
     require: Sequence[str] | None,
-    progress: Progress,
+    progress: pipeline.Progress,
 ) -> Validate:
     """The ladder of `build` on `samples`.
 
@@ -145,7 +170,7 @@ def _refuse_missing(lacks: dict[str, str | None], required: Sequence[str]) -> No
         )
 
 
-def _float(again: Rebuilt, samples: Samples, progress: Progress) -> list[Array]:
+def _float(again: Rebuilt, samples: Samples, progress: pipeline.Progress) -> list[Array]:
     """The float network's outputs, one array each."""
     graph = again.model.graph
     session = floatrun.FloatRun(graph)
@@ -158,7 +183,7 @@ def _float(again: Rebuilt, samples: Samples, progress: Progress) -> list[Array]:
 
 
 def _expectations(
-    again: Rebuilt, samples: Samples, real: list[Array], progress: Progress
+    again: Rebuilt, samples: Samples, real: list[Array], progress: pipeline.Progress
 ) -> dict[Rounding, Expectation]:
     """What the reference computes under every rule."""
     inputs = again.program.quantize(samples)
@@ -196,7 +221,7 @@ def _row(
     rung: Rung,
     lacks: str | None,
     expected: dict[Rounding, Expectation],
-    progress: Progress,
+    progress: pipeline.Progress,
 ) -> Row:
     if lacks is not None:
         return Row(
@@ -206,10 +231,8 @@ def _row(
     part = expected[rung.rounding].take(count)
     stage = f"running {rung.name}"
     progress(stage, 0, count)
-    with rung.opened(again, build.folder) as runner:
-        row = parity.compare(
-            again.program, runner, part, lambda done, total: progress(stage, done, total)
-        )
+    row = rung.compare(again, build.folder, part, lambda done, total: progress(stage, done, total))
+    progress(stage, count, count)
     if rung.rounding is Rounding.DOUBLE:
         return row
     distance = parity.distance(part.outputs, expected[Rounding.DOUBLE].take(count).outputs)

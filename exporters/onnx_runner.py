@@ -75,3 +75,6 @@ def session(model: bytes, optimized: Path | None = None) -> onnxruntime.Inferenc
 def _values(tensor: Tensor, stored: Array) -> Array:
     moved = np.moveaxis(stored, 1, -1) if len(tensor.shape) == 4 else stored
     return moved.astype(np.int16) - onnx_qdq.OFFSET
+
+
+RUNTIMES = {Runner.name: Runner}

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from edgeq.ir import Array
 from edgeq.program import Program
-from edgeq.targets.interpreters import XNNPACK, Interpreter, InterpreterInfo
+from edgeq.targets.interpreters import INTERPRETERS, Interpreter, RuntimeInfo
 
 
 class Runner:
     """The artefact at `path`, which was made of `program`."""
 
-    def __init__(self, program: Program, path: Path, row: InterpreterInfo = XNNPACK) -> None:
+    def __init__(self, program: Program, path: Path, row: RuntimeInfo) -> None:
         self._interpreter = Interpreter(row, path.read_bytes())
         self._inputs = tuple(tensor.name for tensor in program.network.inputs)
         self._tensors = tuple(node.output for g in program.network.graphs for node in g.nodes)
@@ -31,3 +32,6 @@ class Runner:
 
     def _ordered(self, inputs: Mapping[str, Array]) -> list[Array]:
         return [inputs[name] for name in self._inputs]
+
+
+RUNTIMES = {row.name: partial(Runner, row=row) for row in INTERPRETERS}

@@ -27,7 +27,7 @@ WORKER = "edgeq.targets.interpreter_worker"
 
 
 @dataclass(frozen=True, slots=True)
-class InterpreterInfo:
+class RuntimeInfo:
     """One row: a runtime, the rule that it rounds by, the packages of which one has it."""
 
     name: str
@@ -38,7 +38,7 @@ class InterpreterInfo:
     @property
     def install(self) -> str:
         """The command that installs it."""
-        return f'python -m pip install "edgeq[{self.extra}]"'
+        return f'python -m pip install "edgeq{f"[{self.extra}]" if self.extra else ""}"'
 
     def version(self) -> str | None:
         """The package and its version; None where there is none."""
@@ -51,10 +51,10 @@ class InterpreterInfo:
 
 
 LITE = ("ai-edge-litert", "tflite-runtime")
-TFLM = InterpreterInfo("tflm", Rounding.DOUBLE, ("tflite-micro",), "tflm")
-XNNPACK = InterpreterInfo("xnnpack", Rounding.XNNPACK, LITE, "tflite")
+TFLM = RuntimeInfo("tflm", Rounding.DOUBLE, ("tflite-micro",), "tflm")
+XNNPACK = RuntimeInfo("xnnpack", Rounding.XNNPACK, LITE, "tflite")
 # Its fully connected layers multiply in floating point: a second opinion on all others.
-LITERT_REF = InterpreterInfo("litert-ref", Rounding.DOUBLE, LITE, "tflite")
+LITERT_REF = RuntimeInfo("litert-ref", Rounding.DOUBLE, LITE, "tflite")
 INTERPRETERS = (TFLM, XNNPACK, LITERT_REF)
 
 
@@ -64,7 +64,7 @@ class Interpreter:
     Inputs and outputs are integers in the model's order, batch first; sample after sample is run.
     """
 
-    def __init__(self, row: InterpreterInfo, model: bytes) -> None:
+    def __init__(self, row: RuntimeInfo, model: bytes) -> None:
         """Finds the runtime.
 
         Raises:

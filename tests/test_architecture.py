@@ -32,6 +32,7 @@ LAYERS = (
     ("quantize", "adaround", "program"),
     ("exporters",),
     ("pipeline", "budget", "layers", "footprint", "parity"),
+    ("formats",),
     ("charts",),
     ("pages",),
     ("assemble", "feasibility", "inventory", "profiler"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeq import assemble, firmware_stubs, targets
+from edgeq import firmware_stubs, formats, targets
 from edgeq.errors import ModelError, UsageError
 from edgeq.target import parse
 
@@ -118,8 +118,8 @@ def test_a_box_that_is_half_a_microcontroller_is_refused() -> None:
 
 @pytest.mark.parametrize("name", targets.names())
 def test_every_format_of_a_target_has_an_exporter(name: str) -> None:
-    known = {assemble.C, *(row.name for row in assemble.FORMATS)}
-    assert assemble.C in targets.load(name).formats
+    known = {formats.C, *(row.name for row in formats.FORMATS)}
+    assert formats.C in targets.load(name).formats
     assert known.issuperset(targets.load(name).formats)
 
 

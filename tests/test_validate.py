@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,16 @@ from conftest import Builds
 from programs import with_flipped_weight
 
 import edgeq
-from edgeq import floatrun, ladder, parity, pipeline
+from edgeq import floatrun, ladder, parity, pipeline, targets
 from edgeq.cli import main
 from edgeq.errors import EdgeqError, MissingToolError
 from edgeq.exporters import image
+from edgeq.parity import Expectation
 from edgeq.rebuild import Rebuilt
 from edgeq.reference import Rounding
 from edgeq.report import Row, Verdict
-from edgeq.targets import toolchain
-from edgeq.targets.runners import HostProgram, HostRunner, Runner
+from edgeq.targets import interpreters, toolchain
+from edgeq.targets.runners import HostProgram, HostRunner, Progress
 
 EXAMPLE, COMPILER = "fashion-tiny", "zig"
 SAMPLES = 40
@@ -103,14 +103,13 @@ def test_a_wrong_weight_is_found_in_its_layer(
 ) -> None:
     layer = "block3.pointwise"
 
-    @contextlib.contextmanager
-    def wrong(again: Rebuilt, folder: Path) -> Iterator[Runner]:
+    def wrong(again: Rebuilt, folder: Path, expected: Expectation, progress: Progress) -> Row:
         changed = image.build(with_flipped_weight(again.program, layer)).data
         compiler = toolchain.find(toolchain.HOST_COMPILERS)
         with contextlib.closing(HostProgram(folder / "runtime", compiler)) as program:
-            yield HostRunner(program, changed)
+            return parity.compare(again.program, HostRunner(program, changed), expected)
 
-    host = replace(ladder.RUNGS[0], opened=wrong)
+    host = replace(ladder.RUNGS[0], compare=wrong)
     monkeypatch.setattr(ladder, "RUNGS", (host,))
     row = rows(edgeq.validate(build, data=some))["c-host"]
     assert row.verdict is Verdict.DIFFERS
@@ -122,45 +121,34 @@ def test_a_wrong_weight_is_found_in_its_layer(
     assert "EQ0506" in result.stderr
 
 
-def test_the_distance_of_two_rules_is_no_mismatch(
-    build: Path, some: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A runner of the float32 rule: the host's integers, moved from one rule to the other."""
-    moved: list[int] = []
-
-    @contextlib.contextmanager
-    def float32(again: Rebuilt, folder: Path) -> Iterator[Runner]:
-        yield Float32Runner(again, some, moved)
-
-    rung = replace(ladder.RUNGS[0], name="float32", rounding=Rounding.FLOAT32, opened=float32)
-    monkeypatch.setattr(ladder, "RUNGS", (rung,))
-    row = rows(edgeq.validate(build, data=some, require=["float32"]))["float32"]
-    assert row.verdict is Verdict.EXACT
-    assert row.rule == "float32"
-    assert row.rule_distance is not None
-    assert [row.rule_distance.mismatches] == moved
-
-
-class Float32Runner:
-    """Gives the bytes of the reference under the float32 rule."""
-
-    name, version = "float32", "1"
-
-    def __init__(self, again: Rebuilt, data: Path, moved: list[int]) -> None:
-        self._program = again.program
-        self._inputs = again.program.quantize(again.samples(data))
-        self._moved = moved
-
-    def run(self, samples: Any, progress: Any = None) -> list[bytes]:
-        under = [parity.predict(self._program, self._inputs, rule) for rule in Rounding]
-        pairs = zip(*under, strict=True)
-        apart = [(a != b).reshape(len(a), -1).any(axis=1) for a, b in pairs]
-        self._moved.append(int(np.any(apart, axis=0).sum()))
-        float32 = under[list(Rounding).index(Rounding.FLOAT32)]
-        return [parity.output_bytes(self._program, float32, i) for i in range(len(samples))]
-
-    def trace(self, sample: bytes) -> bytes:
-        raise AssertionError("nothing differs")
+def test_every_runtime_is_held_to_its_own_rule(tmp_path: Path, some: Path) -> None:
+    for runtime in (interpreters.XNNPACK, interpreters.TFLM):
+        if runtime.version() is None:
+            pytest.skip(f"{runtime.name} is missing: {runtime.install}")
+    folder = bundled.load(EXAMPLE).export(tmp_path / "out", target="edge").folder
+    found = rows(edgeq.validate(folder, data=some))
+    ran = {name: row for name, row in found.items() if row.verdict is not Verdict.BASE}
+    emulator = ran.pop("emulator")
+    assert emulator.verdict is Verdict.SKIPPED
+    assert {name: row.rule for name, row in ran.items()} == {
+        "c-host": "double",
+        "xnnpack": "xnnpack",
+        "tflm": "double",
+        "onnxruntime": "float32",
+    }
+    assert all(row.verdict is Verdict.EXACT for row in ran.values())
+    example = bundled.load(EXAMPLE)
+    program = example.compile(example.policy, targets.load("edge")).program
+    inputs = program.quantize(pipeline.read_samples(some, example.model, example.specs))
+    for row in ran.values():
+        rule = Rounding(row.rule)
+        both = [parity.predict(program, inputs, each)[0] for each in (rule, Rounding.DOUBLE)]
+        apart = int((both[0] != both[1]).any(axis=1).sum())
+        if rule is Rounding.DOUBLE:
+            assert row.rule_distance is None
+        else:
+            assert row.rule_distance is not None
+            assert row.rule_distance.mismatches == apart
 
 
 def test_a_missing_row_is_skipped_with_what_to_install_and_refused_where_required(
