@@ -140,7 +140,7 @@ class Writer:
             metadata=[schema.MetadataT(name=METADATA, buffer=len(self.buffers) - 1)],
             signatureDefs=[signature],
         )
-        builder = _aligning_builder()
+        builder = aligning_builder()
         builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
         return bytes(builder.Output())
 
@@ -165,7 +165,7 @@ def _bytes(data: Array | None) -> Array | None:
     return np.frombuffer(little.tobytes(), np.uint8)
 
 
-def _aligning_builder() -> Any:
+def aligning_builder() -> Any:
     """A flatbuffer builder whose vectors of bytes lie at multiples of `ALIGNMENT`.
 
     The schema asks for that (force_align), and Python's packing forgets it.
