@@ -24,7 +24,7 @@ from edgeq.errors import (
     MissingToolError,
     UsageError,
 )
-from edgeq.exporters import c_arrays, image
+from edgeq.exporters import c_arrays, image, python_runner
 from edgeq.exporters.c_arrays import Case
 from edgeq.exporters.image import Image, Kind
 from edgeq.ir import Array
@@ -232,6 +232,8 @@ def _write_artefacts(program: Program, folder: Path, built: Image) -> tuple[Arte
         path = folder / f"{program.name}{row.suffix}"
         importlib.import_module(row.exporter).export(program, path)
         written.append(Artefact(row.name, path.name, path.stat().st_size))
+    if len(written) > 1:
+        python_runner.export(program, folder)
     return tuple(written)
 
 
