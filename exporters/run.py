@@ -1,9 +1,10 @@
 """Runs a model of this folder on samples: `python run.py NAME.onnx samples.npz`.
 
-It needs NumPy and the runtime of the format (for .onnx, onnxruntime), and nothing of edgeq; Python
-3.9 and NumPy 1.21 will do. The samples hold one array per input, by its name (`x` serves for a
-single one), the first axis samples, in the layout of the model that was exported: float32 as it
-takes them, or raw bytes where run.json says what these mean. With labels (`y`) it counts hits.
+It needs NumPy and the runtime of the format (for .onnx onnxruntime, for .tflite ai-edge-litert or
+tflite-runtime), and nothing of edgeq; Python 3.9 and NumPy 1.21 will do. The samples hold one array
+per input, by its name (`x` serves for a single one), the first axis samples, in the layout of the
+model that was exported: float32 as it takes them, or raw bytes where run.json says what these mean.
+With labels (`y`) it counts hits.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from typing import Any
 import numpy as np
 
 Arrays = dict[str, Any]  # by input or output name; float32, the first axis samples
+Facts = Mapping[str, Any]  # what run.json says
 Model = Callable[[Arrays], Arrays]
 
 
-def load_onnx(path: Path) -> Model:
+def load_onnx(path: Path, facts: Facts) -> Model:
     """The model at `path` in onnxruntime."""
     import onnxruntime
 
@@ -30,18 +32,49 @@ def load_onnx(path: Path) -> Model:
     return lambda inputs: dict(zip(names, session.run(names, inputs)))
 
 
-RUNTIMES = {".onnx": load_onnx}
+def load_tflite(path: Path, facts: Facts) -> Model:
+    """The model at `path` in LiteRT, or in tflite_runtime: integers, and channels last."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        from tflite_runtime.interpreter import Interpreter
+
+    run = Interpreter(str(path)).get_signature_runner()
+    inputs, outputs = run.get_input_details(), run.get_output_details()
+
+    def quantized(name: str, reals: Any) -> Any:
+        (scale, zero_point), kind = inputs[name]["quantization"], inputs[name]["dtype"]
+        steps = np.rint(reals.astype(np.float64) / scale) + zero_point
+        limits = np.iinfo(kind)
+        integers = np.clip(steps, limits.min, limits.max).astype(kind)
+        return np.moveaxis(integers, facts["inputs"][name]["axis"], -1)
+
+    def real(name: str, integers: Any) -> Any:
+        scale, zero_point = outputs[name]["quantization"]
+        reals = ((integers.astype(np.float64) - zero_point) * scale).astype(np.float32)
+        return np.moveaxis(reals, -1, facts["outputs"][name]["axis"])
+
+    def model(samples: Arrays) -> Arrays:
+        arrays = {name: quantized(name, samples[name]) for name in samples}
+        count = len(next(iter(arrays.values())))
+        rows = [run(**{n: a[i : i + 1] for n, a in arrays.items()}) for i in range(count)]
+        return {n: real(n, np.concatenate([row[n] for row in rows])) for n in facts["outputs"]}
+
+    return model
 
 
-def load(path: Path) -> Model:
+RUNTIMES = {".onnx": load_onnx, ".tflite": load_tflite}
+
+
+def load(path: Path, facts: Facts) -> Model:
     """The model at `path`, in the runtime of its format: float32 arrays to float32 arrays."""
     if path.suffix not in RUNTIMES:
         sys.exit(f"{path}: this runs {', '.join(RUNTIMES)}")
-    return RUNTIMES[path.suffix](path)
+    return RUNTIMES[path.suffix](path, facts)
 
 
-def read(archive: Mapping[str, Any], facts: Mapping[str, Any]) -> Arrays:
-    """The samples of every input, as float32; `facts` is what run.json says."""
+def read(archive: Mapping[str, Any], facts: Facts) -> Arrays:
+    """The samples of every input, as float32."""
     ports = facts["inputs"]
     found = {}
     for name, port in ports.items():
@@ -76,7 +109,7 @@ def main() -> None:
     facts = json.loads(Path(__file__).with_name("run.json").read_text("utf-8"))
     with np.load(options.samples) as archive:
         arrays = dict(archive)
-    outputs = load(options.model)(read(arrays, facts))
+    outputs = load(options.model, facts)(read(arrays, facts))
     if options.outputs:
         np.savez(options.outputs, **outputs)
     first = next(iter(outputs.values()))

@@ -57,7 +57,8 @@ def build(program: Program) -> bytes:
     for node in graph.nodes:
         _RULES[node.op](writer, node)
     inputs = {source.port.name: source.tensor.name for source in program.inputs}
-    return writer.finish(program.name, inputs, _metadata(program))
+    outputs = {port.name: port.tensor for port in program.outputs}
+    return writer.finish(program.name, inputs, outputs, _metadata(program))
 
 
 def _metadata(program: Program) -> bytes:

@@ -115,8 +115,10 @@ class Writer:
         )
         return output
 
-    def finish(self, name: str, inputs: Mapping[str, str], metadata: bytes) -> bytes:
-        """The flatbuffer; `inputs` are the tensors by the names that users know them by."""
+    def finish(
+        self, name: str, inputs: Mapping[str, str], outputs: Mapping[str, str], metadata: bytes
+    ) -> bytes:
+        """The flatbuffer; `inputs` and `outputs` are tensors by the names that users know."""
         schema, graph = self.schema, self.graph
         self.buffers.append(np.frombuffer(metadata, np.uint8))
         subgraph = schema.SubGraphT(
@@ -129,7 +131,7 @@ class Writer:
         signature = schema.SignatureDefT(
             signatureKey=SIGNATURE,
             inputs=self._mapped(inputs),
-            outputs=self._mapped({tensor: tensor for tensor in graph.outputs}),
+            outputs=self._mapped(outputs),
         )
         model = schema.ModelT(
             version=SCHEMA_VERSION,

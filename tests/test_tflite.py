@@ -7,8 +7,11 @@ kernels of LiteRT follow the device's but for fully connected layers, which they
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import bundled
@@ -22,7 +25,7 @@ from test_parity import integers, program_of
 
 from edgeq import fixedpoint, parity, reference
 from edgeq.errors import GraphError
-from edgeq.exporters import tflite
+from edgeq.exporters import python_runner, tflite
 from edgeq.ir import (
     Array,
     Bounds,
@@ -44,6 +47,7 @@ from edgeq.targets.interpreters import LITERT_REF, TFLM, XNNPACK, Interpreter, I
 GRAPHS = 30
 NIGHTLY_GRAPHS = 300
 IMAGES = 1000
+SAMPLES = 32  # through run.py
 ADDED = 20  # samples of the test of additions, of 1,024 values each
 
 lite = requires("ai_edge_litert")
@@ -391,7 +395,7 @@ def measured_range(activation: str, y: QParams) -> Bounds:
     inputs = [writer.activation(name) for name in names[:2]]
     fused = {"fusedActivationFunction": getattr(schema.ActivationFunctionType, activation)}
     writer.operator("ADD", inputs, writer.activation(names[2]), "AddOptions", fused)
-    model = writer.finish("net", {"x": "x", "zero": "zero"}, b"{}")
+    model = writer.finish("net", {"x": "x"}, {"y": names[2]}, b"{}")
     every = np.arange(-128, 128).astype(np.int8)[None]
     (result,) = worker.RUNTIMES[LITERT_REF.name](model, None)(
         [every, np.full((1, 256), y.zero_point, np.int8)]
@@ -475,3 +479,21 @@ def test_a_network_of_blocks_is_refused() -> None:
     with pytest.raises(GraphError, match="one block at one level") as caught:
         tflite.build(replace(program, network=network))
     assert caught.value.id == "EQ0381"
+
+
+def test_the_runner_of_a_build_gives_the_outputs_of_xnnpack(tmp_path: Path) -> None:
+    example = bundled.load("fashion-tiny")
+    program = example.compile("w4a8").program
+    tflite.export(program, tmp_path / "net.tflite")
+    python_runner.export(program, tmp_path)
+    raw = bundled.images().raw[:SAMPLES]
+    np.savez(tmp_path / "samples.npz", x=np.moveaxis(raw, -1, 1))
+    command = [sys.executable, "run.py", "net.tflite", "samples.npz", "-o", "outputs.npz"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    (port,), (tensor,) = program.outputs, program.network.outputs
+    (expected,) = parity.predict(
+        program, bundled.images().inputs(program, SAMPLES), Rounding.XNNPACK
+    )
+    with np.load(tmp_path / "outputs.npz") as archive:
+        real = qparams_of(tensor).dequantize(expected).astype(np.float32)
+        np.testing.assert_array_equal(archive[port.name], real)
