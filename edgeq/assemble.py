@@ -33,7 +33,7 @@ from edgeq.errors import (
     MismatchError,
     UsageError,
 )
-from edgeq.exporters import c_arrays, image
+from edgeq.exporters import c_arrays, image, python_runner
 from edgeq.exporters.c_arrays import Case
 from edgeq.exporters.image import Image, Kind
 from edgeq.ir import Array
@@ -192,6 +192,8 @@ def _write_artefacts(program: Program, folder: Path, built: Image) -> tuple[Arte
     for row in formats.of(program.target):
         path = row.write(program, folder)
         written.append(Artefact(row.name, path.name, path.stat().st_size))
+    if len(written) > 1:
+        python_runner.export(program, folder)
     return tuple(written)
 
 

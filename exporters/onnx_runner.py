@@ -1,4 +1,4 @@
-"""An ONNX artefact in onnxruntime at its default settings, fed with integers and read as such."""
+"""An ONNX artefact in onnxruntime, fed with integers and read as such."""
 
 from __future__ import annotations
 
@@ -64,9 +64,10 @@ class Runner:
 
 
 def session(model: bytes, optimized: Path | None = None) -> onnxruntime.InferenceSession:
-    """`model`, loaded as by default; what was made of it is written to `optimized`."""
+    """`model` at default settings and exact; what was made of it is written to `optimized`."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
+    options.add_session_config_entry(*onnx_qdq.EXACT_PRODUCTS)
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -57,7 +57,8 @@ def build(program: Program) -> bytes:
     for node in graph.nodes:
         _RULES[node.op](writer, node)
     inputs = {source.port.name: source.tensor.name for source in program.inputs}
-    return writer.finish(program.name, inputs, _metadata(program))
+    outputs = {port.name: port.tensor for port in program.outputs}
+    return writer.finish(program.name, inputs, outputs, _metadata(program))
 
 
 def _metadata(program: Program) -> bytes:
@@ -134,9 +135,7 @@ def _clamped(
         _clamp(w, node, values, wanted, missing)
 
 
-def _clamp(
-    w: Writer, node: Node, values: int, bounds: Bounds, missing: tuple[bool, bool] = (True, True)
-) -> None:
+def _clamp(w: Writer, node: Node, values: int, bounds: Bounds, missing: tuple[bool, bool]) -> None:
     """MAXIMUM and MINIMUM that hold `values` to the missing bounds, into the node's output."""
     y = qparams_of(w.graph.tensors[node.output])
     rows = zip(("MAXIMUM", "MINIMUM"), ("low", "high"), bounds, missing, strict=True)
@@ -386,7 +385,9 @@ def _table(w: Writer, node: Node) -> None:
     table = w.graph.constant(node.inputs[1])
     x = w.index[node.inputs[0]]
     if node.function is not None and node.function.kind is Unary.IDENTITY:
-        _clamp(w, node, x, (int(table.min()), int(table.max())))
+        bounds = int(table.min()), int(table.max())
+        cuts_low, cuts_high = bounds[0] > INT8[0], bounds[1] < INT8[1]
+        _clamp(w, node, x, bounds, (cuts_low, cuts_high or not cuts_low))
         return
     shape = w.graph.tensors[node.output].shape
     types = w.schema.TensorType

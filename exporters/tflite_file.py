@@ -115,8 +115,10 @@ class Writer:
         )
         return output
 
-    def finish(self, name: str, inputs: Mapping[str, str], metadata: bytes) -> bytes:
-        """The flatbuffer; `inputs` are the tensors by the names that users know them by."""
+    def finish(
+        self, name: str, inputs: Mapping[str, str], outputs: Mapping[str, str], metadata: bytes
+    ) -> bytes:
+        """The flatbuffer; `inputs` and `outputs` are tensors by the names that users know."""
         schema, graph = self.schema, self.graph
         self.buffers.append(np.frombuffer(metadata, np.uint8))
         subgraph = schema.SubGraphT(
@@ -129,7 +131,7 @@ class Writer:
         signature = schema.SignatureDefT(
             signatureKey=SIGNATURE,
             inputs=self._mapped(inputs),
-            outputs=self._mapped({tensor: tensor for tensor in graph.outputs}),
+            outputs=self._mapped(outputs),
         )
         model = schema.ModelT(
             version=SCHEMA_VERSION,
@@ -140,7 +142,7 @@ class Writer:
             metadata=[schema.MetadataT(name=METADATA, buffer=len(self.buffers) - 1)],
             signatureDefs=[signature],
         )
-        builder = _aligning_builder()
+        builder = aligning_builder()
         builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
         return bytes(builder.Output())
 
@@ -165,7 +167,7 @@ def _bytes(data: Array | None) -> Array | None:
     return np.frombuffer(little.tobytes(), np.uint8)
 
 
-def _aligning_builder() -> Any:
+def aligning_builder() -> Any:
     """A flatbuffer builder whose vectors of bytes lie at multiples of `ALIGNMENT`.
 
     The schema asks for that (force_align), and Python's packing forgets it.

@@ -32,6 +32,12 @@ class Builds(Protocol):
         """The build of a bundled example, with its own or all kernels."""
 
 
+def requires(package: str) -> pytest.MarkDecorator:
+    """Skips where an optional package is not installed; where CI=true it must be."""
+    missing = importlib.util.find_spec(package) is None and os.environ.get("CI") != "true"
+    return pytest.mark.skipif(missing, reason=f"{package} is missing")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Nightly tests run only where `-m` says what runs."""
     if not config.option.markexpr:
