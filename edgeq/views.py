@@ -393,8 +393,8 @@ def validate_view(report: Report) -> RenderableType:
         table.add_row(*_rung_cells(row))
     apart = [
         Text(
-            f"{row.runner} rounds by its own rule, which moves "
-            f"{row.rule_distance.mismatches:,} samples, by {row.rule_distance.max_lsb} steps at most",
+            f"{row.runner} rounds by its own rule: {row.rule_distance.mismatches:,} samples move, "
+            f"by {row.rule_distance.max_lsb} steps at most",
             "dim",
         )
         for row in rows

@@ -26,7 +26,7 @@ from edgeq.targets.interpreters import (
     TFLM,
     XNNPACK,
     Interpreter,
-    InterpreterInfo,
+    RuntimeInfo,
 )
 
 lite = requires("ai_edge_litert")
@@ -65,7 +65,7 @@ def test_every_row_has_a_runtime() -> None:
 @lite
 @every
 def test_outputs_and_tensors_come_in_the_order_of_the_program(
-    row: InterpreterInfo, program: Program, tmp_path: Path
+    row: RuntimeInfo, program: Program, tmp_path: Path
 ) -> None:
     tflite.export(program, tmp_path / "net.tflite")
     runner = tflite_runner.Runner(program, tmp_path / "net.tflite", row)
@@ -113,7 +113,7 @@ def test_a_crash_of_tflite_micro_is_an_error(program: Program) -> None:
 @pytest.mark.parametrize("damage", [lambda model: model[:100], lambda model: b"no flatbuffer"])
 @every
 def test_a_damaged_model_is_an_error_with_the_words_of_the_runtime(
-    row: InterpreterInfo, program: Program, damage: Any
+    row: RuntimeInfo, program: Program, damage: Any
 ) -> None:
     with pytest.raises(MismatchError, match=r"failed with status 1 on the model: .") as caught:
         Interpreter(row, damage(tflite.build(program))).run(list(integers(program).values()))
@@ -128,7 +128,7 @@ def test_a_damaged_model_is_an_error_with_the_words_of_the_runtime(
     ],
 )
 def test_a_missing_runtime_says_how_to_install_it(
-    monkeypatch: pytest.MonkeyPatch, row: InterpreterInfo, hint: str
+    monkeypatch: pytest.MonkeyPatch, row: RuntimeInfo, hint: str
 ) -> None:
     monkeypatch.setattr(interpreters.metadata, "version", missing)
     with pytest.raises(MissingToolError, match=hint) as caught:

@@ -42,7 +42,7 @@ from edgeq.ir import (
 from edgeq.program import Program
 from edgeq.reference import Rounding
 from edgeq.targets import interpreter_worker as worker
-from edgeq.targets.interpreters import LITERT_REF, TFLM, XNNPACK, Interpreter, InterpreterInfo
+from edgeq.targets.interpreters import LITERT_REF, TFLM, XNNPACK, Interpreter, RuntimeInfo
 
 GRAPHS = 30
 NIGHTLY_GRAPHS = 300
@@ -77,7 +77,7 @@ def sayable(graph: Graph) -> bool:
     )
 
 
-def trace(row: InterpreterInfo, program: Program, inputs: Mapping[str, Array]) -> dict[str, Array]:
+def trace(row: RuntimeInfo, program: Program, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """Every tensor of the program, in this process, which is quicker than one by one."""
     graph = program.network.graphs[0]
     names = [node.output for node in graph.nodes]
@@ -88,7 +88,7 @@ def trace(row: InterpreterInfo, program: Program, inputs: Mapping[str, Array]) -
     return {name: np.concatenate(column) for name, column in zip(names, columns, strict=True)}
 
 
-def assert_equal(row: InterpreterInfo, program: Program) -> None:
+def assert_equal(row: RuntimeInfo, program: Program) -> None:
     """Every layer, fed with what the runtime computed before it, is the reference's."""
     inputs = integers(program)
     graph = program.network.graphs[0]
@@ -142,7 +142,7 @@ def with_network(program: Program, graph: Graph) -> Program:
 @drawn(GRAPHS)
 @given(graphs().filter(sayable), bits, bits)
 def test_every_layer_of_random_graphs_equals_the_reference(
-    row: InterpreterInfo, graph: Graph, weights: list[int], activations: list[int]
+    row: RuntimeInfo, graph: Graph, weights: list[int], activations: list[int]
 ) -> None:
     assert_equal(row, of(graph, weights, activations))
 
@@ -152,7 +152,7 @@ def test_every_layer_of_random_graphs_equals_the_reference(
 @drawn(NIGHTLY_GRAPHS)
 @given(graphs().filter(sayable), bits, bits)
 def test_every_layer_of_many_random_graphs_equals_the_reference(
-    row: InterpreterInfo, graph: Graph, weights: list[int], activations: list[int]
+    row: RuntimeInfo, graph: Graph, weights: list[int], activations: list[int]
 ) -> None:
     assert_equal(row, of(graph, weights, activations))
 
@@ -161,7 +161,7 @@ def test_every_layer_of_many_random_graphs_equals_the_reference(
 @pytest.mark.parametrize(
     "row", [pytest.param(TFLM, marks=micro), XNNPACK], ids=lambda row: row.name
 )
-def test_no_output_of_the_examples_is_off(name: str, row: InterpreterInfo) -> None:
+def test_no_output_of_the_examples_is_off(name: str, row: RuntimeInfo) -> None:
     example = bundled.load(name)
     program = example.compile(example.policy).program
     inputs = bundled.images().inputs(program, IMAGES)
@@ -172,7 +172,7 @@ def test_no_output_of_the_examples_is_off(name: str, row: InterpreterInfo) -> No
 
 @everywhere
 @pytest.mark.parametrize("seed", range(4))
-def test_additions_and_conversions_round_by_the_rule(row: InterpreterInfo, seed: int) -> None:
+def test_additions_and_conversions_round_by_the_rule(row: RuntimeInfo, seed: int) -> None:
     b = Builder("both", seed)
     x = b.input(16, 16, 4)
     a, c = b.conv(x, 4, 1), b.max_pool(x, Window((1, 1)))
@@ -269,7 +269,7 @@ def test_a_fully_connected_layer_of_one_channel_has_one_scale() -> None:
 @pytest.mark.parametrize("pads", [(0, 0, 0, 0), (1, 1, 1, 1), (0, 1, 1, 0), (2, 0, 0, 2)])
 @pytest.mark.parametrize("size", [5, 6])
 def test_pads_of_any_kind_are_kept(
-    row: InterpreterInfo, stride: int, pads: tuple[int, int, int, int], size: int
+    row: RuntimeInfo, stride: int, pads: tuple[int, int, int, int], size: int
 ) -> None:
     b = Builder()
     window = Window((3, 3), (stride, stride), pads)
@@ -296,7 +296,7 @@ def test_only_pads_that_tflite_does_not_know_are_an_operator(
 
 
 @everywhere
-def test_an_average_pool_does_not_count_the_pads_of_same(row: InterpreterInfo) -> None:
+def test_an_average_pool_does_not_count_the_pads_of_same(row: RuntimeInfo) -> None:
     b = Builder()
     x = b.input(5, 6, 3)
     program = of(b.build(b.average_pool(x, same_window(b.shape(x), (3, 3), (2, 2)))))
@@ -314,7 +314,7 @@ def test_an_average_pool_with_other_pads_is_refused() -> None:
 
 @everywhere
 @pytest.mark.parametrize("value", [0.0, -1.0])
-def test_a_pad_keeps_its_value(row: InterpreterInfo, value: float) -> None:
+def test_a_pad_keeps_its_value(row: RuntimeInfo, value: float) -> None:
     b = Builder()
     program = of(b.build(b.pad(b.input(3, 4, 2), 1, 0, 2, 0, 3, 1, value=value)))
     assert operators(program) == ["PAD" if value == 0 else "PADV2"]
@@ -353,9 +353,7 @@ def test_a_clamp_is_fused_where_tflite_has_it(
         ((-20, 127), ["CONV_2D", "MAXIMUM"]),
     ],
 )
-def test_any_integers_can_be_a_clamp(
-    row: InterpreterInfo, clamp: Bounds, expected: list[str]
-) -> None:
+def test_any_integers_can_be_a_clamp(row: RuntimeInfo, clamp: Bounds, expected: list[str]) -> None:
     b = Builder()
     program = of(b.build(b.conv(b.input(4, 4, 2), 3)))
     graph = program.network.graphs[0]
@@ -410,7 +408,7 @@ def measured_range(activation: str, y: QParams) -> Bounds:
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.kind.value)
 @pytest.mark.parametrize("activations", [8, 4])
 def test_a_table_is_the_same_in_every_runtime(
-    row: InterpreterInfo, function: Function, activations: int
+    row: RuntimeInfo, function: Function, activations: int
 ) -> None:
     b = Builder()
     assert_equal(row, of(b.build(b.table(b.input(16, 16, 4), function, RELU6)), [8], [activations]))
