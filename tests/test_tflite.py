@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from test_parity import integers, program_of
 
 from edgeq import fixedpoint, parity, reference
-from edgeq.errors import GraphError
+from edgeq.errors import GraphError, MissingToolError
 from edgeq.exporters import python_runner, tflite
 from edgeq.ir import (
     Array,
@@ -470,6 +470,18 @@ def test_weights_are_integers_of_the_bits_that_the_policy_gave() -> None:
     (weights,) = [t for t in model.subgraphs[0].tensors if t.name == b"conv_1.weights"]
     stored = np.asarray(model.buffers[weights.buffer].data).view(np.int8)
     assert (stored.min(), stored.max()) == (-4, 3)
+
+
+def test_without_the_schema_nothing_is_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    b = Builder()
+    program = of(b.build(b.conv(b.input(4, 4, 2), 3)))
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
+    with pytest.raises(MissingToolError, match=r'install "edgeq\[tflite\]"') as caught:
+        tflite.export(program, tmp_path / "net.tflite")
+    assert caught.value.id == "EQ0621"
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_network_of_blocks_is_refused() -> None:
