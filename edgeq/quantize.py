@@ -229,7 +229,7 @@ def _add(build: _Build, node: Node) -> None:
     a, b = (build.qparams(name) for name in node.inputs)
     common = 2 * max(a.scale[0], b.scale[0])
     unit = 1 << fixedpoint.ADD_LEFT_SHIFT
-    y = build.output_qparams(node, common / unit)
+    y = build.output_qparams(node, 2 * common / unit)  # TFLite takes ratios below 1 only
     reals = np.array([a.scale[0] / common, b.scale[0] / common, common / (unit * y.scale[0])])
     multiplier, shift = _multipliers(reals)
     constants = (

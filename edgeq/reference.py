@@ -168,7 +168,7 @@ def _add(o: Operands) -> Int64:
     a, b, y = (qparams_of(t) for t in (*o.tensors[:2], o.output))
     if o.rounding is Rounding.FLOAT32:
         return _clamp(o, _add_float32(o.values, (a, b), y))
-    if o.rounding is Rounding.XNNPACK and _takes(max(a.scale[0], b.scale[0]) / y.scale[0], -10, 8):
+    if o.rounding is Rounding.XNNPACK:
         return _clamp(o, _add_xnnpack(o.values, (a, b), y))
     multiplier, shift = o.constant(2), o.constant(3)
     total = np.zeros(o.values[0].shape, np.int64)
@@ -194,13 +194,11 @@ def _add_float32(values: Sequence[Array], inputs: Sequence[QParams], y: QParams)
     return np.asarray(np.rint(real), np.int64) - 128
 
 
-def _takes(ratio: float, low: int, high: int) -> bool:
-    """Whether XNNPACK has the operator for a ratio of scales; what it has not LiteRT computes."""
-    return 2.0**low <= ratio < 2.0**high
-
-
 def _add_xnnpack(values: Sequence[Array], inputs: Sequence[QParams], y: QParams) -> Int64:
-    """The sum as XNNPACK's qs8-vadd-minmax has it: factors of 21 bits, ties upwards."""
+    """The sum as XNNPACK's qs8-vadd-minmax has it: factors of 21 bits, ties upwards.
+
+    It takes inputs whose steps are finer than 256 of the output's.
+    """
     ratios = [np.float32(q.scale[0]) / np.float32(y.scale[0]) for q in inputs]
     shift = 21 - int(np.frexp(max(ratios))[1])
     total = np.full(values[0].shape, 1 << (shift - 1), np.int64)
@@ -210,7 +208,10 @@ def _add_xnnpack(values: Sequence[Array], inputs: Sequence[QParams], y: QParams)
 
 
 def _convert_xnnpack(values: Array, x: QParams, y: QParams) -> Int64:
-    """The integers of `x` in those of `y` as XNNPACK's qs8-vcvt has them: a factor of 8 bits."""
+    """The integers of `x` in those of `y` as XNNPACK's qs8-vcvt has them: a factor in 1/256.
+
+    It takes ratios of scales in [2^-8, 2^7); others are LiteRT's, which rounds as the device does.
+    """
     ratio = np.float32(x.scale[0]) / np.float32(y.scale[0])
     scaled = (values.astype(np.int64) - x.zero_point) * int(np.rint(ratio * 256))
     return ((scaled + 128) >> 8) + y.zero_point
@@ -269,7 +270,7 @@ def _converted(o: Operands, index: int) -> Int64:
     x, y, values = qparams_of(o.tensors[index]), qparams_of(o.output), o.values[index]
     if (x.scale, x.zero_point) == (y.scale, y.zero_point):
         return values.astype(np.int64)
-    if o.rounding is Rounding.XNNPACK and _takes(x.scale[0] / y.scale[0], -8, 7):
+    if o.rounding is Rounding.XNNPACK and 2.0**-8 <= x.scale[0] / y.scale[0] < 2.0**7:
         return _convert_xnnpack(values, x, y)
     difference = values.astype(np.int64) - x.zero_point
     if o.rounding is not Rounding.FLOAT32:

@@ -24,6 +24,7 @@ from edgeq.program import Program
 
 INT8: Bounds = (-128, 127)
 INFINITY = float("inf")
+COARSEST = 256  # steps of the output in one of an input: XNNPACK leaves such additions to LiteRT
 # What the fused activations clamp to; the plainest that does is taken.
 ACTIVATIONS: Mapping[str, Bounds] = {
     "NONE": (-INFINITY, INFINITY),
@@ -43,8 +44,8 @@ def build(program: Program) -> bytes:
 
     Raises:
         MissingToolError: ai-edge-litert, whose schema this is written with, is not installed.
-        GraphError: the network has gates, an average pool whose pads TFLite cannot say, or scales
-            from which TFLite derives other multipliers than the network has.
+        GraphError: the network has gates, an average pool whose pads TFLite cannot say, an addition
+            in which LiteRT overflows, or scales from which TFLite derives other multipliers.
     """
     if len(program.network.graphs) != 1:
         raise GraphError(
@@ -319,7 +320,14 @@ def _fully_connected(w: Writer, node: Node) -> None:
 def _add(w: Writer, node: Node) -> None:
     tensors = [w.graph.tensors[name] for name in (*node.inputs[:2], node.output)]
     first, second, y = (_scales(tensor)[0] for tensor in tensors)
-    common = 2 * max(first, second)
+    coarsest = max(first, second)
+    if coarsest >= COARSEST * y:
+        raise GraphError(
+            "EQ0384",
+            f"{node.name}: an input's step is {coarsest / y:.0f} of the output's; LiteRT overflows "
+            f"in additions from {COARSEST}",
+        )
+    common = 2 * coarsest
     unit = 1 << fixedpoint.ADD_LEFT_SHIFT
     _held(w, node, [first / common, second / common, common / (unit * y)], 2)
     inputs = [w.index[name] for name in node.inputs[:2]]
