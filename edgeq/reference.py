@@ -2,7 +2,7 @@
 
 Whatever edgeq exports is held to these integers. `Rounding.DOUBLE` is what the device computes
 (`fixedpoint`); `Rounding.FLOAT32` is how onnxruntime and XNNPACK requantise: one float32
-multiplication, ties to even. Sums of products run through BLAS in floating point where every
+multiplication, ties to even; no backend has it for 16-bit activations. Sums of products run through BLAS in floating point where every
 partial sum is an integer that the type holds exactly, and so are exact in any order.
 """
 
@@ -81,6 +81,13 @@ def compute(
     """The output integers of one node, in the output tensor's storage type."""
     tensors = tuple(graph.tensors[name] for name in node.inputs)
     output = graph.tensors[node.output]
+    if rounding is Rounding.FLOAT32 and any(
+        t.qparams is not None and t.qparams.wide for t in (*tensors, output)
+    ):
+        raise GraphError(
+            "EQ0338",
+            f"{node.name}: 16-bit activations have one rounding rule, {Rounding.DOUBLE.value}",
+        )
     computed = tuple(values[t.name] for t in tensors if t.data is None)
     result = MEANINGS[node.op](Operands(node, tensors, output, computed, rounding))
     return result.astype(output.dtype.value)
@@ -89,10 +96,13 @@ def compute(
 def _finish(o: Operands, total: Int64, multiplier: Int64, shift: Int64) -> Int64:
     """Sums to output integers: requantised, zero point added, clamped."""
     y = qparams_of(o.output)
-    if o.rounding is Rounding.DOUBLE:
+    x = qparams_of(o.tensors[0])
+    if x.wide:
+        scaled = fixedpoint.requantize_wide(total, multiplier, shift)
+    elif o.rounding is Rounding.DOUBLE:
         scaled = fixedpoint.requantize(total, multiplier, shift)
     else:
-        x, w = qparams_of(o.tensors[0]), qparams_of(o.tensors[1])
+        w = qparams_of(o.tensors[1])
         ratio = np.float32(x.scale[0]) * np.asarray(w.scale, np.float32) / np.float32(y.scale[0])
         scaled = np.rint(total.astype(np.float32) * ratio).astype(np.int64)
     return _clamp(o, scaled + y.zero_point)
@@ -168,10 +178,11 @@ def _add(o: Operands) -> Int64:
         return _clamp(o, _add_float32(o.values, (a, b), y))
     multiplier, shift = o.constant(2), o.constant(3)
     total = np.zeros(o.values[0].shape, np.int64)
+    wide = a.wide or b.wide
+    left = fixedpoint.ADD_LEFT_SHIFT_WIDE if wide else fixedpoint.ADD_LEFT_SHIFT
     for i, q in enumerate((a, b)):
         every = np.arange(q.qmin, q.qmax + 1, dtype=np.int64)  # an input has few values
-        wide = (every - q.zero_point) << fixedpoint.ADD_LEFT_SHIFT
-        table = fixedpoint.requantize(wide, multiplier[i], shift[i])
+        table = fixedpoint.requantize((every - q.zero_point) << left, multiplier[i], shift[i])
         total += table[o.values[i].astype(np.intp) - q.qmin]
     scaled = fixedpoint.requantize(total, multiplier[2], shift[2])
     return _clamp(o, scaled + y.zero_point)

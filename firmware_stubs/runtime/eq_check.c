@@ -15,10 +15,11 @@
 #define SECTION_KINDS 8u         /* one more than the greatest kind */
 #define MOST_BYTES 0x7FFFFFF8u   /* of an arena: offsets and indices are int32 */
 #define MOST_VALUES 0x7FFFFFFFu  /* of a tensor: so are these indices */
-#define MOST_PACKED (1u << 29)   /* of a packed tensor: bit positions are uint32 */
+#define MOST_PACKED (1u << 29)   /* of a packed tensor: bit positions are uint32; of 16 bits */
 #define MOST_WEIGHTS (1u << 28)  /* of an operator: bit positions are uint32 */
 #define MOST_POSITION (1u << 30) /* of a window: positions are int32 */
 #define MOST_SUM (UINT64_C(1) << 30)
+#define MOST_WIDE (UINT64_C(1) << 47) /* of sums of 16-bit activations: their products fit int64 */
 #define MOST_SCALED (UINT64_C(1) << 31)
 #define MOST_SOFTMAX 4095u /* values in a row: sums are Q12.19 */
 
@@ -179,11 +180,11 @@ static int tensor_fits(const eq_tensor_record_t *tensor, uint32_t arena_bytes)
 {
     const uint64_t pixels = (uint64_t)tensor->shape[0] * tensor->shape[1]; /* below 2^64 */
     if (pixels == 0 || pixels > MOST_VALUES || tensor->shape[2] == 0 || tensor->bits < 2 ||
-        tensor->bits > 8) {
+        (tensor->bits > 8 && (tensor->bits != 16 || tensor->zero_point != 0))) {
         return 0;
     }
     const uint64_t values = pixels * tensor->shape[2]; /* below 2^63 */
-    const uint64_t most = eq_is_packed(tensor) ? MOST_PACKED : MOST_VALUES;
+    const uint64_t most = eq_width(tensor->bits) == 8 ? MOST_VALUES : MOST_PACKED;
     const int vector = tensor->shape[0] == 1 && tensor->shape[1] == 1;
     return tensor->offset % EQ_IMAGE_ALIGN == 0 && values <= most &&
            (uint64_t)tensor->offset + bytes_of(tensor) <= arena_bytes &&
@@ -192,22 +193,12 @@ static int tensor_fits(const eq_tensor_record_t *tensor, uint32_t arena_bytes)
            tensor->zero_point <= greatest(tensor->bits);
 }
 
-/* Whether the header names the kernel that packed tensors need. */
-static int names_rows(const eq_header_t *header)
-{
-    const eq_kernel_t *rows = eq_kernel_rows();
-    return rows != NULL && (header->kernels[rows->id / 32] >> rows->id % 32 & 1u) != 0;
-}
-
 static eq_status_t check_tensors(const view_t *view)
 {
     const eq_tensor_record_t *tensors = (const void *)view->data[EQ_SECTION_TENSORS];
     for (uint32_t i = 0; i < view->count[EQ_SECTION_TENSORS]; i++) {
         if (!tensor_fits(&tensors[i], view->header->arena_bytes)) {
             return EQ_E_TENSOR;
-        }
-        if (eq_is_packed(&tensors[i]) && !names_rows(view->header)) {
-            return EQ_E_KERNEL;
         }
     }
     return EQ_OK;
@@ -246,6 +237,13 @@ static int scale_fits(int32_t multiplier, int32_t shift, uint64_t bound)
            (bound << (shift > 0 ? shift : 0)) < MOST_SCALED;
 }
 
+/* The same for sums of 16-bit activations, whose result must fit int32. */
+static int wide_fits(int32_t multiplier, int32_t shift, uint64_t bound)
+{
+    return shift >= -31 && shift <= 7 &&
+           scale_fits(multiplier, shift, shift < 0 ? bound >> -shift : bound);
+}
+
 /* Whether `count` items of `size` bytes at an offset lie inside the tables. */
 static int in_tables(const view_t *view, uint32_t offset, uint64_t count, uint32_t size)
 {
@@ -269,7 +267,7 @@ EQ_NOINLINE static uint64_t scratch_need(const operands_t *o, uint64_t weights)
 {
     const eq_tensor_record_t *other = o->other != NULL ? o->other : o->in;
     const eq_rows_scratch_t rows = eq_rows_scratch(o->op, o->kernel->family, o->in, other, o->out);
-    const uint64_t unpacked = rows.input + rows.output;
+    const uint64_t unpacked = o->kernel->activations == 8 ? rows.input + rows.output : 0;
     switch (o->kernel->scratch) {
     case EQ_SCRATCH_ROW:
         return unpacked + (o->op->weight_bits == 8 ? 0 : weights);
@@ -318,11 +316,13 @@ static eq_status_t check_weighted(const view_t *view, const operands_t *o, uint6
     const int32_t *bias = table_s32(view, op->bias);
     const int32_t *multiplier = table_s32(view, op->multiplier);
     const int8_t *shift = table_s8(view, op->shift);
-    const uint64_t products = (weights << (op->weight_bits - 1)) * reach(o->in); /* below 2^44 */
+    const uint64_t products = (weights << (op->weight_bits - 1)) * reach(o->in); /* below 2^51 */
+    const int wide = eq_is_wide(o->in);
     for (uint32_t i = 0; i < channels; i++) {
-        const int64_t wide = bias[i];
-        const uint64_t bound = (uint64_t)(wide < 0 ? -wide : wide) + products;
-        if (bound >= MOST_SUM || !scale_fits(multiplier[i], shift[i], bound)) {
+        const int64_t start = bias[i];
+        const uint64_t bound = (uint64_t)(start < 0 ? -start : start) + products;
+        if (bound >= (wide ? MOST_WIDE : MOST_SUM) ||
+            !(wide ? wide_fits : scale_fits)(multiplier[i], shift[i], bound)) {
             return EQ_E_ARITHMETIC;
         }
     }
@@ -396,9 +396,10 @@ static eq_status_t check_add(const view_t *view, const operands_t *o)
     const eq_tensor_record_t *inputs[2] = {o->in, o->other};
     const int32_t *multiplier = table_s32(view, op->multiplier);
     const int8_t *shift = table_s8(view, op->shift);
+    const uint32_t left = eq_add_left_shift(o->in, o->other);
     uint64_t bound = 0;
     for (uint32_t i = 0; i < 2; i++) {
-        const uint32_t term = reach(inputs[i]) << EQ_ADD_LEFT_SHIFT; /* below 2^28 */
+        const uint32_t term = reach(inputs[i]) << left; /* at most 2^30 */
         if (!scale_fits(multiplier[i], shift[i], term)) {
             return EQ_E_ARITHMETIC;
         }
@@ -430,7 +431,7 @@ static eq_status_t check_pool(const view_t *view, const operands_t *o)
         return EQ_E_OPERATOR;
     }
     const uint64_t taps = (uint64_t)op->kernel_height * op->kernel_width;
-    return taps * 128 < MOST_SUM ? EQ_OK : EQ_E_ARITHMETIC;
+    return taps << (eq_width(in->bits) - 1u) < MOST_SUM ? EQ_OK : EQ_E_ARITHMETIC;
 }
 
 static eq_status_t check_softmax(const view_t *view, const operands_t *o)
@@ -554,12 +555,23 @@ static eq_status_t check_family(const view_t *view, const operands_t *o)
     }
 }
 
-/* Whether there is code for how the operands are stored. */
-static int runs(const operands_t *o)
+/* Whether the header names the kernel that packed tensors need. */
+static int names_rows(const eq_header_t *header)
 {
-    const int packed =
-        eq_is_packed(o->in) || eq_is_packed(o->out) || (o->other != NULL && eq_is_packed(o->other));
-    return !packed || eq_rows_runs(o->kernel->family);
+    const eq_kernel_t *rows = eq_kernel_rows();
+    return rows != NULL && (header->kernels[rows->id / 32] >> rows->id % 32 & 1u) != 0;
+}
+
+/* Whether there is code for how the operands are stored. */
+static int runs(const view_t *view, const operands_t *o)
+{
+    const eq_tensor_record_t *other = o->other != NULL ? o->other : o->in;
+    const int wide = eq_is_wide(o->in) || eq_is_wide(other) || eq_is_wide(o->out);
+    const int packed = eq_is_packed(o->in) || eq_is_packed(other) || eq_is_packed(o->out);
+    if (wide || o->kernel->activations == 16) {
+        return wide && o->kernel->activations == 16;
+    }
+    return !packed || (names_rows(view->header) && eq_rows_runs(o->kernel->family));
 }
 
 static eq_status_t check_operator(const view_t *view, const eq_operator_t *op)
@@ -584,7 +596,7 @@ static eq_status_t check_operator(const view_t *view, const eq_operator_t *op)
     const operands_t operands = {op, kernel, &tensors[op->input[0]],
                                  op->input[1] == EQ_NONE ? NULL : &tensors[op->input[1]],
                                  &tensors[op->output]};
-    return runs(&operands) ? check_family(view, &operands) : EQ_E_KERNEL;
+    return runs(view, &operands) ? check_family(view, &operands) : EQ_E_KERNEL;
 }
 
 static eq_status_t check_operators(const view_t *view)

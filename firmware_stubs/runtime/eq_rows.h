@@ -1,8 +1,9 @@
 /*
- * eq_rows.h - activations of fewer than 8 bits: how they lie in memory, and runs of them.
+ * eq_rows.h - how activations lie in memory, and runs of those of fewer than 8 bits.
  *
- * Values of 8..5 bits take a byte, of 4..3 half a byte, of 2 a quarter: flat in the order of the
- * tensor, element 0 in the lowest bits of byte 0, two's complement, unused bits at the end 0.
+ * Values of 16 bits take two bytes, of 8..5 one, of 4..3 half a byte, of 2 a quarter: flat in the
+ * order of the tensor, element 0 in the lowest bits of byte 0, two's complement, unused bits at the
+ * end 0.
  * Byte kernels never see less than a byte: eq_rows_s8_ref.c unpacks what they read and packs what they
  * give. The twin of the layout is packing.pack_activations, that of the sizes kernels.py.
  */
@@ -15,10 +16,15 @@
 
 /// Layout ///
 
-/* Bits that a value of `bits` bits takes in memory: 8, 4 or 2. */
+/* Bits that a value of `bits` bits takes in memory: 16, 8, 4 or 2. */
 static inline uint32_t eq_width(uint32_t bits)
 {
-    return bits > 4 ? 8u : bits > 2 ? 4u : 2u;
+    return bits > 8 ? 16u : bits > 4 ? 8u : bits > 2 ? 4u : 2u;
+}
+
+static inline int eq_is_wide(const eq_tensor_record_t *tensor)
+{
+    return tensor->bits > 8;
 }
 
 static inline int eq_is_packed(const eq_tensor_record_t *tensor)
@@ -26,16 +32,30 @@ static inline int eq_is_packed(const eq_tensor_record_t *tensor)
     return tensor->bits <= 4;
 }
 
+/* Head-room bits of the inputs of an addition. */
+static inline uint32_t eq_add_left_shift(const eq_tensor_record_t *a, const eq_tensor_record_t *b)
+{
+    return eq_is_wide(a) || eq_is_wide(b) ? EQ_ADD_LEFT_SHIFT_WIDE : EQ_ADD_LEFT_SHIFT;
+}
+
 static inline uint32_t eq_tensor_bytes(const eq_tensor_record_t *tensor)
 {
-    const uint32_t per_byte = 8u / eq_width(tensor->bits);
-    return eq_elements(tensor) / per_byte + (eq_elements(tensor) % per_byte != 0);
+    const uint32_t width = eq_width(tensor->bits);
+    const uint32_t elements = eq_elements(tensor);
+    if (width >= 8) {
+        return elements * (width / 8u);
+    }
+    const uint32_t per_byte = 8u / width;
+    return elements / per_byte + (elements % per_byte != 0);
 }
 
 /* Value i. */
 static inline int32_t eq_get(const void *data, uint32_t bits, uint32_t i)
 {
     const uint32_t width = eq_width(bits);
+    if (width == 16) {
+        return ((const int16_t *)data)[i];
+    }
     const uint32_t per_byte = 8u / width;
     const uint32_t byte = ((const uint8_t *)data)[i / per_byte];
     const uint32_t sign = 1u << (width - 1u);

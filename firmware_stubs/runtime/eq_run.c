@@ -62,7 +62,8 @@ static void run_operator(const eq_ctx_t *ctx, const eq_operator_t *op)
         .shift = (const int8_t *)ctx->tables + op->shift,
         .scratch = ctx->arena + op->scratch,
     };
-    if (eq_is_packed(in) || eq_is_packed(other) || eq_is_packed(out)) {
+    if (kernel->activations == 8 &&
+        (eq_is_packed(in) || eq_is_packed(other) || eq_is_packed(out))) {
         kernel = eq_kernel_rows();
     }
     kernel->run(&call);
@@ -100,7 +101,7 @@ static void decide(const eq_tensor_t *output, eq_result_t *result)
 {
     const uint32_t count = output->shape[0] * output->shape[1] * output->shape[2];
     int32_t best = eq_value(output, 0);
-    int32_t second = INT8_MIN;
+    int32_t second = INT16_MIN;
     result->label = 0;
     for (uint32_t i = 1; i < count; i++) {
         const int32_t value = eq_value(output, i);
