@@ -80,7 +80,7 @@ def requantize_wide(x: Int64, multiplier: Int64 | int, shift: Int64 | int) -> In
     """X · multiplier · 2^(shift − 31) rounded once, ties up: sums of layers with 16-bit inputs.
 
     The int64 MultiplyByQuantizedMultiplier of TFLite: the multiplier is reduced to 15 bits first.
-    Exact as long as |x| < 2^47 and the shift is in [−31, 7], which `eq_init` and `quantize` check.
+    Exact as long as |x| < 2^47 and the shift is in [−31, 14], which `eq_init` and `quantize` check.
     """
     reduced = np.minimum((np.asarray(multiplier, np.int64) + (1 << 15)) >> 16, (1 << 15) - 1)
     total = 15 - np.asarray(shift, np.int64)

@@ -40,7 +40,7 @@ class Kernel:
     weights: tuple[int, ...]
     scratch: str
     code_bytes: int
-    activations: int = 8  # the widest of its operands; 16: of any storage, else of bytes
+    activations: int = 8  # 16: for operators of which an operand has as many
 
     @property
     def file(self) -> str:
@@ -182,8 +182,8 @@ def _best(
         bits = weights.qparams.bits if weights.qparams is not None else 8
         stored = 8 if optimize == "time" and values <= UNPACKED_MOST else bits
     inputs, output = graph.activations(node), graph.tensors[node.output]
-    widths = [qparams_of(tensor).width for tensor in (*inputs, output)]
-    activations = max(8, *widths)
+    wide = any(qparams_of(tensor).wide for tensor in (*inputs, output))
+    activations = 16 if wide else 8
     fitting = [
         row
         for row in rows
@@ -200,12 +200,12 @@ def _best(
         )
     row = fitting[-1]
     layout = row.layouts[0] if row.layouts else LAYOUTS[0]
-    packed = row.activations == 8 and min(widths) < 8
-    unpacked = unpacked_bytes(row.family, node, inputs, output) if packed else 0
+    packed = any(map(is_packed, (*inputs, output)))
     return Choice(
         row,
         stored,
         layout,
-        unpacked + scratch_bytes(row.scratch, values, stored),
+        unpacked_bytes(row.family, node, inputs, output)
+        + scratch_bytes(row.scratch, values, stored),
         next(row for row in table() if row.family == ROWS) if packed else None,
     )

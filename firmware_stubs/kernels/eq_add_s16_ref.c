@@ -13,7 +13,7 @@ void eq_add_s16_ref(const eq_call_t *call)
     for (uint32_t i = 0; i < count; i++) {
         int32_t sum = 0;
         for (uint32_t k = 0; k < 2; k++) {
-            const int32_t value = eq_get(call->input[k], call->in[k]->bits, i);
+            const int32_t value = eq_load(call->in[k], call->input[k], i);
             const int32_t wide = (value - call->in[k]->zero_point) * (1 << left);
             sum += eq_requantize(wide, call->multiplier[k], eq_shift(call->shift[k]));
         }

@@ -21,7 +21,7 @@ static uint32_t append(const eq_call_t *call, uint32_t k, uint32_t row, uint32_t
     const uint32_t run = run_of(in, call->op->parameter);
     const int32_t zero_out = call->out->zero_point;
     for (uint32_t i = row * run; i < (row + 1) * run; i++) {
-        const int32_t difference = eq_get(call->input[k], in->bits, i) - in->zero_point;
+        const int32_t difference = eq_load(in, call->input[k], i) - in->zero_point;
         const int32_t value =
             eq_requantize(difference, call->multiplier[k], eq_shift(call->shift[k]));
         eq_put(call->out, call->output, at++,

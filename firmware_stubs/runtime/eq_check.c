@@ -170,7 +170,12 @@ static int32_t greatest(uint32_t bits)
     return (1 << (bits - 1u)) - 1;
 }
 
-/* A function of its own, which keeps eq_init small. */
+/* Functions of their own, which keep eq_init small. */
+EQ_NOINLINE static uint32_t width_of(const eq_tensor_record_t *tensor)
+{
+    return eq_width(tensor->bits);
+}
+
 EQ_NOINLINE static uint32_t bytes_of(const eq_tensor_record_t *tensor)
 {
     return eq_tensor_bytes(tensor);
@@ -184,7 +189,7 @@ static int tensor_fits(const eq_tensor_record_t *tensor, uint32_t arena_bytes)
         return 0;
     }
     const uint64_t values = pixels * tensor->shape[2]; /* below 2^63 */
-    const uint64_t most = eq_width(tensor->bits) == 8 ? MOST_VALUES : MOST_PACKED;
+    const uint64_t most = width_of(tensor) == 8 ? MOST_VALUES : MOST_PACKED;
     const int vector = tensor->shape[0] == 1 && tensor->shape[1] == 1;
     return tensor->offset % EQ_IMAGE_ALIGN == 0 && values <= most &&
            (uint64_t)tensor->offset + bytes_of(tensor) <= arena_bytes &&
@@ -193,12 +198,22 @@ static int tensor_fits(const eq_tensor_record_t *tensor, uint32_t arena_bytes)
            tensor->zero_point <= greatest(tensor->bits);
 }
 
+/* Whether the header names the kernel that packed tensors need. */
+static int names_rows(const eq_header_t *header)
+{
+    const eq_kernel_t *rows = eq_kernel_rows();
+    return rows != NULL && (header->kernels[rows->id / 32] >> rows->id % 32 & 1u) != 0;
+}
+
 static eq_status_t check_tensors(const view_t *view)
 {
     const eq_tensor_record_t *tensors = (const void *)view->data[EQ_SECTION_TENSORS];
     for (uint32_t i = 0; i < view->count[EQ_SECTION_TENSORS]; i++) {
         if (!tensor_fits(&tensors[i], view->header->arena_bytes)) {
             return EQ_E_TENSOR;
+        }
+        if (eq_is_packed(&tensors[i]) && !names_rows(view->header)) {
+            return EQ_E_KERNEL;
         }
     }
     return EQ_OK;
@@ -222,26 +237,25 @@ static int same_shape(const eq_tensor_record_t *a, const eq_tensor_record_t *b)
 /// Arithmetic ///
 
 /* The greatest |x − zero point| of what a tensor's memory may hold, whoever wrote it. */
-static uint32_t reach(const eq_tensor_record_t *tensor)
+EQ_NOINLINE static uint32_t reach(const eq_tensor_record_t *tensor)
 {
-    const uint32_t width = eq_width(tensor->bits);
+    const uint32_t width = width_of(tensor);
     const int32_t below = tensor->zero_point - least(width);
     const int32_t above = greatest(width) - tensor->zero_point;
     return (uint32_t)(below > above ? below : above);
 }
 
-/* Whether a sum of at most `bound` (below 2^32) may be requantised. */
-static int scale_fits(int32_t multiplier, int32_t shift, uint64_t bound)
+/*
+ * Whether a sum of at most `bound` may be requantised: bounds are below 2^31, but for sums of 16-bit
+ * activations, which right shifts bring there. These are 2^16 and above, so that what shifts one
+ * left is at most 14.
+ */
+EQ_NOINLINE static int scale_fits(int32_t multiplier, int32_t shift, uint64_t bound)
 {
-    return (multiplier == 0 || multiplier >= 1 << 30) && shift >= -31 && shift <= 30 &&
-           (bound << (shift > 0 ? shift : 0)) < MOST_SCALED;
-}
-
-/* The same for sums of 16-bit activations, whose result must fit int32. */
-static int wide_fits(int32_t multiplier, int32_t shift, uint64_t bound)
-{
-    return shift >= -31 && shift <= 7 &&
-           scale_fits(multiplier, shift, shift < 0 ? bound >> -shift : bound);
+    if ((multiplier != 0 && multiplier < 1 << 30) || shift < -31 || shift > 30) {
+        return 0;
+    }
+    return (shift < 0 ? bound >> -shift : bound << shift) < MOST_SCALED;
 }
 
 /* Whether `count` items of `size` bytes at an offset lie inside the tables. */
@@ -267,7 +281,7 @@ EQ_NOINLINE static uint64_t scratch_need(const operands_t *o, uint64_t weights)
 {
     const eq_tensor_record_t *other = o->other != NULL ? o->other : o->in;
     const eq_rows_scratch_t rows = eq_rows_scratch(o->op, o->kernel->family, o->in, other, o->out);
-    const uint64_t unpacked = o->kernel->activations == 8 ? rows.input + rows.output : 0;
+    const uint64_t unpacked = rows.input + rows.output;
     switch (o->kernel->scratch) {
     case EQ_SCRATCH_ROW:
         return unpacked + (o->op->weight_bits == 8 ? 0 : weights);
@@ -317,12 +331,11 @@ static eq_status_t check_weighted(const view_t *view, const operands_t *o, uint6
     const int32_t *multiplier = table_s32(view, op->multiplier);
     const int8_t *shift = table_s8(view, op->shift);
     const uint64_t products = (weights << (op->weight_bits - 1)) * reach(o->in); /* below 2^51 */
-    const int wide = eq_is_wide(o->in);
+    const uint64_t most = eq_is_wide(o->in) ? MOST_WIDE : MOST_SUM;
     for (uint32_t i = 0; i < channels; i++) {
         const int64_t start = bias[i];
         const uint64_t bound = (uint64_t)(start < 0 ? -start : start) + products;
-        if (bound >= (wide ? MOST_WIDE : MOST_SUM) ||
-            !(wide ? wide_fits : scale_fits)(multiplier[i], shift[i], bound)) {
+        if (bound >= most || !scale_fits(multiplier[i], shift[i], bound)) {
             return EQ_E_ARITHMETIC;
         }
     }
@@ -379,7 +392,7 @@ static int without_weights(const view_t *view, const operands_t *o)
 /* The output may be an input that is stored as it is: bytes are read before they are written. */
 static int in_place_or_apart(const eq_tensor_record_t *in, const eq_tensor_record_t *out)
 {
-    const int same = in->offset == out->offset && eq_width(in->bits) == eq_width(out->bits);
+    const int same = in->offset == out->offset && width_of(in) == width_of(out);
     return same || !tensors_overlap(in, out);
 }
 
@@ -405,7 +418,8 @@ static eq_status_t check_add(const view_t *view, const operands_t *o)
         }
         bound += (uint32_t)eq_requantize((int32_t)term, multiplier[i], eq_shift(shift[i]));
     }
-    return scale_fits(multiplier[2], shift[2], bound) ? EQ_OK : EQ_E_ARITHMETIC;
+    return bound < MOST_SCALED && scale_fits(multiplier[2], shift[2], bound) ? EQ_OK
+                                                                             : EQ_E_ARITHMETIC;
 }
 
 /* Whether the first and the last window of an axis, and so all between, hold an input. */
@@ -431,7 +445,7 @@ static eq_status_t check_pool(const view_t *view, const operands_t *o)
         return EQ_E_OPERATOR;
     }
     const uint64_t taps = (uint64_t)op->kernel_height * op->kernel_width;
-    return taps << (eq_width(in->bits) - 1u) < MOST_SUM ? EQ_OK : EQ_E_ARITHMETIC;
+    return taps << (width_of(in) - 1u) < MOST_SUM ? EQ_OK : EQ_E_ARITHMETIC;
 }
 
 static eq_status_t check_softmax(const view_t *view, const operands_t *o)
@@ -555,23 +569,14 @@ static eq_status_t check_family(const view_t *view, const operands_t *o)
     }
 }
 
-/* Whether the header names the kernel that packed tensors need. */
-static int names_rows(const eq_header_t *header)
-{
-    const eq_kernel_t *rows = eq_kernel_rows();
-    return rows != NULL && (header->kernels[rows->id / 32] >> rows->id % 32 & 1u) != 0;
-}
-
 /* Whether there is code for how the operands are stored. */
-static int runs(const view_t *view, const operands_t *o)
+static int runs(const operands_t *o)
 {
-    const eq_tensor_record_t *other = o->other != NULL ? o->other : o->in;
-    const int wide = eq_is_wide(o->in) || eq_is_wide(other) || eq_is_wide(o->out);
-    const int packed = eq_is_packed(o->in) || eq_is_packed(other) || eq_is_packed(o->out);
-    if (wide || o->kernel->activations == 16) {
-        return wide && o->kernel->activations == 16;
-    }
-    return !packed || (names_rows(view->header) && eq_rows_runs(o->kernel->family));
+    const int packed =
+        eq_is_packed(o->in) || eq_is_packed(o->out) || (o->other != NULL && eq_is_packed(o->other));
+    const int wide =
+        eq_is_wide(o->in) || eq_is_wide(o->out) || (o->other != NULL && eq_is_wide(o->other));
+    return wide == (o->kernel->activations > 8) && (!packed || eq_rows_runs(o->kernel->family));
 }
 
 static eq_status_t check_operator(const view_t *view, const eq_operator_t *op)
@@ -596,7 +601,7 @@ static eq_status_t check_operator(const view_t *view, const eq_operator_t *op)
     const operands_t operands = {op, kernel, &tensors[op->input[0]],
                                  op->input[1] == EQ_NONE ? NULL : &tensors[op->input[1]],
                                  &tensors[op->output]};
-    return runs(view, &operands) ? check_family(view, &operands) : EQ_E_KERNEL;
+    return runs(&operands) ? check_family(view, &operands) : EQ_E_KERNEL;
 }
 
 static eq_status_t check_operators(const view_t *view)

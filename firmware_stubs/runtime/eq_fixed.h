@@ -71,7 +71,7 @@ static inline int32_t eq_requantize(int32_t x, int32_t multiplier, eq_shift_t sh
 /*
  * x · multiplier · 2^(left − right − 31) rounded once, ties up: sums of layers with 16-bit inputs
  * (the int64 MultiplyByQuantizedMultiplier, which reduces the multiplier to 15 bits). |x| < 2^47,
- * left in [0, 7], right in [0, 31], and the result an int32, which eq_init checks.
+ * left in [0, 14], right in [0, 31], and the result an int32, which eq_init checks.
  */
 static inline int32_t eq_requantize_wide(int64_t x, int32_t multiplier, eq_shift_t shift)
 {

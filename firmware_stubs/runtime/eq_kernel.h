@@ -62,7 +62,7 @@ typedef struct eq_kernel {
     uint8_t id;          /* in kernels.toml */
     uint8_t family;      /* eq_family_t */
     uint8_t scratch;     /* eq_scratch_t */
-    uint8_t activations; /* 8: of bytes; 16: one operand or more has 16 bits, the others any */
+    uint8_t activations; /* 16: one operand or more has 16 bits; 8: none has */
     eq_kernel_function_t run;
 } eq_kernel_t;
 

@@ -40,13 +40,7 @@ static inline uint32_t eq_add_left_shift(const eq_tensor_record_t *a, const eq_t
 
 static inline uint32_t eq_tensor_bytes(const eq_tensor_record_t *tensor)
 {
-    const uint32_t width = eq_width(tensor->bits);
-    const uint32_t elements = eq_elements(tensor);
-    if (width >= 8) {
-        return elements * (width / 8u);
-    }
-    const uint32_t per_byte = 8u / width;
-    return elements / per_byte + (elements % per_byte != 0);
+    return (uint32_t)(((uint64_t)eq_elements(tensor) * eq_width(tensor->bits) + 7u) / 8u);
 }
 
 /* Value i. */
@@ -63,12 +57,19 @@ static inline int32_t eq_get(const void *data, uint32_t bits, uint32_t i)
     return (int32_t)(value ^ sign) - (int32_t)sign;
 }
 
-/* Values first .. first + count: where they are bytes already, else unpacked into the buffer. */
+/* Value `first` and on of what is not packed. */
+static inline const int8_t *eq_at(const eq_tensor_record_t *tensor, const int8_t *data,
+                                  uint32_t first)
+{
+    return data + (eq_is_wide(tensor) ? 2u * first : first);
+}
+
+/* Values first .. first + count: where they lie, or unpacked into the buffer. */
 static inline const int8_t *eq_load_run(const eq_tensor_record_t *tensor, const int8_t *data,
                                         uint32_t first, uint32_t count, int8_t *buffer)
 {
     if (!eq_is_packed(tensor)) {
-        return data + first;
+        return eq_at(tensor, data, first);
     }
     eq_unpack(buffer, (const uint8_t *)data, first, count, eq_width(tensor->bits));
     return buffer;

@@ -62,8 +62,7 @@ static void run_operator(const eq_ctx_t *ctx, const eq_operator_t *op)
         .shift = (const int8_t *)ctx->tables + op->shift,
         .scratch = ctx->arena + op->scratch,
     };
-    if (kernel->activations == 8 &&
-        (eq_is_packed(in) || eq_is_packed(other) || eq_is_packed(out))) {
+    if (eq_is_packed(in) || eq_is_packed(other) || eq_is_packed(out)) {
         kernel = eq_kernel_rows();
     }
     kernel->run(&call);
@@ -91,7 +90,7 @@ eq_status_t eq_step(eq_ctx_t *ctx)
     return EQ_MORE;
 }
 
-int32_t eq_value(const eq_tensor_t *tensor, uint32_t i)
+EQ_NOINLINE int32_t eq_value(const eq_tensor_t *tensor, uint32_t i)
 {
     return eq_get(tensor->data, tensor->bits, i);
 }

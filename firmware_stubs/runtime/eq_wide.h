@@ -1,7 +1,6 @@
 /*
  * eq_wide.h - what the kernels for 16-bit activations share. One operand or more of theirs has 16
- * bits; the others may be stored in any way, so that values are read by eq_get and written by
- * eq_put.
+ * bits; the others are bytes.
  */
 #ifndef EQ_WIDE_H
 #define EQ_WIDE_H
@@ -9,20 +8,19 @@
 #include "eq_rows.h"
 #include "eq_window.h"
 
-/* Stores value i; bits behind the last value that share its byte become 0. */
+/* Value i of an operand: what is packed in memory comes to a kernel as bytes. */
+static inline int32_t eq_load(const eq_tensor_record_t *tensor, const int8_t *data, uint32_t i)
+{
+    return eq_is_wide(tensor) ? ((const int16_t *)(const void *)data)[i] : data[i];
+}
+
 static inline void eq_put(const eq_tensor_record_t *tensor, int8_t *data, uint32_t i, int32_t value)
 {
-    const uint32_t width = eq_width(tensor->bits);
-    if (width == 16) {
+    if (eq_is_wide(tensor)) {
         ((int16_t *)(void *)data)[i] = (int16_t)value;
-        return;
+    } else {
+        data[i] = (int8_t)value;
     }
-    const uint32_t per_byte = 8u / width;
-    const uint32_t used = i % per_byte * width;
-    const uint32_t mask = ((1u << width) - 1u) << used;
-    const uint32_t kept = i + 1u == eq_elements(tensor) ? (1u << used) - 1u : ~mask;
-    uint8_t *at = (uint8_t *)data + i / per_byte;
-    *at = (uint8_t)((*at & kept) | ((uint32_t)value << used & mask));
 }
 
 /* sum + Σ weights[i] · (value first + i − zero point) */
@@ -37,14 +35,7 @@ static inline int64_t eq_wide_dot(const eq_call_t *call, const int8_t *weights, 
         }
         return sum;
     }
-    if (!eq_is_packed(in)) {
-        return eq_dot(weights, call->input[0] + first, (int32_t)count, in->zero_point,
-                      (int32_t)sum);
-    }
-    for (uint32_t i = 0; i < count; i++) {
-        sum += weights[i] * (eq_get(call->input[0], in->bits, first + i) - in->zero_point);
-    }
-    return sum;
+    return eq_dot(weights, call->input[0] + first, (int32_t)count, in->zero_point, (int32_t)sum);
 }
 
 /* The rule is the input's: one rounding for 16 bits, two for bytes, whose sums fit int32. */
