@@ -18,7 +18,7 @@ Int64 = npt.NDArray[np.int64]
 
 INT32_MAX = (1 << 31) - 1
 ADD_LEFT_SHIFT = 20  # head-room bits of both inputs of an addition
-ADD_LEFT_SHIFT_WIDE = 15  # where either has 16 bits
+ADD_LEFT_SHIFT_WIDE = 15  # where an operand has 16 bits
 SOFTMAX_INTEGER_BITS = 5  # softmax differences are Q5.26
 SOFTMAX_SUM_BITS = 12  # sums of exponentials are Q12.19
 

@@ -255,7 +255,7 @@ def _add(build: _Build, node: Node) -> None:
     """TFLite's ADD: both inputs to a common scale of 2·max with 20 bits of head-room, or 15."""
     a, b = (build.qparams(name) for name in node.inputs)
     common = 2 * max(a.scale[0], b.scale[0])
-    wide = a.wide or b.wide
+    wide = a.wide or b.wide or build.bits[node.name].activations == 16
     unit = 1 << (fixedpoint.ADD_LEFT_SHIFT_WIDE if wide else fixedpoint.ADD_LEFT_SHIFT)
     y = build.output_qparams(node, common / unit * (2 if wide else 1))
     reals = np.array([a.scale[0] / common, b.scale[0] / common, common / (unit * y.scale[0])])

@@ -178,7 +178,7 @@ def _add(o: Operands) -> Int64:
         return _clamp(o, _add_float32(o.values, (a, b), y))
     multiplier, shift = o.constant(2), o.constant(3)
     total = np.zeros(o.values[0].shape, np.int64)
-    wide = a.wide or b.wide
+    wide = a.wide or b.wide or y.wide
     left = fixedpoint.ADD_LEFT_SHIFT_WIDE if wide else fixedpoint.ADD_LEFT_SHIFT
     for i, q in enumerate((a, b)):
         every = np.arange(q.qmin, q.qmax + 1, dtype=np.int64)  # an input has few values

@@ -20,8 +20,7 @@
 #define MOST_POSITION (1u << 30) /* of a window: positions are int32 */
 #define MOST_SUM (UINT64_C(1) << 30)
 #define MOST_WIDE (UINT64_C(1) << 47) /* of sums of 16-bit activations: their products fit int64 */
-#define MOST_SCALED (UINT64_C(1) << 31)
-#define MOST_SOFTMAX 4095u /* values in a row: sums are Q12.19 */
+#define MOST_SOFTMAX 4095u            /* values in a row: sums are Q12.19 */
 
 /* The image as it is being checked. */
 typedef struct {
@@ -247,15 +246,16 @@ EQ_NOINLINE static uint32_t reach(const eq_tensor_record_t *tensor)
 
 /*
  * Whether a sum of at most `bound` may be requantised: bounds are below 2^31, but for sums of 16-bit
- * activations, which right shifts bring there. These are 2^16 and above, so that what shifts one
- * left is at most 14.
+ * activations, below 2^47, which right shifts bring there. These are 2^16 and above, so that what
+ * shifts one left is at most 14.
  */
 EQ_NOINLINE static int scale_fits(int32_t multiplier, int32_t shift, uint64_t bound)
 {
     if ((multiplier != 0 && multiplier < 1 << 30) || shift < -31 || shift > 30) {
         return 0;
     }
-    return (shift < 0 ? bound >> -shift : bound << shift) < MOST_SCALED;
+    return shift < 0 ? (uint32_t)(bound >> 16) >> -shift < 1u << 15
+                     : bound <= (uint32_t)INT32_MAX >> shift;
 }
 
 /* Whether `count` items of `size` bytes at an offset lie inside the tables. */
@@ -409,7 +409,7 @@ static eq_status_t check_add(const view_t *view, const operands_t *o)
     const eq_tensor_record_t *inputs[2] = {o->in, o->other};
     const int32_t *multiplier = table_s32(view, op->multiplier);
     const int8_t *shift = table_s8(view, op->shift);
-    const uint32_t left = eq_add_left_shift(o->in, o->other);
+    const uint32_t left = o->kernel->activations > 8 ? EQ_ADD_LEFT_SHIFT_WIDE : EQ_ADD_LEFT_SHIFT;
     uint64_t bound = 0;
     for (uint32_t i = 0; i < 2; i++) {
         const uint32_t term = reach(inputs[i]) << left; /* at most 2^30 */
@@ -418,8 +418,8 @@ static eq_status_t check_add(const view_t *view, const operands_t *o)
         }
         bound += (uint32_t)eq_requantize((int32_t)term, multiplier[i], eq_shift(shift[i]));
     }
-    return bound < MOST_SCALED && scale_fits(multiplier[2], shift[2], bound) ? EQ_OK
-                                                                             : EQ_E_ARITHMETIC;
+    return bound <= INT32_MAX && scale_fits(multiplier[2], shift[2], bound) ? EQ_OK
+                                                                            : EQ_E_ARITHMETIC;
 }
 
 /* Whether the first and the last window of an axis, and so all between, hold an input. */

@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #define EQ_ADD_LEFT_SHIFT 20      /* head-room bits of both inputs of an addition */
-#define EQ_ADD_LEFT_SHIFT_WIDE 15 /* where either has 16 bits */
+#define EQ_ADD_LEFT_SHIFT_WIDE 15 /* where an operand has 16 bits */
 
 static inline int32_t eq_clamp(int32_t x, int32_t low, int32_t high)
 {

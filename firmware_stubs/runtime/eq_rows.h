@@ -32,12 +32,6 @@ static inline int eq_is_packed(const eq_tensor_record_t *tensor)
     return tensor->bits <= 4;
 }
 
-/* Head-room bits of the inputs of an addition. */
-static inline uint32_t eq_add_left_shift(const eq_tensor_record_t *a, const eq_tensor_record_t *b)
-{
-    return eq_is_wide(a) || eq_is_wide(b) ? EQ_ADD_LEFT_SHIFT_WIDE : EQ_ADD_LEFT_SHIFT;
-}
-
 static inline uint32_t eq_tensor_bytes(const eq_tensor_record_t *tensor)
 {
     return (uint32_t)(((uint64_t)eq_elements(tensor) * eq_width(tensor->bits) + 7u) / 8u);
