@@ -35,6 +35,7 @@ SUM_LIMIT = 1 << 30  # |bias| + Σ|w|·amax stays below, on the device too (eq_i
 WIDE_LIMIT = 1 << 47  # the same for sums of 16-bit activations
 BIAS_LIMIT = 1 << 28
 WIDE_BIAS_LIMIT = 1 << 30
+WIDE_RATIO = 64.0  # shifts left by 7, as far as TFLite Micro does
 MIN_SCALE = 2.0**-24  # activations finer than this mean a dead layer; 2^-32 at 16 bits
 BYTE_READERS = (Op.SOFTMAX, Op.TABLE)  # of activations of at most 8 bits
 SOFTMAX_QPARAMS = QParams((1 / 256,), -128, 8)
@@ -232,9 +233,7 @@ def _weighted(build: _Build, node: Node) -> None:
     )
 
 
-def _largest_ratio(
-    largest_sum: npt.NDArray[np.float64], x: QParams
-) -> npt.NDArray[np.float64]:
+def _largest_ratio(largest_sum: npt.NDArray[np.float64], x: QParams) -> npt.NDArray[np.float64]:
     """The greatest ratio of input to output steps with which sums of `x` may be requantised.
 
     A ratio of 2^h shifts left by up to h + 1. Sums of bytes must stay below 2^31 then, also where
@@ -242,8 +241,9 @@ def _largest_ratio(
     is at most 7.
     """
     if x.wide:
-        return np.minimum((SUM_LIMIT >> 2) / (largest_sum + 1), 64.0)
-    return np.exp2(np.floor(np.log2((SUM_LIMIT << 1) / (largest_sum + 1))) - 1)
+        return np.asarray(np.minimum((SUM_LIMIT >> 2) / (largest_sum + 1), WIDE_RATIO), np.float64)
+    headroom = np.floor(np.log2((SUM_LIMIT << 1) / (largest_sum + 1))) - 1
+    return np.asarray(np.exp2(headroom), np.float64)
 
 
 def _multipliers(reals: Array) -> tuple[Array, Array]:

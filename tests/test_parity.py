@@ -219,7 +219,7 @@ def test_several_inputs_and_outputs_keep_their_order(
 
 
 @pytest.mark.emulator
-@pytest.mark.parametrize("policy", ["w8a4", "w4a4", "w4a2"])
+@pytest.mark.parametrize("policy", ["w8a4", "w4a4", "w4a2", "w4a16"])
 def test_the_example_computes_on_the_core_at_any_width(board: Flashed, policy: str) -> None:
     program = bundled.load("fashion-resnet8").compile(policy).program
     inputs = bundled.images().inputs(program, SAMPLES)

@@ -1,7 +1,6 @@
 /*
  * Addition with 16-bit activations, in portable C (TensorFlow Lite's ADD of int16): as
- * eq_add_s8_ref, with 15 bits of head-room. The output may be either
- * input.
+ * eq_add_s8_ref, with 15 bits of head-room. The output may be either input.
  */
 #include "eq_wide.h"
 
