@@ -4,7 +4,8 @@ Whatever edgeq exports is held to these integers. `Rounding.DOUBLE` is what the 
 (`fixedpoint`); `Rounding.FLOAT32` is how onnxruntime and XNNPACK requantise: one float32
 multiplication, ties to even; no backend has it for 16-bit activations, whose layers round once, to
 a 15-bit multiplier (`fixedpoint.requantize_wide`). Sums of products run through BLAS in floating
-point where every partial sum is an integer that the type holds exactly: they are exact in any order.
+point where every partial sum is an integer that the type holds exactly, and so are exact in any
+order.
 """
 
 from __future__ import annotations

@@ -159,20 +159,35 @@ static void test_arithmetic(void)
     REFUSED(EQ_OK, tables[op[WIDE_CONCAT].shift] = 15);
 }
 
-/* 600 weights of 8 bits: sums of 600 · 128 · 32768 fit no int32, halved they do. */
+/* 600 weights of 127, words of 32767: the sum fits no int32, shifted it does, to (sum + 2^16) >> 17. */
 static void test_long_sums(void)
 {
-    for (int8_t shift = -1; shift <= 0; shift++) {
+    static const int8_t shifts[] = {-16, -1, 0};
+    for (uint32_t i = 0; i < sizeof shifts; i++) {
+        static const int32_t multiplier[] = {1 << 30}, bias[] = {12345};
         model_t *m = exact_block(sizeof *m);
         eq_operator_t *op = single_operator(m, 42, 600, 1);
         add_weights(m, op, 600, 8);
-        m->tables[op->shift] = (uint8_t)shift;
+        memset(m->weights + op->weights, 127, 600);
+        op->multiplier = add_words(m, 1, multiplier);
+        op->bias = add_words(m, 1, bias);
+        m->tables[op->shift] = (uint8_t)shifts[i];
         const image_t image = model_image(m);
         uint8_t *arena = exact_block(m->arena_bytes);
         eq_ctx_t ctx;
         const eq_status_t status = init(&ctx, image, arena, m->arena_bytes);
-        CHECK(status == (shift < 0 ? EQ_OK : EQ_E_ARITHMETIC), "%d: %s", shift,
+        CHECK(status == (shifts[i] < 0 ? EQ_OK : EQ_E_ARITHMETIC), "%d: %s", shifts[i],
               eq_status_name(status));
+        if (shifts[i] == -16) {
+            const int64_t sum = INT64_C(600) * 127 * 32767 + 12345;
+            int16_t *input = eq_input(&ctx, 0)->data;
+            for (uint32_t v = 0; v < 600; v++) {
+                input[v] = 32767;
+            }
+            CHECK(eq_run(&ctx, NULL) == EQ_OK, "runs");
+            const int32_t value = eq_value(eq_output(&ctx, 0), 0);
+            CHECK(value == (sum + 65536) / 131072, "%d", value);
+        }
         free(arena);
         free(image.bytes);
         free(m);
