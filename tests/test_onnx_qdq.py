@@ -458,7 +458,7 @@ def test_the_runner_says_what_it_lacks(arrays: dict[str, Array], says: str) -> N
 
 def test_the_runner_says_what_it_runs() -> None:
     with pytest.raises(SystemExit, match=r"net\.txt: this runs \.onnx"):
-        run.load(Path("net.txt"))
+        run.load(Path("net.txt"), {})
 
 
 @pytest.mark.parametrize("axis", [1, 2])

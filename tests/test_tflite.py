@@ -21,6 +21,7 @@ from conftest import requires
 from graphs import FUNCTIONS, RELU, RELU6, Builder, graphs, in_blocks, same_window
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs import byte_layers
 from test_parity import integers, program_of
 
 from edgeq import fixedpoint, parity, reference
@@ -107,7 +108,8 @@ def scaled_in_float64(graph: Graph, node: Node, values: Mapping[str, Array]) -> 
     total = wide @ graph.constant(node.inputs[1]).T.astype(np.int64)
     real = (total + graph.constant(node.inputs[2])) * (x.scale[0] * np.array(w.scale) / y.scale[0])
     rounded = np.copysign(np.floor(np.abs(real) + 0.5), real) + y.zero_point
-    return np.clip(rounded, *(node.clamp or (y.qmin, y.qmax))).astype(np.int8)
+    clamped = np.clip(rounded, *(node.clamp or (y.qmin, y.qmax)))
+    return clamped.astype(graph.tensors[node.output].dtype.value)
 
 
 def parsed(program: Program) -> Any:
@@ -155,6 +157,50 @@ def test_every_layer_of_many_random_graphs_equals_the_reference(
     row: InterpreterInfo, graph: Graph, weights: list[int], activations: list[int]
 ) -> None:
     assert_equal(row, of(graph, weights, activations))
+
+
+def of_words(graph: Graph) -> bool:
+    """Whether every activation can have 16 bits: TFLite has no layer between those and 8."""
+    return sayable(graph) and not byte_layers(graph)
+
+
+@everywhere
+@drawn(GRAPHS)
+@given(graphs().filter(of_words), bits)
+def test_every_layer_of_16_bits_equals_the_reference(
+    row: InterpreterInfo, graph: Graph, weights: list[int]
+) -> None:
+    assert_equal(row, of(graph, weights, [16]))
+
+
+@pytest.mark.nightly
+@everywhere
+@drawn(NIGHTLY_GRAPHS)
+@given(graphs().filter(of_words), bits)
+def test_every_layer_of_many_graphs_of_16_bits_equals_the_reference(
+    row: InterpreterInfo, graph: Graph, weights: list[int]
+) -> None:
+    assert_equal(row, of(graph, weights, [16]))
+
+
+@everywhere
+@pytest.mark.parametrize("activations", [[16, 16, 8], [8, 8, 16]])
+def test_a_concatenation_takes_one_width_to_another(
+    row: InterpreterInfo, activations: list[int]
+) -> None:
+    b = Builder()
+    x = b.input(8, 8, 4)
+    program = of(b.build(b.concat(b.conv(x, 3), b.conv(x, 2))), [8], activations)
+    assert operators(program).count("QUANTIZE") == 2
+    assert_equal(row, program)
+
+
+def test_a_layer_between_8_and_16_bits_is_refused() -> None:
+    b = Builder()
+    graph = b.build(b.conv(b.conv(b.input(4, 4, 2), 3), 3))
+    with pytest.raises(GraphError, match=r"conv_2: TFLite has no conv_2d of 16-bit") as caught:
+        tflite.build(of(graph, [8], [8, 16]))
+    assert caught.value.id == "EQ0385"
 
 
 def assert_no_output_is_off(name: str, row: InterpreterInfo, images: int) -> None:
