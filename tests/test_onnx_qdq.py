@@ -33,7 +33,8 @@ from edgeq.report import Verdict
 
 GRAPHS = 30
 NIGHTLY_GRAPHS = 300
-IMAGES = 1_000
+IMAGES, FEW = 1_000, 100
+TRACED = 32  # samples whose every layer is compared
 FUSED = {"QLinearConv": 9, "QLinearAdd": 3, "QGemm": 1}  # of fashion-resnet8
 FLOAT = {"Conv", "Gemm", "MatMul", "Add", "FusedConv", "AveragePool"}
 
@@ -64,14 +65,15 @@ def example(name: str, policy: str, target: str = "edge") -> Program:
 
 
 def assert_exact(program: Program, path: Path, inputs: dict[str, Array]) -> None:
-    """Every output, and every layer on the way, equals the reference's under the float32 rule."""
+    """Every output, and every layer of the first samples, as the float32 rule has it."""
     runner = onnx_runner.Runner(program, path)
     row = parity.compare_executor(program, runner, inputs)
     assert (row.verdict, row.mismatches, row.max_lsb) == (Verdict.EXACT, 0, 0), row
     assert row.rule == "float32"
-    expected = reference.run(program.network, inputs, Rounding.FLOAT32)
+    first = {name: values[:TRACED] for name, values in inputs.items()}
+    expected = reference.run(program.network, first, Rounding.FLOAT32)
     nodes = program.network.graphs[0].nodes
-    traced = runner.trace(inputs)
+    traced = runner.trace(first)
     assert set(traced) == {node.output for node in nodes if node.op is not Op.RESHAPE}
     for name, values in traced.items():
         assert np.array_equal(values, expected[name]), name
@@ -121,11 +123,11 @@ def test_onnxruntime_computes_what_the_float32_rule_says_of_many(
 
 
 @needs_fma
-@policies
+@pytest.mark.parametrize(("policy", "images"), [("shipped", IMAGES), ("w8a8", FEW), ("w4a4", FEW)])
 @examples
-def test_an_example_is_exact_on_a_thousand_images(written: Write, name: str, policy: str) -> None:
+def test_an_example_is_exact(written: Write, name: str, policy: str, images: int) -> None:
     made = example(name, policy)
-    assert_exact(made, written(made), bundled.images().inputs(made, IMAGES))
+    assert_exact(made, written(made), bundled.images().inputs(made, images))
 
 
 @needs_fma
@@ -467,4 +469,4 @@ def test_bytes_mean_what_their_channel_says(axis: int) -> None:
     samples = np.random.default_rng(0).integers(0, 256, (4, 3, 3)).astype(np.uint8)
     got = run.from_bytes(samples, axis, table)
     for index, value in np.ndenumerate(samples):
-        assert got[index] == 1000 * index[axis] + value
+        assert got[index] == 1000 * index[axis] + int(value)
