@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,8 @@ OFFSET = 128  # of uint8 above int8
 BYTE = (0, 255)
 INT4 = 4  # the fewest bits that onnxruntime has a type for
 TO_NCHW, TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)  # the axis that each axis comes from
-UNIT = QParams((1.0,), -OFFSET)  # under it reals are the uint8 integers themselves
+# Under its parameters reals are the uint8 integers themselves; no other tensor has no name.
+UNIT = Tensor("", (1,), qparams=QParams((1.0,), -OFFSET))
 
 # A session setting: x86 cores without VNNI add pairs of products of 8 × 8 bits in 16 bits, and
 # saturate; with it they take other weights. Elsewhere, and with 7 bits, it changes nothing.
@@ -295,7 +296,7 @@ def _average_pool(writer: _Writer, graph: Graph, node: Node) -> None:
     """The mean of the integers: the scale cancels out, and ties are those of the integers."""
     x, output = graph.tensors[node.inputs[0]], graph.tensors[node.output]
     name = node.output
-    unit = writer.parameters(replace(x, name="unit", qparams=UNIT))
+    unit = writer.parameters(UNIT)
     real = writer.add("DequantizeLinear", [integers(x), *unit], f"{name}/values")
     mean = writer.add("AveragePool", [real], f"{name}/mean", **_window(node))
     counts = _counts(x, node)
@@ -328,7 +329,7 @@ def _has_reciprocal(count: int) -> bool:
 def _softmax(writer: _Writer, graph: Graph, node: Node) -> None:
     """In float64, rounded there: a float32 exponential would decide some ties otherwise."""
     x, output = graph.tensors[node.inputs[0]], graph.tensors[node.output]
-    unit = writer.parameters(replace(x, name="unit", qparams=UNIT))
+    unit = writer.parameters(UNIT)
     name = node.output
     step = writer.constant(f"{name}/step", np.float64(qparams_of(x).scale[0]))
     steps = writer.constant(f"{name}/steps", np.float64(1 / qparams_of(output).scale[0]))

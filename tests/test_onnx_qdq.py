@@ -170,6 +170,14 @@ def test_windows_over_the_edge_are_divided_by_what_they_see(written: Write) -> N
     assert_exact(made, written(made), integers(made))
 
 
+@pytest.mark.parametrize("name", ["unit", "scale", "x.q"])
+def test_no_tensor_takes_the_name_of_another(written: Write, name: str) -> None:
+    b = Builder()
+    x = b.conv(b.input(7, 7, 3, name=name), 4, clamp=RELU)
+    made = program(b.build(b.softmax(b.flatten(b.global_average_pool(x)))))
+    assert_exact(made, written(made), integers(made))
+
+
 @pytest.mark.parametrize("classes", [1, 2, 10, 512])
 def test_a_softmax_is_that_of_float64(written: Write, classes: int) -> None:
     b = Builder()
