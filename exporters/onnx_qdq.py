@@ -32,7 +32,7 @@ from edgeq.program import Program
 
 OPSET, IR_VERSION = 21, 10
 OFFSET = 128  # of uint8 above int8
-BYTE = (0, 255)
+BYTE, BYTE_BITS = (0, 255), 8
 INT4 = 4  # the fewest bits that onnxruntime has a type for
 TO_NCHW, TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)  # the axis that each axis comes from
 # Under its parameters reals are the uint8 integers themselves; no other tensor has no name.
@@ -49,13 +49,15 @@ def export(program: Program, path: Path) -> None:
     """Writes `program` as an ONNX model to `path`: the same bytes for the same program.
 
     Raises:
-        GraphError: a block has several levels, of which ONNX would hold one.
+        GraphError: a block has several levels, of which ONNX would hold one, or an activation has
+            more than 8 bits.
     """
     path.write_bytes(model(program).SerializeToString(deterministic=True))
 
 
 def model(program: Program) -> onnx.ModelProto:
     """`program` as an ONNX model that the checker of onnx accepts."""
+    _refuse_wide(program)
     writer = _Writer(int4=program.target.int4_weights)
     for source in program.inputs:
         writer.input(source.port.name, source.port.layout, source.tensor)
@@ -86,6 +88,17 @@ def model(program: Program) -> onnx.ModelProto:
     _describe(made, {**facts, "layers": json.dumps(writer.layers, ensure_ascii=False)})
     onnx.checker.check_model(made)
     return made
+
+
+def _refuse_wide(program: Program) -> None:
+    for graph in program.network.graphs:
+        for tensor in graph.tensors.values():
+            if tensor.data is None and qparams_of(tensor).bits > BYTE_BITS:
+                raise GraphError(
+                    "EQ0347",
+                    f"{tensor.name} has {qparams_of(tensor).bits} bits; an ONNX file is written "
+                    f"with activations of 2 to {BYTE_BITS}",
+                )
 
 
 def integers(tensor: Tensor) -> str:

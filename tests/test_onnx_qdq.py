@@ -25,7 +25,7 @@ from test_reference import needs_fma
 from edgeq import parity, reference, targets
 from edgeq.errors import GraphError
 from edgeq.exporters import onnx_qdq, onnx_runner, run
-from edgeq.ir import Array, Function, Graph, Op, Unary, Window
+from edgeq.ir import Array, Function, Graph, Op, QParams, Unary, Window, single
 from edgeq.ops import OPS
 from edgeq.program import Program
 from edgeq.reference import Rounding
@@ -363,6 +363,16 @@ def test_up_to_four_bits_are_int4_where_the_target_says_so(written: Write, bits:
 def test_more_bits_than_four_stay_int8_on_every_target(written: Write) -> None:
     path = written(example("fashion-tiny", "w5a8", "edge-int4"))
     assert TensorProto.INT4 not in initializer_types(path)
+
+
+def test_activations_of_16_bits_are_refused() -> None:
+    b = Builder()
+    made = program(b.build(b.conv(b.input(6, 6, 3), 4)))
+    graph = made.network.graphs[0]
+    wide = replace(graph.tensors["conv_1.output"], qparams=QParams((0.1,), 0, 16))
+    network = single(replace(graph, tensors={**graph.tensors, wide.name: wide}))
+    with pytest.raises(GraphError, match=r"EQ0347: conv_1\.output has 16 bits"):
+        onnx_qdq.model(replace(made, network=network))
 
 
 def test_levels_are_refused(written: Write) -> None:
