@@ -25,6 +25,7 @@ from test_reference import needs_fma
 from edgeq import parity, reference, targets
 from edgeq.errors import GraphError
 from edgeq.exporters import onnx_qdq, onnx_runner, run
+from edgeq.frontends import Port
 from edgeq.ir import Array, Function, Graph, Op, QParams, Unary, Window, single
 from edgeq.ops import OPS
 from edgeq.program import Program
@@ -273,6 +274,20 @@ def test_images_with_channels_last_are_turned_once(written: Write) -> None:
     b = Builder()
     x = b.conv(b.conv(b.input(6, 6, 3), 4), 4)
     assert operators(written(program(b.build(x))))["Transpose"] == 2  # input and output
+
+
+def test_images_with_channels_first_are_not_turned(written: Write) -> None:
+    b = Builder()
+    made = program(b.build(b.conv(b.conv(b.input(6, 5, 3), 4), 4)))
+    first, last = made.inputs[0], made.outputs[0]
+    there = Port("image", first.port.tensor, (1, 3, 6, 5), "NCHW")
+    back = Port("map", last.tensor, (1, 4, 6, 5), "NCHW")
+    moved = replace(made, inputs=(replace(first, port=there),), outputs=(back,))
+    path = written(moved)
+    assert "Transpose" not in operators(path)
+    (output,) = onnx_runner.session(path.read_bytes()).get_outputs()
+    assert (output.name, output.shape) == ("map", ["batch", 4, 6, 5])
+    assert_exact(moved, path, integers(moved))
 
 
 def flattened(read: Callable[[Builder, str], str]) -> Graph:
