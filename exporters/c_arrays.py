@@ -300,6 +300,16 @@ def _make(program: Program) -> str:
     )
 
 
+def _artefact_lines(program: Program) -> str:
+    """What the README says of formats beside the C."""
+    if len(program.target.formats) == 1:
+        return ""
+    others = ", ".join(format for format in program.target.formats if format != "c")
+    return f"{program.name}.*          the same model for other runtimes: {others}\n" + (
+        "run.py, run.json    runs those on samples: python run.py FILE samples.npz\n"
+    )
+
+
 def _readme(program: Program) -> str:
     name = program.name
     return (
@@ -309,6 +319,7 @@ def _readme(program: Program) -> str:
         f"{name}.eqb          the same image as a file, for a flash partition of its own\n"
         "runtime/            the C99 sources that run it; runtime/edgeq.h is the manual\n"
         "selftest.c          golden vectors; a program on a PC\n"
+        f"{_artefact_lines(program)}"
         "report.json         bits, kernels, flash, RAM, accuracy, checks\n"
         "report.html         the same to look at; report.txt as plain text\n"
         "\n"

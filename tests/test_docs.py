@@ -219,6 +219,12 @@ def test_samples_and_the_next_steps_of_the_readme_run(tmp_path: Path) -> None:
     run([sys.executable, "-c", program], folder)
 
 
+def test_the_steps_of_the_edge_page_run(tmp_path: Path) -> None:
+    folder = follow("edge.md", tmp_path)
+    with np.load(folder / "outputs.npz") as archive:
+        assert [array.shape for array in archive.values()] == [(1000, 10)]
+
+
 # Firmware #
 
 
