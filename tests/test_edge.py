@@ -44,13 +44,14 @@ def build(export: Export, tool: Any) -> edgeq.Build:
     return export("checked", check="emulator")
 
 
-def test_both_forms_are_executed_and_exact(build: edgeq.Build) -> None:
+def test_every_form_is_executed_and_exact(build: edgeq.Build) -> None:
     rows = [(row.runner, row.rule, row.verdict) for row in build.report.validate.rows]
     assert rows == [
         ("c-host", "double", Verdict.EXACT),
         ("onnxruntime", "float32", Verdict.EXACT),
+        ("xnnpack", "xnnpack", Verdict.EXACT),
     ]
-    assert [row.samples for row in build.report.validate.rows] == [20, 20]
+    assert [row.samples for row in build.report.validate.rows] == [20, 20, 20]
     assert all(row.top1 is not None and row.top1 > 0.5 for row in build.report.validate.rows)
 
 
