@@ -55,6 +55,13 @@ def test_every_form_is_executed_and_exact(build: edgeq.Build) -> None:
     assert all(row.top1 is not None and row.top1 > 0.5 for row in build.report.validate.rows)
 
 
+def test_16_bits_go_to_tflite(export: Export, tool: Any) -> None:
+    tool("cc")
+    build = export("wide", target="edge-tflite", policy="w8a16", check="host")
+    rows = [(row.runner, row.verdict) for row in build.report.validate.rows]
+    assert rows == [("c-host", Verdict.EXACT), ("xnnpack", Verdict.EXACT)]
+
+
 def test_every_artefact_is_reported_with_its_bytes(build: edgeq.Build) -> None:
     found = {a.format: a for a in build.report.export.artefacts}
     assert list(found) == list(targets.load("edge").formats)
