@@ -105,7 +105,7 @@ def check(
             raise BudgetError(
                 "EQ0405",
                 f"{artefact.file} takes {artefact.bytes:,} bytes, {beyond:,} more than --flash "
-                f"{budget.flash:,}: give more; its weights take a byte each at any bits below 9",
+                f"{budget.flash:,}: give it more, or take a smaller model",
             )
 
 

@@ -18,6 +18,7 @@ Int64 = npt.NDArray[np.int64]
 
 INT32_MAX = (1 << 31) - 1
 ADD_LEFT_SHIFT = 20  # head-room bits of both inputs of an addition
+ADD_LEFT_SHIFT_WIDE = 15  # where an operand has 16 bits
 SOFTMAX_INTEGER_BITS = 5  # softmax differences are Q5.26
 SOFTMAX_SUM_BITS = 12  # sums of exponentials are Q12.19
 
@@ -73,6 +74,18 @@ def requantize(x: Int64, multiplier: Int64 | int, shift: Int64 | int) -> Int64:
     shift = np.asarray(shift, np.int64)
     left, right = np.maximum(shift, 0), np.maximum(-shift, 0)
     return rounding_shift_right(high_multiply(np.asarray(x, np.int64) << left, multiplier), right)
+
+
+def requantize_wide(x: Int64, multiplier: Int64 | int, shift: Int64 | int) -> Int64:
+    """X · multiplier · 2^(shift − 31) rounded once, ties up: sums of layers with 16-bit inputs.
+
+    The int64 MultiplyByQuantizedMultiplier of TFLite: the multiplier is reduced to 15 bits first.
+    Exact as long as |x| < 2^47 and the shift is in [−31, 14], which `eq_init` and `quantize` check.
+    """
+    reduced = np.minimum((np.asarray(multiplier, np.int64) + (1 << 15)) >> 16, (1 << 15) - 1)
+    total = 15 - np.asarray(shift, np.int64)
+    half = np.int64(1) << (total - 1)
+    return np.asarray((np.asarray(x, np.int64) * reduced + half) >> total, np.int64)
 
 
 def round_away_divide(total: Int64, count: Int64) -> Int64:

@@ -54,8 +54,8 @@ class Op(Enum):
 class QParams:
     """Affine quantisation: real = scale · (q − zero_point), q of `bits` bits, sign included.
 
-    One scale for the whole tensor (axis None, the zero point in [qmin, qmax]), or one per index of
-    `axis` with zero point 0.
+    One scale for the whole tensor (axis None, the zero point in [qmin, qmax], 0 at 16 bits), or one
+    per index of `axis` with zero point 0.
     """
 
     scale: tuple[float, ...]
@@ -72,6 +72,8 @@ class QParams:
             raise GraphError("EQ0301", f"{len(self.scale)} scales need an axis")
         if self.axis is not None and self.zero_point != 0:
             raise GraphError("EQ0301", "scales per channel need zero point 0")
+        if self.bits == 16 and self.zero_point != 0:
+            raise GraphError("EQ0301", "16 bits are symmetric: they need zero point 0")
         if not self.qmin <= self.zero_point <= self.qmax:
             raise GraphError("EQ0301", f"zero point {self.zero_point} is no {self.bits}-bit value")
 
@@ -89,6 +91,11 @@ class QParams:
     def width(self) -> int:
         """Bits that an activation takes in memory: 16, 8 (of 8..5 bits), 4 (of 4 and 3) or 2."""
         return next(width for width in (2, 4, 8, 16) if self.bits <= width)
+
+    @property
+    def wide(self) -> bool:
+        """Whether a value takes two bytes; sums of such inputs take 64 bits."""
+        return self.bits == 16
 
     def quantize(self, real: Array) -> npt.NDArray[np.int64]:
         """`real` (per-tensor only) as integers, ties to even, clipped to [qmin, qmax]."""

@@ -40,6 +40,7 @@ class Kernel:
     weights: tuple[int, ...]
     scratch: str
     code_bytes: int
+    activations: int = 8  # 16: for operators of which an operand has as many
 
     @property
     def file(self) -> str:
@@ -97,6 +98,7 @@ def table() -> tuple[Kernel, ...]:
             weights=tuple(row.get("weights", ())),
             scratch=row["scratch"],
             code_bytes=row["code_bytes"],
+            activations=row.get("activations", 8),
         )
         for row in _file()["kernel"]
     ]
@@ -179,16 +181,25 @@ def _best(
         values = weights.elements // weights.shape[0]
         bits = weights.qparams.bits if weights.qparams is not None else 8
         stored = 8 if optimize == "time" and values <= UNPACKED_MOST else bits
+    inputs, output = graph.activations(node), graph.tensors[node.output]
+    wide = any(qparams_of(tensor).wide for tensor in (*inputs, output))
+    activations = 16 if wide else 8
     fitting = [
         row
         for row in rows
-        if row.op is node.op and isa.issuperset(row.isa) and (not bits or stored in row.weights)
+        if row.op is node.op
+        and row.activations == activations
+        and isa.issuperset(row.isa)
+        and (not bits or stored in row.weights)
     ]
     if not fitting:
-        raise ModelError("EQ0341", f"{node.name}: no kernel for {node.op.value} on this core")
+        raise ModelError(
+            "EQ0341",
+            f"{node.name}: no kernel for {node.op.value} of {activations}-bit activations on this "
+            "core",
+        )
     row = fitting[-1]
     layout = row.layouts[0] if row.layouts else LAYOUTS[0]
-    inputs, output = graph.activations(node), graph.tensors[node.output]
     packed = any(map(is_packed, (*inputs, output)))
     return Choice(
         row,

@@ -199,7 +199,7 @@ OPS: Mapping[Op, OpInfo] = {
     ),
     Op.SOFTMAX: OpInfo(
         1, _softmax_shape, "Softmax", in_place=True, fuses_clamp=False,
-        limits="over the last axis of a rank-2 tensor of at most 4095 values",
+        limits="over the last axis of a rank-2 tensor of at most 4095 values, of at most 8 bits",
     ),
     Op.BATCH_NORM: OpInfo(
         1, _same_shape, "BatchNormalization; Mul, Div, Add, Sub with a constant", device=False,
@@ -235,7 +235,8 @@ OPS: Mapping[Op, OpInfo] = {
     Op.TABLE: OpInfo(
         1, _table_shape, "Sigmoid, HardSigmoid, HardSwish, Tanh, LeakyRelu, Relu, Clip; "
         "Mul(x, Sigmoid(x)), Mul(x, HardSigmoid(x))", in_place=True,
-        limits="any shape; 256 values, one for each integer of the input",
+        limits="any shape; 256 values, one for each integer of the input; "
+        "at most 8 bits, in and out",
     ),
     Op.MULTIPLY: OpInfo(
         2, _add_shape, "Mul", device=False, fuses_clamp=False,

@@ -26,7 +26,6 @@ from edgeq.ir import Array, Graph
 
 UNIFORM = re.compile(r"w([2-8])a([2-8]|16)")
 DEFAULT = "w8a8"
-EXECUTED_ACTIVATION_BITS = (2, 3, 4, 5, 6, 7, 8)
 
 
 def _no_float(value: object) -> object:
@@ -204,8 +203,7 @@ def resolve(policy: Policy, graph: Graph, name: str = "policy") -> dict[str, Bit
     """The bits of every layer of `graph`; later rules win.
 
     Raises:
-        PolicyError: a rule matches no layer (near misses are named), or asks for activation bits
-            that are not executed.
+        PolicyError: a rule matches no layer (near misses are named).
     """
     layers = [node.name for node in graph.nodes]
     chosen = {layer: Bits(policy.default.weights, policy.default.activations) for layer in layers}
@@ -220,13 +218,6 @@ def resolve(policy: Policy, graph: Graph, name: str = "policy") -> dict[str, Bit
         for layer in matched:
             chosen[layer] = Bits(
                 rule.weights or chosen[layer].weights, rule.activations or chosen[layer].activations
-            )
-    for layer, bits in chosen.items():
-        if bits.activations not in EXECUTED_ACTIVATION_BITS:
-            raise PolicyError(
-                "EQ0324",
-                f"{name}: {layer} asks for {bits.activations}-bit activations; "
-                "this version executes 2 to 8",
             )
     return chosen
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeq.errors import PolicyError
 from edgeq.frontends import Port
@@ -22,21 +21,27 @@ from edgeq.target import Target
 class Input:
     """One input of the device: its tensor, and the table for raw bytes.
 
-    `lut` is int8, (1 or channels, 256): the integer of each raw byte; None where samples are reals.
+    `lut`, of the tensor's type, is (1 or channels, 256): the integer of each raw byte; None where
+    samples are reals.
     """
 
     port: Port
     tensor: Tensor
-    lut: npt.NDArray[np.int8] | None
+    lut: Array | None
 
-    def quantize(self, samples: Array) -> npt.NDArray[np.int8]:
+    def quantize(self, samples: Array) -> Array:
         """Samples, channels last, float32 or raw uint8, as the integers that the device takes."""
         if samples.dtype == np.uint8:
             if self.lut is None:
                 raise AssertionError(f"{self.port.name} has no table for raw bytes")
             channels = np.arange(samples.shape[-1]) % len(self.lut)
-            return self.lut[channels, samples]
-        return qparams_of(self.tensor).quantize(samples).astype(np.int8)
+            return np.asarray(self.lut[channels, samples])
+        return stored(self.tensor, samples)
+
+
+def stored(tensor: Tensor, real: Array) -> Array:
+    """Reals as the integers of `tensor`, in its type."""
+    return qparams_of(tensor).quantize(real).astype(tensor.dtype.value)
 
 
 def make_input(port: Port, tensor: Tensor, spec: InputSpec | None) -> Input:
@@ -55,7 +60,7 @@ def make_input(port: Port, tensor: Tensor, spec: InputSpec | None) -> Input:
             f"[input.{port.name}] has mean and std of {stated} channels; the input has {channels}",
         )
     raw = np.repeat(np.arange(256, dtype=np.uint8)[:, None], stated, axis=1)
-    integers = qparams_of(tensor).quantize(spec.real(raw)).astype(np.int8)
+    integers = stored(tensor, spec.real(raw))
     return Input(port, tensor, np.ascontiguousarray(integers.T))
 
 
@@ -73,6 +78,6 @@ class Program:
     labels: tuple[str, ...]
     model_sha256: str
 
-    def quantize(self, samples: Samples) -> dict[str, npt.NDArray[np.int8]]:
+    def quantize(self, samples: Samples) -> dict[str, Array]:
         """The device's input integers for checked samples."""
         return {i.tensor.name: i.quantize(samples.inputs[i.tensor.name]) for i in self.inputs}

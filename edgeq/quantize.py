@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from edgeq import fixedpoint, weights
 from edgeq.calibrate import Ranges, round_significant
-from edgeq.errors import GraphError
+from edgeq.errors import GraphError, PolicyError
 from edgeq.ir import (
     Array,
     Bounds,
@@ -35,8 +35,12 @@ from edgeq.ops import OPS, evaluate, verify
 from edgeq.policy import Bits, Calibration
 
 SUM_LIMIT = 1 << 30  # |bias| + Σ|w|·amax stays below, on the device too (eq_init)
+WIDE_LIMIT = 1 << 47  # the same for sums of 16-bit activations
 BIAS_LIMIT = 1 << 28
-MIN_SCALE = 2.0**-24  # activations finer than this mean a dead layer
+WIDE_BIAS_LIMIT = 1 << 30
+WIDE_RATIO = 64.0  # shifts left by 7, as far as TFLite Micro does
+MIN_SCALE = 2.0**-24  # activations finer than this mean a dead layer; 2^-32 at 16 bits
+BYTE_READERS = (Op.SOFTMAX, Op.TABLE)  # of activations of at most 8 bits
 SOFTMAX_QPARAMS = QParams((1 / 256,), -128, 8)
 PAD_ERROR = 2.0**-3  # steps: 255 of them, each rounded up to 12 significant bits, drift no farther
 
@@ -57,7 +61,8 @@ class _Build:
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
     def activation(self, name: str, qparams: QParams) -> None:
-        self.tensors[name] = replace(self.graph.tensors[name], dtype=DType.S8, qparams=qparams)
+        dtype = DType.S16 if qparams.wide else DType.S8
+        self.tensors[name] = replace(self.graph.tensors[name], dtype=dtype, qparams=qparams)
 
     def constant(self, name: str, data: Array, dtype: DType, qparams: QParams | None = None) -> str:
         stored = data.astype(dtype.value)
@@ -91,17 +96,26 @@ def run(
 ) -> Graph:
     """The integer graph of `graph`, verified; `rounder` may choose weights, as AdaRound does.
 
+    An input has 8 bits, or 16 where every layer that reads it gives 16.
+
     Raises:
-        GraphError: a sum of products could exceed what int32 holds.
+        GraphError: a sum of products could exceed what the device holds.
+        PolicyError: 16-bit activations reach an operator that reads bytes alone.
     """
     build = _Build(graph, bits, ranges, settings, rounder)
     for name in graph.inputs:
-        build.activation(name, affine(*ranges.bounds[name], 8))
+        build.activation(name, affine(*ranges.bounds[name], _input_bits(graph, bits, name)))
     for node in graph.nodes:
         _RULES[node.op](build, node)
     quantized = replace(graph, nodes=tuple(build.nodes), tensors=build.tensors)
     verify(quantized)
     return quantized
+
+
+def _input_bits(graph: Graph, bits: Mapping[str, Bits], name: str) -> int:
+    readers = graph.consumers(name)
+    wide = all(n.op not in BYTE_READERS and bits[n.name].activations == 16 for n in readers)
+    return 16 if readers and wide else 8
 
 
 def _joined(graph: Graph, name: str) -> str:
@@ -117,9 +131,16 @@ def _joined(graph: Graph, name: str) -> str:
 
 
 def affine(low: float, high: float, bits: int, floor: float = 0.0) -> QParams:
-    """Parameters of `bits` bits that cover [low, high] and zero, exactly at an integer."""
+    """Parameters of `bits` bits that cover [low, high] and zero, exactly at an integer.
+
+    16 bits are symmetric, as TFLite has them.
+    """
     low, high = min(low, 0.0), max(high, 0.0)
     levels = (1 << bits) - 1
+    if bits == 16:
+        largest = max(-low, high)
+        widest = max(largest / (levels >> 1), floor, MIN_SCALE / 256) if largest > 0 else 1.0
+        return QParams((float(round_significant(widest, up=True)),), 0, bits)
     widest = max((high - low) / levels, floor, MIN_SCALE) if high > low else 1.0
     scale = float(round_significant(widest, up=True))
     qmin = -(1 << (bits - 1))
@@ -179,7 +200,8 @@ def _weighted(build: _Build, node: Node) -> None:
     bits = build.bits[node.name].weights
     # A channel of zeros has no scale of its own: its bias needs one that keeps it exact enough.
     idle = ~rows.any(axis=1)
-    floor = round_significant(np.abs(bias) / (x.scale[0] * BIAS_LIMIT), up=True)
+    least = np.abs(bias) / (x.scale[0] * (WIDE_BIAS_LIMIT if x.wide else BIAS_LIMIT))
+    floor = round_significant(least, up=True)
     integers, scale, bias = _quantize_rows(build, node, rows, bias, floor)
     scale = np.where(idle, np.where(bias == 0, 1.0, floor * (1 << 12)), scale)
     steps = x.scale[0] * scale
@@ -189,17 +211,15 @@ def _weighted(build: _Build, node: Node) -> None:
     bound, unpacked = (
         np.abs(integer_bias) + rows.shape[1] * (1 << (b - 1)) * largest for b in (bits, 8)
     )
-    if bound.max() >= SUM_LIMIT:
+    limit = WIDE_LIMIT if x.wide else SUM_LIMIT
+    if bound.max() >= limit or np.abs(integer_bias).max() > fixedpoint.INT32_MAX:
         raise GraphError(
             "EQ0331",
             f"{node.name}: sums of {rows.shape[1]} products could reach {bound.max():.0f}; "
-            f"int32 arithmetic needs them below {SUM_LIMIT}",
+            f"{'int64' if x.wide else 'int32'} arithmetic needs them below {limit}",
         )
-    # A ratio of 2^h shifts sums left by up to h + 1: they must stay below 2^31, also where
-    # --optimize time stores the weights in 8 bits.
-    largest_sum = np.minimum(unpacked, SUM_LIMIT - 1)
-    headroom = np.floor(np.log2((SUM_LIMIT << 1) / (largest_sum + 1))) - 1
-    y = build.output_qparams(node, float((steps / np.exp2(headroom)).max()))
+    largest_sum = np.minimum(unpacked, limit - 1)
+    y = build.output_qparams(node, float((steps / _largest_ratio(largest_sum, x)).max()))
     multiplier, shift = _multipliers(steps / y.scale[0])
     name = node.name
     build.emit(
@@ -219,17 +239,31 @@ def _weighted(build: _Build, node: Node) -> None:
     )
 
 
+def _largest_ratio(largest_sum: npt.NDArray[np.float64], x: QParams) -> npt.NDArray[np.float64]:
+    """The greatest ratio of input to output steps with which sums of `x` may be requantised.
+
+    A ratio of 2^h shifts left by up to h + 1. Sums of bytes must stay below 2^31 then, also where
+    --optimize time stores the weights in 8 bits; of 16-bit values the results must, and the shift
+    is at most 7.
+    """
+    if x.wide:
+        return np.asarray(np.minimum((SUM_LIMIT >> 2) / (largest_sum + 1), WIDE_RATIO), np.float64)
+    headroom = np.floor(np.log2((SUM_LIMIT << 1) / (largest_sum + 1))) - 1
+    return np.asarray(np.exp2(headroom), np.float64)
+
+
 def _multipliers(reals: Array) -> tuple[Array, Array]:
     pairs = [fixedpoint.quantize_multiplier(float(real)) for real in reals]
     return np.array([m for m, _ in pairs]), np.array([s for _, s in pairs])
 
 
 def _add(build: _Build, node: Node) -> None:
-    """TFLite's ADD: both inputs to a common scale of 2·max with 20 bits of head-room."""
+    """TFLite's ADD: both inputs to a common scale of 2·max with 20 bits of head-room, or 15."""
     a, b = (build.qparams(name) for name in node.inputs)
     common = 2 * max(a.scale[0], b.scale[0])
-    unit = 1 << fixedpoint.ADD_LEFT_SHIFT
-    y = build.output_qparams(node, common / unit)
+    wide = a.wide or b.wide or build.bits[node.name].activations == 16
+    unit = 1 << (fixedpoint.ADD_LEFT_SHIFT_WIDE if wide else fixedpoint.ADD_LEFT_SHIFT)
+    y = build.output_qparams(node, 2 * common / unit)  # TFLite takes ratios below 1 only
     reals = np.array([a.scale[0] / common, b.scale[0] / common, common / (unit * y.scale[0])])
     multiplier, shift = _multipliers(reals)
     constants = (
@@ -239,7 +273,24 @@ def _add(build: _Build, node: Node) -> None:
     build.emit(node, constants, y)
 
 
+def _refuse_wide(build: _Build, node: Node) -> None:
+    """Refuses 16-bit activations that `node` would read."""
+    if not build.qparams(node.inputs[0]).wide:
+        return
+    decides, source = node, build.graph.producer(node.inputs[0])
+    while source is not None:
+        decides = source
+        keeps = OPS[source.op].keeps_qparams
+        source = build.graph.producer(source.inputs[0]) if keeps else None
+    raise PolicyError(
+        "EQ0324",
+        f"{node.name}: {node.op.value} reads activations of at most 8 bits, and {decides.name} "
+        f"gives 16; give {decides.name} activations = 8",
+    )
+
+
 def _softmax(build: _Build, node: Node) -> None:
+    _refuse_wide(build, node)
     x = build.qparams(node.inputs[0])
     scaled = x.scale[0] * (1 << (31 - fixedpoint.SOFTMAX_INTEGER_BITS))
     multiplier, shift = _multipliers(np.array([min(scaled, 2.0**30 - 1)]))
@@ -251,8 +302,22 @@ def _softmax(build: _Build, node: Node) -> None:
 
 
 def _unchanged(build: _Build, node: Node) -> None:
-    """Pools and reshapes: the output's integers mean what the input's meant."""
+    """Reshapes: the output's integers mean what the input's meant."""
     build.emit(node, (), build.qparams(node.inputs[0]))
+
+
+def _pool(build: _Build, node: Node) -> None:
+    """As `_unchanged`; a sum over the window must fit int32."""
+    x, window = build.qparams(node.inputs[0]), node.window
+    assert window is not None  # the operator table demands it
+    taps = window.kernel[0] * window.kernel[1]
+    if taps << (x.width - 1) >= SUM_LIMIT:
+        raise GraphError(
+            "EQ0331",
+            f"{node.name}: sums of {taps} activations of {x.bits} bits could reach "
+            f"{taps << (x.width - 1)}; int32 arithmetic needs them below {SUM_LIMIT}",
+        )
+    _unchanged(build, node)
 
 
 def _pad(build: _Build, node: Node) -> None:
@@ -288,9 +353,16 @@ def _table(build: _Build, node: Node) -> None:
     """The output for every integer of the input: float64, ties to even, clipped."""
     function = node.function
     assert function is not None  # the operator table demands it
+    _refuse_wide(build, node)
     x, bits = build.qparams(node.inputs[0]), build.bits[node.name].activations
     if function.kind is Unary.IDENTITY:
         y = x  # a clip of integers: nothing is rounded again
+    elif bits == 16:
+        raise PolicyError(
+            "EQ0324",
+            f"{node.name}: a table gives activations of at most 8 bits, and the policy asks for "
+            f"16; give {node.name} activations = 8",
+        )
     elif function.kind is Unary.SIGMOID:
         y = QParams((2.0**-bits,), -(1 << (bits - 1)), bits)  # TFLite's LOGISTIC
     elif function.kind is Unary.TANH:
@@ -308,6 +380,8 @@ _RULES: Mapping[Op, Callable[[_Build, Node], None]] = {
     Op.ADD: _add,
     **{op: _unchanged for op, info in OPS.items() if info.keeps_qparams},
     **{op: _weighted for op, info in OPS.items() if info.weighted},
+    Op.MAX_POOL: _pool,
+    Op.AVERAGE_POOL: _pool,
     Op.PAD: _pad,
     Op.CONCAT: _concat,
     Op.TABLE: _table,

@@ -24,6 +24,7 @@ from edgeq.errors import IntegrityError, MissingToolError, UsageError
 from edgeq.exporters import c_arrays, image
 from edgeq.exporters.c_arrays import Case
 from edgeq.footprint import CodeBytes
+from edgeq.ir import Array, Tensor
 from edgeq.kernels import Optimize
 from edgeq.pipeline import Model
 from edgeq.policy import Bits, InputSpec, Policy
@@ -208,10 +209,14 @@ def compiler_of(build: Build, target: Target) -> Compiler:
     return found
 
 
+def _zeros(tensor: Tensor) -> Array:
+    return np.zeros(tensor.shape[1:], tensor.dtype.value)
+
+
 def link(program: Program, compiler: Compiler) -> Linked | None:
     """`program` as firmware, counted on the emulated core; None if the device cannot hold it."""
-    zeros = [np.zeros(port.tensor.shape[1:], np.int8) for port in program.inputs]
-    outputs = [np.zeros(tensor.shape[1:], np.int8) for tensor in program.network.outputs]
+    zeros = [_zeros(port.tensor) for port in program.inputs]
+    outputs = [_zeros(tensor) for tensor in program.network.outputs]
     own = c_arrays.own_kernels(program)
     with tempfile.TemporaryDirectory(prefix="edgeq-link-") as name:
         folder = Path(name) / "build"

@@ -2,9 +2,11 @@
 
 Whatever edgeq exports is held to these integers. `Rounding.DOUBLE` is what the device computes
 (`fixedpoint`); `Rounding.FLOAT32` is how onnxruntime requantises: one float32 multiplication, ties
-to even; `Rounding.XNNPACK` does so, too, but adds and converts in integers of its own. Sums of
-products run through BLAS in floating point where every partial sum is an integer that the type
-holds exactly, and so are exact in any order.
+to even; `Rounding.XNNPACK` does so, too, but adds and converts in integers of its own. Layers with
+16-bit activations round once, to a 15-bit multiplier (`fixedpoint.requantize_wide`); LiteRT, which
+XNNPACK leaves them to, scales fully connected ones in float64; onnxruntime has no rule for them.
+Sums of products run through BLAS in floating point where every partial sum is an integer that the
+type holds exactly, and so are exact in any order.
 """
 
 from __future__ import annotations
@@ -83,6 +85,13 @@ def compute(
     """The output integers of one node, in the output tensor's storage type."""
     tensors = tuple(graph.tensors[name] for name in node.inputs)
     output = graph.tensors[node.output]
+    if rounding is Rounding.FLOAT32 and any(
+        t.qparams is not None and t.qparams.wide for t in (*tensors, output)
+    ):
+        raise GraphError(
+            "EQ0338",
+            f"{node.name}: 16-bit activations have one rounding rule, {Rounding.DOUBLE.value}",
+        )
     computed = tuple(values[t.name] for t in tensors if t.data is None)
     result = MEANINGS[node.op](Operands(node, tensors, output, computed, rounding))
     return result.astype(output.dtype.value)
@@ -91,10 +100,13 @@ def compute(
 def _finish(o: Operands, total: Int64, multiplier: Int64, shift: Int64) -> Int64:
     """Sums to output integers: requantised, zero point added, clamped."""
     y = qparams_of(o.output)
-    if o.rounding is Rounding.DOUBLE:
+    x = qparams_of(o.tensors[0])
+    if x.wide:
+        scaled = fixedpoint.requantize_wide(total, multiplier, shift)
+    elif o.rounding is Rounding.DOUBLE:
         scaled = fixedpoint.requantize(total, multiplier, shift)
     else:
-        x, w = qparams_of(o.tensors[0]), qparams_of(o.tensors[1])
+        w = qparams_of(o.tensors[1])
         ratio = np.float32(x.scale[0]) * np.asarray(w.scale, np.float32) / np.float32(y.scale[0])
         scaled = np.rint(total.astype(np.float32) * ratio).astype(np.int64)
     return _clamp(o, scaled + y.zero_point)
@@ -161,21 +173,31 @@ def _depthwise_conv_2d(o: Operands) -> Int64:
 def _fully_connected(o: Operands) -> Int64:
     x = o.values[0].astype(np.float32) - qparams_of(o.tensors[0]).zero_point
     total = _products(x, o.constant(1)) + o.constant(2)
+    if o.rounding is Rounding.XNNPACK and qparams_of(o.tensors[0]).wide:
+        return _clamp(o, _scaled_in_float64(o, total))
     return _finish(o, total, o.constant(3), o.constant(4))
+
+
+def _scaled_in_float64(o: Operands, total: Int64) -> Int64:
+    """Sums as LiteRT's int16 fully connected layers scale them: one product, ties away from 0."""
+    x, w, y = (qparams_of(t) for t in (*o.tensors[:2], o.output))
+    real = total * (x.scale[0] * np.asarray(w.scale) / y.scale[0])
+    return np.asarray(np.copysign(np.floor(np.abs(real) + 0.5), real), np.int64) + y.zero_point
 
 
 def _add(o: Operands) -> Int64:
     a, b, y = (qparams_of(t) for t in (*o.tensors[:2], o.output))
     if o.rounding is Rounding.FLOAT32:
         return _clamp(o, _add_float32(o.values, (a, b), y))
-    if o.rounding is Rounding.XNNPACK and _takes(max(a.scale[0], b.scale[0]) / y.scale[0], -10, 8):
+    wide = a.wide or b.wide or y.wide
+    if o.rounding is Rounding.XNNPACK and not wide:
         return _clamp(o, _add_xnnpack(o.values, (a, b), y))
     multiplier, shift = o.constant(2), o.constant(3)
     total = np.zeros(o.values[0].shape, np.int64)
+    left = fixedpoint.ADD_LEFT_SHIFT_WIDE if wide else fixedpoint.ADD_LEFT_SHIFT
     for i, q in enumerate((a, b)):
         every = np.arange(q.qmin, q.qmax + 1, dtype=np.int64)  # an input has few values
-        wide = (every - q.zero_point) << fixedpoint.ADD_LEFT_SHIFT
-        table = fixedpoint.requantize(wide, multiplier[i], shift[i])
+        table = fixedpoint.requantize((every - q.zero_point) << left, multiplier[i], shift[i])
         total += table[o.values[i].astype(np.intp) - q.qmin]
     scaled = fixedpoint.requantize(total, multiplier[2], shift[2])
     return _clamp(o, scaled + y.zero_point)
@@ -194,13 +216,11 @@ def _add_float32(values: Sequence[Array], inputs: Sequence[QParams], y: QParams)
     return np.asarray(np.rint(real), np.int64) - 128
 
 
-def _takes(ratio: float, low: int, high: int) -> bool:
-    """Whether XNNPACK has the operator for a ratio of scales; what it has not LiteRT computes."""
-    return 2.0**low <= ratio < 2.0**high
-
-
 def _add_xnnpack(values: Sequence[Array], inputs: Sequence[QParams], y: QParams) -> Int64:
-    """The sum as XNNPACK's qs8-vadd-minmax has it: factors of 21 bits, ties upwards."""
+    """The sum as XNNPACK's qs8-vadd-minmax has it: factors of 21 bits, ties upwards.
+
+    It takes inputs whose steps are finer than 256 of the output's.
+    """
     ratios = [np.float32(q.scale[0]) / np.float32(y.scale[0]) for q in inputs]
     shift = 21 - int(np.frexp(max(ratios))[1])
     total = np.full(values[0].shape, 1 << (shift - 1), np.int64)
@@ -210,7 +230,10 @@ def _add_xnnpack(values: Sequence[Array], inputs: Sequence[QParams], y: QParams)
 
 
 def _convert_xnnpack(values: Array, x: QParams, y: QParams) -> Int64:
-    """The integers of `x` in those of `y` as XNNPACK's qs8-vcvt has them: a factor of 8 bits."""
+    """The integers of `x` in those of `y` as XNNPACK's qs8-vcvt has them: a factor in 1/256.
+
+    It takes ratios of scales in [2^-8, 2^7); others are LiteRT's, which rounds as the device does.
+    """
     ratio = np.float32(x.scale[0]) / np.float32(y.scale[0])
     scaled = (values.astype(np.int64) - x.zero_point) * int(np.rint(ratio * 256))
     return ((scaled + 128) >> 8) + y.zero_point
@@ -269,7 +292,8 @@ def _converted(o: Operands, index: int) -> Int64:
     x, y, values = qparams_of(o.tensors[index]), qparams_of(o.output), o.values[index]
     if (x.scale, x.zero_point) == (y.scale, y.zero_point):
         return values.astype(np.int64)
-    if o.rounding is Rounding.XNNPACK and _takes(x.scale[0] / y.scale[0], -8, 7):
+    bytes_only = not (x.wide or y.wide)
+    if o.rounding is Rounding.XNNPACK and bytes_only and 2**-8 <= x.scale[0] / y.scale[0] < 2**7:
         return _convert_xnnpack(values, x, y)
     difference = values.astype(np.int64) - x.zero_point
     if o.rounding is not Rounding.FLOAT32:

@@ -97,7 +97,7 @@ def kernel_list(rows: Sequence[Kernel]) -> str:
     """`eq_kernels.c`: the kernels of a firmware."""
     lines = [
         f"    {{{row.id}, EQ_FAMILY_{row.family.upper()}, "
-        f"EQ_SCRATCH_{row.scratch.upper()}, {row.symbol}}},"
+        f"EQ_SCRATCH_{row.scratch.upper()}, {row.activations}, {row.symbol}}},"
         for row in rows
     ]
     return "\n".join(
@@ -148,7 +148,7 @@ def _input_lines(program: Program, source: Input) -> Iterable[str]:
         lut = _lut_name(program, source)
         yield f"/* Raw byte to integer: {lut}[channel % {lut.upper()}_CHANNELS][byte]. */"
         yield f"#define {lut.upper()}_CHANNELS {len(source.lut)}u"
-        yield f"extern const int8_t {lut}[{lut.upper()}_CHANNELS][256];"
+        yield f"extern const {_c_type(source.lut)} {lut}[{lut.upper()}_CHANNELS][256];"
 
 
 def _lut_name(program: Program, source: Input) -> str:
@@ -196,7 +196,8 @@ def _source(program: Program, built: image.Image) -> str:
     for source in program.inputs:
         if source.lut is not None:
             lut = _lut_name(program, source)
-            parts += ["", f"const int8_t {lut}[{lut.upper()}_CHANNELS][256] = {{"]
+            kind = _c_type(source.lut)
+            parts += ["", f"const {kind} {lut}[{lut.upper()}_CHANNELS][256] = {{"]
             for row in source.lut:
                 parts += ["    {", _signed_rows(row), "    },"]
             parts.append("};")
@@ -241,7 +242,7 @@ def _selftest(program: Program, cases: Sequence[Case]) -> str:
             parts += ["", *_array(outputs[-1], np.frombuffer(stored, np.int8))]
         rows.append(f"    {{{{{', '.join(inputs)}}}, {{{', '.join(outputs)}}}}},")
     luts = [
-        f"{{&{_lut_name(program, i)}[0][0], {_lut_name(program, i).upper()}_CHANNELS}}"
+        f"{{{_lut_name(program, i)}, {_lut_name(program, i).upper()}_CHANNELS}}"
         if i.lut is not None
         else "{0, 0}"
         for i in program.inputs
@@ -269,8 +270,11 @@ def _selftest(program: Program, cases: Sequence[Case]) -> str:
 
 
 def _array(name: str, values: Array) -> Iterable[str]:
-    kind = "uint8_t" if values.dtype == np.uint8 else "int8_t"
-    return f"static const {kind} {name}[] = {{", _signed_rows(values), "};"
+    return f"static const {_c_type(values)} {name}[] = {{", _signed_rows(values), "};"
+
+
+def _c_type(values: Array) -> str:
+    return f"{values.dtype.name}_t"
 
 
 def _cmake(program: Program) -> str:
@@ -296,6 +300,16 @@ def _make(program: Program) -> str:
     )
 
 
+def _artefact_lines(program: Program) -> str:
+    """What the README says of formats beside the C."""
+    if len(program.target.formats) == 1:
+        return ""
+    others = ", ".join(format for format in program.target.formats if format != "c")
+    return f"{program.name}.*          the same model for other runtimes: {others}\n" + (
+        "run.py, run.json    runs those on samples: python run.py FILE samples.npz\n"
+    )
+
+
 def _readme(program: Program) -> str:
     name = program.name
     return (
@@ -305,6 +319,7 @@ def _readme(program: Program) -> str:
         f"{name}.eqb          the same image as a file, for a flash partition of its own\n"
         "runtime/            the C99 sources that run it; runtime/edgeq.h is the manual\n"
         "selftest.c          golden vectors; a program on a PC\n"
+        f"{_artefact_lines(program)}"
         "report.json         bits, kernels, flash, RAM, accuracy, checks\n"
         "report.html         the same to look at; report.txt as plain text\n"
         "\n"

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,11 @@ from edgeq.program import Program
 
 OPSET, IR_VERSION = 21, 10
 OFFSET = 128  # of uint8 above int8
-BYTE = (0, 255)
+BYTE, BYTE_BITS = (0, 255), 8
 INT4 = 4  # the fewest bits that onnxruntime has a type for
 TO_NCHW, TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)  # the axis that each axis comes from
-UNIT = QParams((1.0,), -OFFSET)  # under it reals are the uint8 integers themselves
+# Under its parameters reals are the uint8 integers themselves; no other tensor has no name.
+UNIT = Tensor("", (1,), qparams=QParams((1.0,), -OFFSET))
 
 # A session setting: x86 cores without VNNI add pairs of products of 8 × 8 bits in 16 bits, and
 # saturate; with it they take other weights. Elsewhere, and with 7 bits, it changes nothing.
@@ -48,13 +49,15 @@ def export(program: Program, path: Path) -> None:
     """Writes `program` as an ONNX model to `path`: the same bytes for the same program.
 
     Raises:
-        GraphError: a block has several levels, of which ONNX would hold one.
+        GraphError: a block has several levels, of which ONNX would hold one, or an activation has
+            more than 8 bits.
     """
     path.write_bytes(model(program).SerializeToString(deterministic=True))
 
 
 def model(program: Program) -> onnx.ModelProto:
     """`program` as an ONNX model that the checker of onnx accepts."""
+    _refuse_wide(program)
     writer = _Writer(int4=program.target.int4_weights)
     for source in program.inputs:
         writer.input(source.port.name, source.port.layout, source.tensor)
@@ -85,6 +88,17 @@ def model(program: Program) -> onnx.ModelProto:
     _describe(made, {**facts, "layers": json.dumps(writer.layers, ensure_ascii=False)})
     onnx.checker.check_model(made)
     return made
+
+
+def _refuse_wide(program: Program) -> None:
+    for graph in program.network.graphs:
+        for tensor in graph.tensors.values():
+            if tensor.data is None and qparams_of(tensor).bits > BYTE_BITS:
+                raise GraphError(
+                    "EQ0347",
+                    f"{tensor.name} has {qparams_of(tensor).bits} bits; an ONNX file is written "
+                    f"with activations of 2 to {BYTE_BITS}",
+                )
 
 
 def integers(tensor: Tensor) -> str:
@@ -295,7 +309,7 @@ def _average_pool(writer: _Writer, graph: Graph, node: Node) -> None:
     """The mean of the integers: the scale cancels out, and ties are those of the integers."""
     x, output = graph.tensors[node.inputs[0]], graph.tensors[node.output]
     name = node.output
-    unit = writer.parameters(replace(x, name="unit", qparams=UNIT))
+    unit = writer.parameters(UNIT)
     real = writer.add("DequantizeLinear", [integers(x), *unit], f"{name}/values")
     mean = writer.add("AveragePool", [real], f"{name}/mean", **_window(node))
     counts = _counts(x, node)
@@ -328,7 +342,7 @@ def _has_reciprocal(count: int) -> bool:
 def _softmax(writer: _Writer, graph: Graph, node: Node) -> None:
     """In float64, rounded there: a float32 exponential would decide some ties otherwise."""
     x, output = graph.tensors[node.inputs[0]], graph.tensors[node.output]
-    unit = writer.parameters(replace(x, name="unit", qparams=UNIT))
+    unit = writer.parameters(UNIT)
     name = node.output
     step = writer.constant(f"{name}/step", np.float64(qparams_of(x).scale[0]))
     steps = writer.constant(f"{name}/steps", np.float64(1 / qparams_of(output).scale[0]))

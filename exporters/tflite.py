@@ -1,4 +1,4 @@
-"""The integer graph as a TFLite model: int8 tensors, float32 scales, no TensorFlow needed.
+"""The integer graph as a TFLite model: integer tensors, float32 scales, no TensorFlow needed.
 
 A runtime derives multipliers, clamps and pads from what stands in the file. What it derives is
 computed here in its way and held to the integer graph: pads that are neither SAME nor VALID become
@@ -17,13 +17,13 @@ import numpy as np
 import edgeq
 from edgeq import fixedpoint
 from edgeq.errors import GraphError
-from edgeq.exporters.tflite_file import Writer, load_schema
+from edgeq.exporters.tflite_file import Writer, container, load_schema
 from edgeq.ir import Array, Bounds, Node, Op, QParams, Tensor, Unary, Window, qparams_of
 from edgeq.ops import OPS
 from edgeq.program import Program
 
-INT8: Bounds = (-128, 127)
 INFINITY = float("inf")
+COARSEST = 256  # steps of the output in one of an input: XNNPACK leaves such additions to LiteRT
 # What the fused activations clamp to; the plainest that does is taken.
 ACTIVATIONS: Mapping[str, Bounds] = {
     "NONE": (-INFINITY, INFINITY),
@@ -43,8 +43,9 @@ def build(program: Program) -> bytes:
 
     Raises:
         MissingToolError: ai-edge-litert, whose schema this is written with, is not installed.
-        GraphError: the network has gates, an average pool whose pads TFLite cannot say, or scales
-            from which TFLite derives other multipliers than the network has.
+        GraphError: the network has gates, a layer between 8 and 16 bits, an average pool whose pads
+            TFLite cannot say, an addition in which LiteRT overflows, or scales from which TFLite
+            derives other multipliers.
     """
     if len(program.network.graphs) != 1:
         raise GraphError(
@@ -77,16 +78,23 @@ def _metadata(program: Program) -> bytes:
 # Clamps #
 
 
+def limits(q: QParams) -> Bounds:
+    """The least and greatest value of the container, int8 or int16."""
+    info = np.iinfo(container(q))
+    return int(info.min), int(info.max)
+
+
 def activation_range(name: str, y: QParams) -> Bounds:
-    """The int8 values that TFLite clamps to for a fused activation (CalculateActivationRange)."""
-    bounds = []
-    for real, limit in zip(ACTIVATIONS[name], INT8, strict=True):
+    """The integers that TFLite clamps to for a fused activation (CalculateActivationRange)."""
+    least, greatest = limits(y)
+    bounds: list[float] = []
+    for real, limit in zip(ACTIVATIONS[name], limits(y), strict=True):
         if np.isinf(real):
             bounds.append(limit)
         else:
             steps = float(np.float32(real) / np.float32(y.scale[0]))
             away = int(np.copysign(np.floor(abs(steps) + 0.5), steps))
-            bounds.append(min(max(y.zero_point + away, INT8[0]), INT8[1]))
+            bounds.append(min(max(y.zero_point + away, least), greatest))
     return bounds[0], bounds[1]
 
 
@@ -120,11 +128,12 @@ def _clamped(
     inputs: Sequence[int],
     options: str,
     fields: Mapping[str, object] | None = None,
-    reach: Bounds = INT8,
+    reach: Bounds | None = None,
     activations: Sequence[str] = tuple(ACTIVATIONS),
 ) -> None:
     """The operator of `node`, and what its fused activation leaves of the clamp to do."""
     y = qparams_of(w.graph.tensors[node.output])
+    reach = reach or limits(y)
     wanted = _both(node.clamp or (y.qmin, y.qmax), reach)
     activation, missing = _fitting_activation(activations, wanted, reach, y)
     fused = getattr(w.schema.ActivationFunctionType, activation)
@@ -142,7 +151,7 @@ def _clamp(w: Writer, node: Node, values: int, bounds: Bounds, missing: tuple[bo
     steps = [(code, name, bound) for code, name, bound, needed in rows if needed]
     for code, name, bound in steps:
         last = name == steps[-1][1]
-        limit = w.constant(f"{node.name}.{name}", np.array([bound], np.int8), y)
+        limit = w.constant(f"{node.name}.{name}", np.array([bound], container(y)), y)
         output = w.activation(node.output, suffix="" if last else f".{name}")
         values = w.operator(code, (values, limit), output, "MaximumMinimumOptions")
 
@@ -220,12 +229,12 @@ def _pad_with(
     pads = w.constant(f"{name}.pads", np.array(sizes, np.int32))
     if output is None:
         shape = [size + sum(pair) for size, pair in zip(x.shape, sizes, strict=True)]
-        target = w.tensor(f"{name}.padded", shape, np.int8, q)
+        target = w.tensor(f"{name}.padded", shape, container(q), q)
     else:
         target = w.activation(output)
     if fill == q.zero_point:
         return w.operator("PAD", (w.index[x.name], pads), target, "PadOptions")
-    value = w.constant(f"{name}.fill", np.array([fill], np.int8), q)
+    value = w.constant(f"{name}.fill", np.array([fill], container(q)), q)
     return w.operator("PADV2", (w.index[x.name], pads, value), target, "PadV2Options")
 
 
@@ -251,6 +260,20 @@ def _held(w: Writer, node: Node, ratios: Sequence[float], first: int) -> None:
                 f"{fixedpoint.quantize_multiplier(ratio)} from the scales of channel {index}; the "
                 f"network has {pair}",
             )
+
+
+def _of_one_width(node: Node, *tensors: Tensor) -> None:
+    """The kernels of TFLite read and give values of one type.
+
+    Raises:
+        GraphError: `tensors` have several.
+    """
+    if len({qparams_of(tensor).wide for tensor in tensors}) > 1:
+        raise GraphError(
+            "EQ0385",
+            f"{node.name}: TFLite has no {node.op.value} of 16-bit activations and of 8-bit ones; "
+            "give all that it reads and gives 16, or at most 8",
+        )
 
 
 def _scales(tensor: Tensor) -> list[float]:
@@ -284,7 +307,9 @@ def _constants(w: Writer, node: Node) -> tuple[int, int]:
         products = [float(np.float32(product)) for product in products]  # as runtimes have it then
     _held(w, node, [product / sy for product in products], 3)
     data, axis = _WEIGHTS[node.op](w.graph.constant(weights.name))
-    bias = w.graph.constant(node.inputs[2]).astype(np.int32)
+    _of_one_width(node, x, output)
+    kind = np.int64 if qparams_of(x).wide else np.int32
+    bias = w.graph.constant(node.inputs[2]).astype(kind)
     written = 1 if one_scale else len(sw)
     return (
         w.constant(weights.name, np.ascontiguousarray(data), _steps(sw[:written]), axis),
@@ -318,22 +343,37 @@ def _fully_connected(w: Writer, node: Node) -> None:
 
 def _add(w: Writer, node: Node) -> None:
     tensors = [w.graph.tensors[name] for name in (*node.inputs[:2], node.output)]
+    _of_one_width(node, *tensors)
     first, second, y = (_scales(tensor)[0] for tensor in tensors)
-    common = 2 * max(first, second)
-    unit = 1 << fixedpoint.ADD_LEFT_SHIFT
+    coarsest = max(first, second)
+    if coarsest >= COARSEST * y:
+        raise GraphError(
+            "EQ0384",
+            f"{node.name}: an input's step is {coarsest / y:.0f} of the output's; LiteRT overflows "
+            f"in additions from {COARSEST}",
+        )
+    common = 2 * coarsest
+    wide = qparams_of(tensors[0]).wide
+    unit = 1 << (fixedpoint.ADD_LEFT_SHIFT_WIDE if wide else fixedpoint.ADD_LEFT_SHIFT)
     _held(w, node, [first / common, second / common, common / (unit * y)], 2)
     inputs = [w.index[name] for name in node.inputs[:2]]
-    _clamped(w, node, "ADD", inputs, "AddOptions")
+    _clamped(w, node, "ADD", inputs, "AddOptions", {"potScaleInt16": not wide})
 
 
-def _pool(code: str, fill: int | None) -> Callable[[Writer, Node], None]:
-    def rule(w: Writer, node: Node) -> None:
-        q, window = qparams_of(w.graph.tensors[node.output]), _window(node)
-        source, fields = _placed(w, node, fill)
-        fields |= {"filterHeight": window.kernel[0], "filterWidth": window.kernel[1]}
-        _clamped(w, node, code, (source,), "Pool2DOptions", fields, (q.qmin, q.qmax))
+def _max_pool(w: Writer, node: Node) -> None:
+    least, _ = limits(qparams_of(w.graph.tensors[node.output]))
+    _pool(w, node, "MAX_POOL_2D", int(least))
 
-    return rule
+
+def _average_pool(w: Writer, node: Node) -> None:
+    _pool(w, node, "AVERAGE_POOL_2D", None)
+
+
+def _pool(w: Writer, node: Node, code: str, fill: int | None) -> None:
+    q, window = qparams_of(w.graph.tensors[node.output]), _window(node)
+    source, fields = _placed(w, node, fill)
+    fields |= {"filterHeight": window.kernel[0], "filterWidth": window.kernel[1]}
+    _clamped(w, node, code, (source,), "Pool2DOptions", fields, (q.qmin, q.qmax))
 
 
 def _reshape(w: Writer, node: Node) -> None:
@@ -370,11 +410,11 @@ def _concat(w: Writer, node: Node) -> None:
         index, q = w.index[part.name], qparams_of(part)
         if (q.scale, q.zero_point) != (qparams_of(y).scale, qparams_of(y).zero_point):
             name = f"{node.name}.input_{position + 1}"
-            target = w.tensor(name, part.shape, np.int8, qparams_of(y))
+            target = w.tensor(name, part.shape, container(qparams_of(y)), qparams_of(y))
             index = w.operator("QUANTIZE", (index,), target, "QuantizeOptions")
-            reach = INT8
+            reach = limits(qparams_of(y))
         elif q.bits > qparams_of(y).bits:
-            reach = INT8
+            reach = limits(qparams_of(y))
         inputs.append(index)
     options, fields = "ConcatenationOptions", {"axis": node.axis}
     _clamped(w, node, "CONCATENATION", inputs, options, fields, reach, ("NONE",))
@@ -386,7 +426,8 @@ def _table(w: Writer, node: Node) -> None:
     x = w.index[node.inputs[0]]
     if node.function is not None and node.function.kind is Unary.IDENTITY:
         bounds = int(table.min()), int(table.max())
-        cuts_low, cuts_high = bounds[0] > INT8[0], bounds[1] < INT8[1]
+        least, greatest = limits(qparams_of(w.graph.tensors[node.output]))
+        cuts_low, cuts_high = bounds[0] > least, bounds[1] < greatest
         _clamp(w, node, x, bounds, (cuts_low, cuts_high or not cuts_low))
         return
     shape = w.graph.tensors[node.output].shape
@@ -407,8 +448,8 @@ _RULES: Mapping[Op, Callable[[Writer, Node], None]] = {
     Op.DEPTHWISE_CONV_2D: _depthwise,
     Op.FULLY_CONNECTED: _fully_connected,
     Op.ADD: _add,
-    Op.MAX_POOL: _pool("MAX_POOL_2D", -128),
-    Op.AVERAGE_POOL: _pool("AVERAGE_POOL_2D", None),
+    Op.MAX_POOL: _max_pool,
+    Op.AVERAGE_POOL: _average_pool,
     Op.RESHAPE: _reshape,
     Op.SOFTMAX: _softmax,
     Op.PAD: _pad,

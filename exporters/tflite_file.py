@@ -21,7 +21,7 @@ METADATA = "edgeq"  # the entry of the model's metadata that is ours
 SIGNATURE = "serving_default"
 ALIGNMENT = 16  # bytes: what the schema promises of buffers
 OLD_CODES = 127  # of operators; the rest have the newer field alone
-# Versions of operators from which the schema knows them with int8 tensors.
+# Versions of operators from which the schema knows them with integer tensors.
 VERSIONS = {
     "ADD": 2, "AVERAGE_POOL_2D": 2, "CONCATENATION": 2, "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3,
     "FULLY_CONNECTED": 4, "GATHER": 2, "MAXIMUM": 2, "MAX_POOL_2D": 2, "MINIMUM": 2, "PAD": 2,
@@ -44,6 +44,11 @@ def load_schema() -> Any:
     return schema_py_generated
 
 
+def container(q: QParams) -> type[np.signedinteger[Any]]:
+    """The type of activations: int8 for up to 8 bits."""
+    return np.int16 if q.wide else np.int8
+
+
 @dataclass(slots=True)
 class Writer:
     """One subgraph, for the integer graph `graph`; names of tensors are unique."""
@@ -59,7 +64,8 @@ class Writer:
     def activation(self, name: str, suffix: str = "") -> int:
         """The tensor `name` of the graph; with a suffix, a stage on the way to it."""
         tensor = self.graph.tensors[name]
-        return self.tensor(name + suffix, tensor.shape, np.int8, qparams_of(tensor))
+        q = qparams_of(tensor)
+        return self.tensor(name + suffix, tensor.shape, container(q), q)
 
     def constant(
         self, name: str, data: Array, qparams: QParams | None = None, axis: int = 0

@@ -12,9 +12,11 @@ from edgeq import pipeline, targets
 from edgeq.frontends import Port, Source
 from edgeq.ir import Array, Graph, single
 from edgeq.kernels import Optimize
+from edgeq.ops import OPS
 from edgeq.pipeline import Compiled, Model
 from edgeq.policy import InputSpec, Policy
 from edgeq.program import Program
+from edgeq.quantize import BYTE_READERS
 from edgeq.report import (
     Accuracy,
     BitCounts,
@@ -87,6 +89,20 @@ def compiled(
         labels,
         _quiet,
     )
+
+
+def byte_layers(graph: Graph) -> set[str]:
+    """Layers that must give bytes: tables, and what a table or softmax reads, through pools too."""
+    names = set()
+    for node in graph.nodes:
+        if node.op in BYTE_READERS:
+            names.add(node.name)
+            source = graph.producer(node.inputs[0])
+            while source is not None:
+                names.add(source.name)
+                keeps = OPS[source.op].keeps_qparams
+                source = graph.producer(source.inputs[0]) if keeps else None
+    return names
 
 
 def _quiet(stage: str, done: int, total: int) -> None:

@@ -50,6 +50,11 @@ def test_8_bits_cost_at_most_0_3_points(name: str) -> None:
 
 
 @both
+def test_activations_of_16_bits_cost_no_more(name: str) -> None:
+    assert loss(name, "w8a16") <= W8A8_LOSS + slack(FEW_LOSS)
+
+
+@both
 def test_the_shipped_policy_costs_at_most_a_point(name: str) -> None:
     assert loss(name, bundled.load(name).policy) <= SHIPPED_LOSS + slack(FEW_LOSS)
 

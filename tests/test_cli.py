@@ -150,6 +150,7 @@ def edited(change: Callable[[onnx.NodeProto], object]) -> onnx.ModelProto:
     return proto
 
 
+SOFTMAX = helper.make_node("Softmax", ["y"], ["s"], name="soft")
 WEIGHTS = (CHANNELS, 1, 3, 3)
 MODELS: dict[str, tuple[onnx.ModelProto | bytes, str, str]] = {
     "empty": (b"", "EQ0310", "net.onnx: not an ONNX file"),
@@ -263,7 +264,6 @@ POLICIES: dict[str, tuple[str, str, str]] = {
         "EQ0323",
         'rule 1 "cnov" matches no layer; did you mean conv?',
     ),
-    "activations": ('{"default": {"activations": 16}}', "EQ0324", "conv asks for 16-bit"),
     "channels": ('{"input": {"x": {"mean": [0, 0]}}}', "EQ0325", "2 channels; the input has 1"),
     "unknown-input": ('{"input": {"q": {}}}', "EQ0326", "[input.q] names no input … are x"),
 }
@@ -275,6 +275,16 @@ def test_a_bad_policy_is_refused_by_name(workplace: Workplace, what: str) -> Non
     if text:
         workplace.file("policy.json", text)
     workplace.refuses(id, "--policy", "policy.json", says=says)
+
+
+def test_activations_that_a_softmax_cannot_read_are_refused(workplace: Workplace) -> None:
+    workplace.model(network(("batch", 1, SIDE, SIDE), None, SOFTMAX))
+    workplace.refuses(
+        "EQ0324",
+        "--policy",
+        "w8a16",
+        says="soft: softmax reads activations of at most 8 bits, and fc gives 16; give fc …",
+    )
 
 
 def test_a_toml_policy_with_a_key_twice_is_refused(workplace: Workplace) -> None:

@@ -22,6 +22,7 @@ import jsonschema
 import numpy as np
 import pytest
 import test_architecture
+from conftest import requires
 
 from edgeq import docs, examples, parity, pipeline, policy, report, targets
 from edgeq.cli import main
@@ -218,6 +219,12 @@ def test_samples_and_the_next_steps_of_the_readme_run(tmp_path: Path) -> None:
     run([sys.executable, "-c", program], folder)
 
 
+def test_the_steps_of_the_edge_page_run(tmp_path: Path) -> None:
+    folder = follow("edge.md", tmp_path)
+    with np.load(folder / "outputs.npz") as archive:
+        assert [array.shape for array in archive.values()] == [(1000, 10)]
+
+
 # Firmware #
 
 
@@ -384,6 +391,11 @@ def test_a_model_runs_from_its_own_partition(firmware: Path, tool: Tool) -> None
 
 def text(page: str) -> str:
     return (DOCS / page).read_text("utf-8")
+
+
+@requires("ai_edge_litert")
+def test_the_commands_of_the_tflite_page_run(tmp_path: Path) -> None:
+    assert (follow("tflite.md", tmp_path) / "box" / "fashion_tiny.tflite").is_file()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -88,6 +88,21 @@ def test_requantising_is_within_one_step_of_the_real_product(x: int, real: float
     assert abs(fixedpoint.requantize(np.int64(x), multiplier, shift) - x * real) <= 1
 
 
+@fixed
+@given(
+    st.integers(-(1 << 47) + 1, (1 << 47) - 1),
+    st.integers(1 << 30, INT32_MAX),
+    st.integers(-31, 14),
+)
+def test_sums_of_words_are_rounded_once_by_a_multiplier_of_15_bits(
+    x: int, multiplier: int, shift: int
+) -> None:
+    reduced = min((multiplier + 0x8000) // 0x10000, 0x7FFF)
+    exact = Fraction(x * reduced, 1 << (15 - shift))
+    got = int(fixedpoint.requantize_wide(np.int64(x), multiplier, shift))
+    assert got == half_up(exact)
+
+
 def test_requantising_works_element_by_element() -> None:
     x, multiplier, shift = np.array([5000, -5000]), np.array([1 << 30, 3 << 29]), np.array([-2, 1])
     single = [fixedpoint.requantize(x[i], multiplier[i], shift[i]) for i in range(2)]

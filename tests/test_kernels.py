@@ -16,6 +16,7 @@ from edgeq.exporters import c_arrays
 from edgeq.ir import Graph, Op, single
 from edgeq.kernels import ALIASED, Kernel, Optimize, choose, scratch_bytes, table
 from edgeq.ops import OPS
+from edgeq.quantize import BYTE_READERS
 
 STUBS = Path(__file__).parents[1] / "firmware_stubs"
 GOLDEN = Path(__file__).parent / "golden" / "kernel_ids.txt"
@@ -61,7 +62,7 @@ def test_a_kernel_has_a_prototype(row: Kernel) -> None:
 @pytest.mark.parametrize("row", ROWS, ids=named)
 def test_a_kernel_is_named_by_operator_types_and_instruction_set(row: Kernel) -> None:
     isa = "_".join(row.isa) or "ref"
-    assert re.fullmatch(rf"eq_[a-z_]+_s8_{isa}", row.symbol)
+    assert re.fullmatch(rf"eq_[a-z_]+_s{row.activations}_{isa}", row.symbol)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=named)
@@ -93,7 +94,8 @@ def test_the_list_that_firmware_is_linked_with_is_generated_from_the_table() -> 
     "op", [op for op, info in OPS.items() if info.device and op not in ALIASED]
 )
 def test_every_operator_of_a_device_has_a_portable_kernel(op: Op) -> None:
-    assert any(row.op is op and not row.isa for row in ROWS)
+    widths = {row.activations for row in ROWS if row.op is op and not row.isa}
+    assert widths == ({8} if op in BYTE_READERS else {8, 16})
 
 
 def test_estimates_count_something() -> None:

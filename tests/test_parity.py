@@ -16,11 +16,11 @@ from conftest import Builds
 from graphs import RELU, Builder, graphs, in_blocks, random_graph
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from programs import compiled
+from programs import byte_layers, compiled
 
 from edgeq import kernels, parity, plan, targets
 from edgeq.exporters import c_arrays, image
-from edgeq.ir import Array, Graph, Window
+from edgeq.ir import Array, Graph, Window, qparams_of
 from edgeq.kernels import Optimize
 from edgeq.ops import OPS
 from edgeq.policy import Policy
@@ -40,6 +40,7 @@ CONFIG = struct.Struct("<4I")  # eq_config_t
 
 examples = pytest.mark.parametrize("name", ["fashion-tiny", "fashion-resnet8"])
 bits = st.lists(st.integers(2, 8), min_size=1, max_size=6)
+stored = st.lists(st.sampled_from([2, 3, 4, 5, 6, 7, 8, 16, 16]), min_size=1, max_size=6)
 optimizing = pytest.mark.parametrize("optimize", ["flash", "time"])
 for_cores = pytest.mark.parametrize("isa", [(), ("dsp",)], ids=["portable", "dsp"])
 
@@ -55,12 +56,16 @@ def program_of(
     isa: tuple[str, ...],
     activations: Sequence[int] = (8,),
 ) -> Program:
-    """`graph` with weights and activations of so many bits, in turns, for a core with `isa`."""
+    """`graph` with weights and activations of so many bits, in turns, for a core with `isa`.
+
+    What an operator for bytes reads has 8 bits at most.
+    """
+    narrow = byte_layers(graph)
     rules = [
         {
             "match": node.name,
             "weights": widths[i % len(widths)],
-            "activations": activations[i % len(activations)],
+            "activations": min(activations[i % len(activations)], 8 if node.name in narrow else 16),
         }
         for i, node in enumerate(graph.nodes)
     ]
@@ -74,9 +79,10 @@ def integers(program: Program) -> dict[str, Array]:
     rng = np.random.default_rng(0)
     samples = {}
     for tensor in program.network.inputs:
-        values = rng.integers(-128, 128, (SAMPLES, tensor.elements), np.int8)
-        values[0], values[1] = -128, 127
-        values[2, ::2], values[2, 1::2] = -128, 127
+        q = qparams_of(tensor)
+        values = rng.integers(q.qmin, q.qmax + 1, (SAMPLES, tensor.elements), tensor.dtype.value)
+        values[0], values[1] = q.qmin, q.qmax
+        values[2, ::2], values[2, 1::2] = q.qmin, q.qmax
         samples[tensor.name] = values.reshape(-1, *tensor.shape[1:])
     return samples
 
@@ -151,7 +157,7 @@ def test_an_example_computes_on_the_core_what_the_reference_predicts(
 @for_cores
 @optimizing
 @drawn(NIGHTLY_GRAPHS)
-@given(graph=graphs(), widths=bits, activations=bits)
+@given(graph=graphs(), widths=bits, activations=stored)
 def test_thousands_of_random_graphs_do(
     host_program: HostProgram,
     isa: tuple[str, ...],
@@ -166,7 +172,7 @@ def test_thousands_of_random_graphs_do(
 @for_cores
 @optimizing
 @drawn(GRAPHS)
-@given(graph=graphs(), widths=bits, activations=bits)
+@given(graph=graphs(), widths=bits, activations=stored)
 def test_random_graphs_compute_on_the_host_what_the_reference_predicts(
     host_program: HostProgram,
     isa: tuple[str, ...],
@@ -179,7 +185,7 @@ def test_random_graphs_compute_on_the_host_what_the_reference_predicts(
 
 
 @drawn(CHAINS)
-@given(graph=graphs(), widths=bits, activations=bits, levels=st.integers(1, 3))
+@given(graph=graphs(), widths=bits, activations=stored, levels=st.integers(1, 3))
 def test_a_chain_of_blocks_computes_what_the_reference_predicts(
     host_program: HostProgram,
     graph: Graph,
@@ -213,7 +219,7 @@ def test_several_inputs_and_outputs_keep_their_order(
 
 
 @pytest.mark.emulator
-@pytest.mark.parametrize("policy", ["w8a4", "w4a4", "w4a2"])
+@pytest.mark.parametrize("policy", ["w8a4", "w4a4", "w4a2", "w4a16"])
 def test_the_example_computes_on_the_core_at_any_width(board: Flashed, policy: str) -> None:
     program = bundled.load("fashion-resnet8").compile(policy).program
     inputs = bundled.images().inputs(program, SAMPLES)
@@ -225,7 +231,7 @@ def test_the_example_computes_on_the_core_at_any_width(board: Flashed, policy: s
 
 @for_cores
 @drawn(SANITIZED_GRAPHS)
-@given(graph=graphs(), widths=bits, activations=bits)
+@given(graph=graphs(), widths=bits, activations=stored)
 def test_random_graphs_break_no_rule_that_a_sanitizer_knows(
     sanitized_program: HostProgram,
     isa: tuple[str, ...],
@@ -239,7 +245,7 @@ def test_random_graphs_break_no_rule_that_a_sanitizer_knows(
 
 @pytest.mark.emulator
 @drawn(GRAPHS)
-@given(graph=graphs(), widths=bits, activations=bits, optimize=st.sampled_from(("flash", "time")))
+@given(graph=graphs(), widths=bits, activations=stored, optimize=st.sampled_from(("flash", "time")))
 def test_random_graphs_compute_on_the_core_what_the_reference_predicts(
     board: Flashed,
     graph: Graph,

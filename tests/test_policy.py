@@ -245,10 +245,10 @@ def test_a_star_in_brackets_matches_only_itself() -> None:
     assert weights(rules({"match": "b[*]", "weights": 4}), "b*", "bb") == [4, 8]
 
 
-@pytest.mark.parametrize("bits", [16])
-def test_activation_bits_that_are_not_executed_are_refused(bits: int) -> None:
-    with refused("EQ0324", "conv_1 asks for", "executes 2 to 8"):
-        policy.resolve(rules({"match": "conv_1", "activations": bits}), layers("conv_1"))
+@pytest.mark.parametrize("bits", [2, 8, 16])
+def test_activation_bits_are_what_the_rule_says(bits: int) -> None:
+    chosen = rules({"match": "conv_1", "activations": bits})
+    assert policy.resolve(chosen, layers("conv_1")) == {"conv_1": Bits(8, bits)}
 
 
 def test_activation_bits_that_a_later_rule_takes_back_do_no_harm() -> None:

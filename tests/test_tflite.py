@@ -21,10 +21,11 @@ from conftest import requires
 from graphs import FUNCTIONS, RELU, RELU6, Builder, graphs, in_blocks, same_window
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs import byte_layers
 from test_parity import integers, program_of
 
 from edgeq import fixedpoint, parity, reference
-from edgeq.errors import GraphError
+from edgeq.errors import GraphError, MissingToolError
 from edgeq.exporters import python_runner, tflite
 from edgeq.ir import (
     Array,
@@ -46,9 +47,9 @@ from edgeq.targets.interpreters import LITERT_REF, TFLM, XNNPACK, Interpreter, R
 
 GRAPHS = 30
 NIGHTLY_GRAPHS = 300
-IMAGES = 1000
+FEW_IMAGES, IMAGES = 200, 1000
 SAMPLES = 32  # through run.py
-ADDED = 20  # samples of the test of additions, of 1,024 values each
+ADDED = 8  # samples of the test of additions, of 1,024 values each
 
 lite = requires("ai_edge_litert")
 micro = requires("tflite_micro")
@@ -107,7 +108,8 @@ def scaled_in_float64(graph: Graph, node: Node, values: Mapping[str, Array]) -> 
     total = wide @ graph.constant(node.inputs[1]).T.astype(np.int64)
     real = (total + graph.constant(node.inputs[2])) * (x.scale[0] * np.array(w.scale) / y.scale[0])
     rounded = np.copysign(np.floor(np.abs(real) + 0.5), real) + y.zero_point
-    return np.clip(rounded, *(node.clamp or (y.qmin, y.qmax))).astype(np.int8)
+    clamped = np.clip(rounded, *(node.clamp or (y.qmin, y.qmax)))
+    return clamped.astype(graph.tensors[node.output].dtype.value)
 
 
 def parsed(program: Program) -> Any:
@@ -157,32 +159,111 @@ def test_every_layer_of_many_random_graphs_equals_the_reference(
     assert_equal(row, of(graph, weights, activations))
 
 
-@pytest.mark.parametrize("name", ["fashion-tiny", "fashion-resnet8"])
-@pytest.mark.parametrize(
-    "row", [pytest.param(TFLM, marks=micro), XNNPACK], ids=lambda row: row.name
-)
-def test_no_output_of_the_examples_is_off(name: str, row: RuntimeInfo) -> None:
-    example = bundled.load(name)
-    program = example.compile(example.policy).program
-    inputs = bundled.images().inputs(program, IMAGES)
-    got = Interpreter(row, tflite.build(program)).run(list(inputs.values()))
-    for values, expected in zip(got, parity.predict(program, inputs, row.rounding), strict=True):
-        np.testing.assert_array_equal(values, expected)
+def of_words(graph: Graph) -> bool:
+    """Whether every activation can have 16 bits: TFLite has no layer between those and 8."""
+    return sayable(graph) and not byte_layers(graph)
 
 
 @everywhere
-@pytest.mark.parametrize("seed", range(4))
-def test_additions_and_conversions_round_by_the_rule(row: RuntimeInfo, seed: int) -> None:
-    b = Builder("both", seed)
+@drawn(GRAPHS)
+@given(graphs().filter(of_words), bits)
+def test_every_layer_of_16_bits_equals_the_reference(
+    row: RuntimeInfo, graph: Graph, weights: list[int]
+) -> None:
+    assert_equal(row, of(graph, weights, [16]))
+
+
+@pytest.mark.nightly
+@everywhere
+@drawn(NIGHTLY_GRAPHS)
+@given(graphs().filter(of_words), bits)
+def test_every_layer_of_many_graphs_of_16_bits_equals_the_reference(
+    row: RuntimeInfo, graph: Graph, weights: list[int]
+) -> None:
+    assert_equal(row, of(graph, weights, [16]))
+
+
+@everywhere
+@pytest.mark.parametrize("activations", [[16, 16, 8], [8, 8, 16]])
+def test_a_concatenation_takes_one_width_to_another(
+    row: RuntimeInfo, activations: list[int]
+) -> None:
+    b = Builder()
+    x = b.input(8, 8, 4)
+    program = of(b.build(b.concat(b.conv(x, 3), b.conv(x, 2))), [8], activations)
+    assert operators(program).count("QUANTIZE") == 2
+    assert_equal(row, program)
+
+
+def test_a_layer_between_8_and_16_bits_is_refused() -> None:
+    b = Builder()
+    graph = b.build(b.conv(b.conv(b.input(4, 4, 2), 3), 3))
+    with pytest.raises(GraphError, match=r"conv_2: TFLite has no conv_2d of 16-bit") as caught:
+        tflite.build(of(graph, [8], [8, 16]))
+    assert caught.value.id == "EQ0385"
+
+
+def assert_no_output_is_off(name: str, row: RuntimeInfo, images: int) -> None:
+    example = bundled.load(name)
+    program = example.compile(example.policy).program
+    inputs = bundled.images().inputs(program, images)
+    got = Interpreter(row, tflite.build(program)).run(list(inputs.values()))
+    for values, expected in zip(got, parity.predict(program, inputs, row.rounding), strict=True):
+        assert len(values) == images
+        np.testing.assert_array_equal(values, expected)
+
+
+the_examples = pytest.mark.parametrize("name", ["fashion-tiny", "fashion-resnet8"])
+exact = pytest.mark.parametrize(
+    "row", [pytest.param(TFLM, marks=micro), XNNPACK], ids=lambda row: row.name
+)
+
+
+@the_examples
+@exact
+def test_no_output_of_the_examples_is_off(name: str, row: RuntimeInfo) -> None:
+    assert_no_output_is_off(name, row, FEW_IMAGES)
+
+
+@pytest.mark.nightly
+@the_examples
+@exact
+def test_no_output_of_the_examples_is_off_on_many_images(name: str, row: RuntimeInfo) -> None:
+    assert_no_output_is_off(name, row, IMAGES)
+
+
+def joined(op: Op, gain: float, clamp: Bounds | None) -> Program:
+    """Two layers of 16 × 16 × 4 values, one `gain` times as strong, added or concatenated."""
+    b = Builder("joined")
     x = b.input(16, 16, 4)
-    a, c = b.conv(x, 4, 1), b.max_pool(x, Window((1, 1)))
-    program = of(b.build(b.add(a, c), b.concat(a, c)))
+    strong, weak = b.conv(x, 4, 1), b.conv(x, 4, 1)
+    for name in b.nodes[0].inputs[1:]:
+        data = np.asarray(b.tensors[name].data) * np.float32(gain)
+        b.tensors[name] = replace(b.tensors[name], data=data)
+    joins = {Op.ADD: b.add, Op.CONCAT: b.concat}
+    return of(b.build(joins[op](strong, weak, clamp=clamp), strong, weak))
+
+
+@everywhere
+@pytest.mark.parametrize("op", [Op.ADD, Op.CONCAT])
+@pytest.mark.parametrize("gain", [2.0**power for power in (-12, -9, -7, -1, 0, 1, 7, 9, 12)])
+@pytest.mark.parametrize("clamp", [None, (-1.0, 1.0), (-0.01, 0.01)])
+def test_any_two_scales_meet_by_the_rule(
+    row: RuntimeInfo, op: Op, gain: float, clamp: Bounds | None
+) -> None:
+    program = joined(op, gain, clamp)
     graph = program.network.graphs[0]
-    inputs = {"input": np.random.default_rng(seed).integers(-128, 128, (ADDED, 16, 16, 4), np.int8)}
+    node = graph.nodes[-1]
+    *steps, step = (qparams_of(graph.tensors[n]).scale[0] for n in (*node.inputs[:2], node.output))
+    if op is Op.ADD and max(steps) >= 256 * step:
+        with pytest.raises(GraphError, match="LiteRT overflows") as caught:
+            tflite.build(program)
+        assert caught.value.id == "EQ0384"
+        return
+    inputs = {"input": np.random.default_rng(0).integers(-128, 128, (ADDED, 16, 16, 4), np.int8)}
     values = {**inputs, **trace(row, program, inputs)}
-    for node in graph.nodes:
-        expected = reference.compute(graph, node, values, row.rounding)
-        np.testing.assert_array_equal(values[node.output], expected, node.name)
+    expected = reference.compute(graph, node, values, row.rounding)
+    np.testing.assert_array_equal(values[node.output], expected)
 
 
 def test_xnnpack_adds_and_converts_otherwise_than_onnxruntime() -> None:
@@ -353,7 +434,9 @@ def test_a_clamp_is_fused_where_tflite_has_it(
         ((-20, 127), ["CONV_2D", "MAXIMUM"]),
     ],
 )
-def test_any_integers_can_be_a_clamp(row: RuntimeInfo, clamp: Bounds, expected: list[str]) -> None:
+def test_any_integers_can_be_a_clamp(
+    row: RuntimeInfo, clamp: Bounds, expected: list[str]
+) -> None:
     b = Builder()
     program = of(b.build(b.conv(b.input(4, 4, 2), 3)))
     graph = program.network.graphs[0]
@@ -468,6 +551,18 @@ def test_weights_are_integers_of_the_bits_that_the_policy_gave() -> None:
     (weights,) = [t for t in model.subgraphs[0].tensors if t.name == b"conv_1.weights"]
     stored = np.asarray(model.buffers[weights.buffer].data).view(np.int8)
     assert (stored.min(), stored.max()) == (-4, 3)
+
+
+def test_without_the_schema_nothing_is_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    b = Builder()
+    program = of(b.build(b.conv(b.input(4, 4, 2), 3)))
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
+    with pytest.raises(MissingToolError, match=r'install "edgeq\[tflite\]"') as caught:
+        tflite.export(program, tmp_path / "net.tflite")
+    assert caught.value.id == "EQ0621"
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_network_of_blocks_is_refused() -> None:

@@ -1,7 +1,7 @@
 /*
  * Operators on activations of fewer than 8 bits: not a kernel, but what brings any kernel for bytes
  * to packed tensors. Rows of the input are unpacked to scratch, the kernel computes a row of the
- * output, and that is packed. An input or output that is stored in bytes is used where it lies.
+ * output, and that is packed. An input or output that is not packed is used where it lies.
  */
 #include "eq_rows.h"
 #include "eq_window.h"
@@ -50,7 +50,8 @@ static void set_shape(eq_tensor_record_t *tensor, uint32_t height, uint32_t widt
 static void compute(part_t *part, const eq_call_t *call, uint32_t first, uint32_t count)
 {
     const int packed = eq_is_packed(call->out);
-    part->call.output = packed ? part->output : call->output + first;
+    const uint32_t start = eq_is_wide(call->out) ? 2u * first : first;
+    part->call.output = packed ? part->output : call->output + start;
     call->kernel->run(&part->call);
     if (packed) {
         eq_store_run(call->out, call->output, first, part->output, count);
@@ -146,7 +147,7 @@ static void narrow(part_t *part, const eq_call_t *call, held_t *held, uint32_t y
         part->op.dilation_height = 1;
     } else {
         const int32_t base = span.start > 0 ? span.start : 0;
-        part->call.input[0] = call->input[0] + (uint32_t)base * row;
+        part->call.input[0] = eq_at(call->in[0], call->input[0], (uint32_t)base * row);
         part->in[0].shape[0] = call->in[0]->shape[0] - (uint32_t)base;
         part->op.pad_top = (uint16_t)(base - span.start);
     }

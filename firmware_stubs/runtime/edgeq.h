@@ -65,8 +65,8 @@ typedef struct {
     uint32_t bytes;     /* of data */
     uint32_t shape[3];  /* height, width, channels; 1, 1, n for a vector */
     uint8_t rank;       /* 4 for images, 2 for vectors, counting the batch of 1 */
-    uint8_t bits;       /* of each value, sign included: 8..5 are an int8 each, 4 and 3 half a
-                           byte, 2 a quarter, the first value in the lowest bits (eq_value) */
+    uint8_t bits;       /* of each value, sign included: 16 are an int16 each, 8..5 an int8, 4 and 3
+                           half a byte, 2 a quarter, the first value in the lowest bits (eq_value) */
     int16_t zero_point; /* real = scale * (q - zero_point) */
     float scale;        /* for the caller; nothing here computes with it */
 } eq_tensor_t;
@@ -104,7 +104,8 @@ typedef struct {
 /* What a run decided. */
 typedef struct {
     uint32_t label;      /* index of the greatest value of output 0, the first of equals */
-    uint32_t confidence; /* its lead over the runner-up in output steps, 0..255; 0 for one value */
+    uint32_t confidence; /* its lead over the runner-up in output steps, 0..255, of 16-bit outputs
+                            0..65535; 0 for one value */
     uint32_t exit;       /* index of the exit taken; 0 without gates */
     uint32_t path;       /* levels taken, 4 bits a block, first block lowest; 0 without gates */
     uint32_t cost;       /* of the path against the dearest one, Q16.16; 65536 without gates */

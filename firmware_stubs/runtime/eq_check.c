@@ -15,12 +15,12 @@
 #define SECTION_KINDS 8u         /* one more than the greatest kind */
 #define MOST_BYTES 0x7FFFFFF8u   /* of an arena: offsets and indices are int32 */
 #define MOST_VALUES 0x7FFFFFFFu  /* of a tensor: so are these indices */
-#define MOST_PACKED (1u << 29)   /* of a packed tensor: bit positions are uint32 */
+#define MOST_PACKED (1u << 29)   /* of a packed tensor: bit positions are uint32; of 16 bits */
 #define MOST_WEIGHTS (1u << 28)  /* of an operator: bit positions are uint32 */
 #define MOST_POSITION (1u << 30) /* of a window: positions are int32 */
 #define MOST_SUM (UINT64_C(1) << 30)
-#define MOST_SCALED (UINT64_C(1) << 31)
-#define MOST_SOFTMAX 4095u /* values in a row: sums are Q12.19 */
+#define MOST_WIDE (UINT64_C(1) << 47) /* of sums of 16-bit activations: their products fit int64 */
+#define MOST_SOFTMAX 4095u            /* values in a row: sums are Q12.19 */
 
 /* The image as it is being checked. */
 typedef struct {
@@ -169,7 +169,12 @@ static int32_t greatest(uint32_t bits)
     return (1 << (bits - 1u)) - 1;
 }
 
-/* A function of its own, which keeps eq_init small. */
+/* Functions of their own, which keep eq_init small. */
+EQ_NOINLINE static uint32_t width_of(const eq_tensor_record_t *tensor)
+{
+    return eq_width(tensor->bits);
+}
+
 EQ_NOINLINE static uint32_t bytes_of(const eq_tensor_record_t *tensor)
 {
     return eq_tensor_bytes(tensor);
@@ -179,11 +184,11 @@ static int tensor_fits(const eq_tensor_record_t *tensor, uint32_t arena_bytes)
 {
     const uint64_t pixels = (uint64_t)tensor->shape[0] * tensor->shape[1]; /* below 2^64 */
     if (pixels == 0 || pixels > MOST_VALUES || tensor->shape[2] == 0 || tensor->bits < 2 ||
-        tensor->bits > 8) {
+        (tensor->bits > 8 && (tensor->bits != 16 || tensor->zero_point != 0))) {
         return 0;
     }
     const uint64_t values = pixels * tensor->shape[2]; /* below 2^63 */
-    const uint64_t most = eq_is_packed(tensor) ? MOST_PACKED : MOST_VALUES;
+    const uint64_t most = width_of(tensor) == 8 ? MOST_VALUES : MOST_PACKED;
     const int vector = tensor->shape[0] == 1 && tensor->shape[1] == 1;
     return tensor->offset % EQ_IMAGE_ALIGN == 0 && values <= most &&
            (uint64_t)tensor->offset + bytes_of(tensor) <= arena_bytes &&
@@ -231,19 +236,26 @@ static int same_shape(const eq_tensor_record_t *a, const eq_tensor_record_t *b)
 /// Arithmetic ///
 
 /* The greatest |x − zero point| of what a tensor's memory may hold, whoever wrote it. */
-static uint32_t reach(const eq_tensor_record_t *tensor)
+EQ_NOINLINE static uint32_t reach(const eq_tensor_record_t *tensor)
 {
-    const uint32_t width = eq_width(tensor->bits);
+    const uint32_t width = width_of(tensor);
     const int32_t below = tensor->zero_point - least(width);
     const int32_t above = greatest(width) - tensor->zero_point;
     return (uint32_t)(below > above ? below : above);
 }
 
-/* Whether a sum of at most `bound` (below 2^32) may be requantised. */
-static int scale_fits(int32_t multiplier, int32_t shift, uint64_t bound)
+/*
+ * Whether a sum of at most `bound` may be requantised: bounds are below 2^31, but for sums of 16-bit
+ * activations, below 2^47, which right shifts bring there. These are 2^16 and above, so that what
+ * shifts one left is at most 14.
+ */
+EQ_NOINLINE static int scale_fits(int32_t multiplier, int32_t shift, uint64_t bound)
 {
-    return (multiplier == 0 || multiplier >= 1 << 30) && shift >= -31 && shift <= 30 &&
-           (bound << (shift > 0 ? shift : 0)) < MOST_SCALED;
+    if ((multiplier != 0 && multiplier < 1 << 30) || shift < -31 || shift > 30) {
+        return 0;
+    }
+    return shift < 0 ? (uint32_t)(bound >> 16) >> -shift < 1u << 15
+                     : bound <= (uint32_t)INT32_MAX >> shift;
 }
 
 /* Whether `count` items of `size` bytes at an offset lie inside the tables. */
@@ -318,11 +330,12 @@ static eq_status_t check_weighted(const view_t *view, const operands_t *o, uint6
     const int32_t *bias = table_s32(view, op->bias);
     const int32_t *multiplier = table_s32(view, op->multiplier);
     const int8_t *shift = table_s8(view, op->shift);
-    const uint64_t products = (weights << (op->weight_bits - 1)) * reach(o->in); /* below 2^44 */
+    const uint64_t products = (weights << (op->weight_bits - 1)) * reach(o->in); /* below 2^51 */
+    const uint64_t most = eq_is_wide(o->in) ? MOST_WIDE : MOST_SUM;
     for (uint32_t i = 0; i < channels; i++) {
-        const int64_t wide = bias[i];
-        const uint64_t bound = (uint64_t)(wide < 0 ? -wide : wide) + products;
-        if (bound >= MOST_SUM || !scale_fits(multiplier[i], shift[i], bound)) {
+        const int64_t start = bias[i];
+        const uint64_t bound = (uint64_t)(start < 0 ? -start : start) + products;
+        if (bound >= most || !scale_fits(multiplier[i], shift[i], bound)) {
             return EQ_E_ARITHMETIC;
         }
     }
@@ -379,7 +392,7 @@ static int without_weights(const view_t *view, const operands_t *o)
 /* The output may be an input that is stored as it is: bytes are read before they are written. */
 static int in_place_or_apart(const eq_tensor_record_t *in, const eq_tensor_record_t *out)
 {
-    const int same = in->offset == out->offset && eq_width(in->bits) == eq_width(out->bits);
+    const int same = in->offset == out->offset && width_of(in) == width_of(out);
     return same || !tensors_overlap(in, out);
 }
 
@@ -396,15 +409,17 @@ static eq_status_t check_add(const view_t *view, const operands_t *o)
     const eq_tensor_record_t *inputs[2] = {o->in, o->other};
     const int32_t *multiplier = table_s32(view, op->multiplier);
     const int8_t *shift = table_s8(view, op->shift);
+    const uint32_t left = o->kernel->activations > 8 ? EQ_ADD_LEFT_SHIFT_WIDE : EQ_ADD_LEFT_SHIFT;
     uint64_t bound = 0;
     for (uint32_t i = 0; i < 2; i++) {
-        const uint32_t term = reach(inputs[i]) << EQ_ADD_LEFT_SHIFT; /* below 2^28 */
+        const uint32_t term = reach(inputs[i]) << left; /* at most 2^30 */
         if (!scale_fits(multiplier[i], shift[i], term)) {
             return EQ_E_ARITHMETIC;
         }
         bound += (uint32_t)eq_requantize((int32_t)term, multiplier[i], eq_shift(shift[i]));
     }
-    return scale_fits(multiplier[2], shift[2], bound) ? EQ_OK : EQ_E_ARITHMETIC;
+    return bound <= INT32_MAX && scale_fits(multiplier[2], shift[2], bound) ? EQ_OK
+                                                                            : EQ_E_ARITHMETIC;
 }
 
 /* Whether the first and the last window of an axis, and so all between, hold an input. */
@@ -430,7 +445,7 @@ static eq_status_t check_pool(const view_t *view, const operands_t *o)
         return EQ_E_OPERATOR;
     }
     const uint64_t taps = (uint64_t)op->kernel_height * op->kernel_width;
-    return taps * 128 < MOST_SUM ? EQ_OK : EQ_E_ARITHMETIC;
+    return taps << (width_of(in) - 1u) < MOST_SUM ? EQ_OK : EQ_E_ARITHMETIC;
 }
 
 static eq_status_t check_softmax(const view_t *view, const operands_t *o)
@@ -559,7 +574,9 @@ static int runs(const operands_t *o)
 {
     const int packed =
         eq_is_packed(o->in) || eq_is_packed(o->out) || (o->other != NULL && eq_is_packed(o->other));
-    return !packed || eq_rows_runs(o->kernel->family);
+    const int wide =
+        eq_is_wide(o->in) || eq_is_wide(o->out) || (o->other != NULL && eq_is_wide(o->other));
+    return wide == (o->kernel->activations > 8) && (!packed || eq_rows_runs(o->kernel->family));
 }
 
 static eq_status_t check_operator(const view_t *view, const eq_operator_t *op)

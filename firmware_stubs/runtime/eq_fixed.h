@@ -11,7 +11,8 @@
 
 #include <stdint.h>
 
-#define EQ_ADD_LEFT_SHIFT 20 /* head-room bits of both inputs of an addition */
+#define EQ_ADD_LEFT_SHIFT 20      /* head-room bits of both inputs of an addition */
+#define EQ_ADD_LEFT_SHIFT_WIDE 15 /* where an operand has 16 bits */
 
 static inline int32_t eq_clamp(int32_t x, int32_t low, int32_t high)
 {
@@ -65,6 +66,18 @@ static inline int32_t eq_requantize(int32_t x, int32_t multiplier, eq_shift_t sh
 {
     const int32_t scaled = x * (int32_t)(UINT32_C(1) << shift.left);
     return eq_rounding_shift_right(eq_high_multiply_small(scaled, multiplier), shift.right);
+}
+
+/*
+ * x · multiplier · 2^(left − right − 31) rounded once, ties up: sums of layers with 16-bit inputs
+ * (the int64 MultiplyByQuantizedMultiplier, which reduces the multiplier to 15 bits). |x| < 2^47,
+ * left in [0, 14], right in [0, 31], and the result an int32, which eq_init checks.
+ */
+static inline int32_t eq_requantize_wide(int64_t x, int32_t multiplier, eq_shift_t shift)
+{
+    const int32_t reduced = multiplier < 0x7FFF0000 ? (multiplier + (1 << 15)) >> 16 : 0x7FFF;
+    const int32_t total = 15 - shift.left + shift.right;
+    return (int32_t)((x * reduced + (INT64_C(1) << (total - 1))) >> total);
 }
 
 /* total / count, ties away from zero: the mean of an average pool. */

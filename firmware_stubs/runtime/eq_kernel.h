@@ -59,9 +59,10 @@ typedef enum {
 } eq_scratch_t;
 
 typedef struct eq_kernel {
-    uint16_t id;     /* in kernels.toml */
-    uint8_t family;  /* eq_family_t */
-    uint8_t scratch; /* eq_scratch_t */
+    uint8_t id;          /* in kernels.toml */
+    uint8_t family;      /* eq_family_t */
+    uint8_t scratch;     /* eq_scratch_t */
+    uint8_t activations; /* 16: one operand or more has 16 bits; 8: none has */
     eq_kernel_function_t run;
 } eq_kernel_t;
 
@@ -90,6 +91,15 @@ void eq_pad_s8_ref(const eq_call_t *call);
 void eq_concat_s8_ref(const eq_call_t *call);
 void eq_table_s8_ref(const eq_call_t *call);
 void eq_rows_s8_ref(const eq_call_t *call);
+void eq_conv_s16_ref(const eq_call_t *call);
+void eq_depthwise_s16_ref(const eq_call_t *call);
+void eq_fc_s16_ref(const eq_call_t *call);
+void eq_add_s16_ref(const eq_call_t *call);
+void eq_max_pool_s16_ref(const eq_call_t *call);
+void eq_average_pool_s16_ref(const eq_call_t *call);
+void eq_grouped_s16_ref(const eq_call_t *call);
+void eq_pad_s16_ref(const eq_call_t *call);
+void eq_concat_s16_ref(const eq_call_t *call);
 
 /// What kernels share ///
 

@@ -1,8 +1,9 @@
 /*
- * eq_rows.h - activations of fewer than 8 bits: how they lie in memory, and runs of them.
+ * eq_rows.h - how activations lie in memory, and runs of those of fewer than 8 bits.
  *
- * Values of 8..5 bits take a byte, of 4..3 half a byte, of 2 a quarter: flat in the order of the
- * tensor, element 0 in the lowest bits of byte 0, two's complement, unused bits at the end 0.
+ * Values of 16 bits take two bytes, of 8..5 one, of 4..3 half a byte, of 2 a quarter: flat in the
+ * order of the tensor, element 0 in the lowest bits of byte 0, two's complement, unused bits at the
+ * end 0.
  * Byte kernels never see less than a byte: eq_rows_s8_ref.c unpacks what they read and packs what they
  * give. The twin of the layout is packing.pack_activations, that of the sizes kernels.py.
  */
@@ -15,10 +16,15 @@
 
 /// Layout ///
 
-/* Bits that a value of `bits` bits takes in memory: 8, 4 or 2. */
+/* Bits that a value of `bits` bits takes in memory: 16, 8, 4 or 2. */
 static inline uint32_t eq_width(uint32_t bits)
 {
-    return bits > 4 ? 8u : bits > 2 ? 4u : 2u;
+    return bits > 8 ? 16u : bits > 4 ? 8u : bits > 2 ? 4u : 2u;
+}
+
+static inline int eq_is_wide(const eq_tensor_record_t *tensor)
+{
+    return tensor->bits > 8;
 }
 
 static inline int eq_is_packed(const eq_tensor_record_t *tensor)
@@ -28,14 +34,16 @@ static inline int eq_is_packed(const eq_tensor_record_t *tensor)
 
 static inline uint32_t eq_tensor_bytes(const eq_tensor_record_t *tensor)
 {
-    const uint32_t per_byte = 8u / eq_width(tensor->bits);
-    return eq_elements(tensor) / per_byte + (eq_elements(tensor) % per_byte != 0);
+    return (uint32_t)(((uint64_t)eq_elements(tensor) * eq_width(tensor->bits) + 7u) / 8u);
 }
 
 /* Value i. */
 static inline int32_t eq_get(const void *data, uint32_t bits, uint32_t i)
 {
     const uint32_t width = eq_width(bits);
+    if (width == 16) {
+        return ((const int16_t *)data)[i];
+    }
     const uint32_t per_byte = 8u / width;
     const uint32_t byte = ((const uint8_t *)data)[i / per_byte];
     const uint32_t sign = 1u << (width - 1u);
@@ -43,12 +51,19 @@ static inline int32_t eq_get(const void *data, uint32_t bits, uint32_t i)
     return (int32_t)(value ^ sign) - (int32_t)sign;
 }
 
-/* Values first .. first + count: where they are bytes already, else unpacked into the buffer. */
+/* Value `first` and on of what is not packed. */
+static inline const int8_t *eq_at(const eq_tensor_record_t *tensor, const int8_t *data,
+                                  uint32_t first)
+{
+    return data + (eq_is_wide(tensor) ? 2u * first : first);
+}
+
+/* Values first .. first + count: where they lie, or unpacked into the buffer. */
 static inline const int8_t *eq_load_run(const eq_tensor_record_t *tensor, const int8_t *data,
                                         uint32_t first, uint32_t count, int8_t *buffer)
 {
     if (!eq_is_packed(tensor)) {
-        return data + first;
+        return eq_at(tensor, data, first);
     }
     eq_unpack(buffer, (const uint8_t *)data, first, count, eq_width(tensor->bits));
     return buffer;

@@ -90,7 +90,7 @@ eq_status_t eq_step(eq_ctx_t *ctx)
     return EQ_MORE;
 }
 
-int32_t eq_value(const eq_tensor_t *tensor, uint32_t i)
+EQ_NOINLINE int32_t eq_value(const eq_tensor_t *tensor, uint32_t i)
 {
     return eq_get(tensor->data, tensor->bits, i);
 }
@@ -100,7 +100,7 @@ static void decide(const eq_tensor_t *output, eq_result_t *result)
 {
     const uint32_t count = output->shape[0] * output->shape[1] * output->shape[2];
     int32_t best = eq_value(output, 0);
-    int32_t second = INT8_MIN;
+    int32_t second = INT16_MIN;
     result->label = 0;
     for (uint32_t i = 1; i < count; i++) {
         const int32_t value = eq_value(output, i);

@@ -2,15 +2,20 @@
 
 #include <stddef.h>
 
+/* Value by value from the table, or the bytes as they are. */
 static void fill_input(const eq_tensor_t *input, const void *values, const eq_selftest_lut_t *lut)
 {
     const uint8_t *raw = values;
-    int8_t *data = input->data;
+    const uint8_t *table = lut->table;
+    const uint32_t size = table != NULL && input->bits > 8 ? 2 : 1;
+    uint8_t *data = input->data;
     uint32_t row = 0;
     for (uint32_t i = 0; i < input->bytes; i++) {
-        data[i] =
-            lut->table != NULL ? lut->table[row * 256u + raw[i]] : ((const int8_t *)values)[i];
-        row = row + 1 < lut->channels ? row + 1 : 0;
+        const uint32_t entry = row * 256u + raw[i / size];
+        data[i] = table != NULL ? table[entry * size + i % size] : raw[i];
+        if (i % size == size - 1) {
+            row = row + 1 < lut->channels ? row + 1 : 0;
+        }
     }
 }
 

@@ -17,9 +17,12 @@ typedef struct {
     const int8_t *outputs[EQ_MAX_PORTS]; /* the bytes of each */
 } eq_selftest_case_t;
 
-/* NAME_input_lut, raw to int8: [channels][256], or one row for all channels. NULL: no table. */
+/*
+ * NAME_input_lut, raw to int8, or int16 for an input of 16 bits: [channels][256], or one row for all
+ * channels. NULL: no table.
+ */
 typedef struct {
-    const int8_t *table;
+    const void *table;
     uint32_t channels;
 } eq_selftest_lut_t;
 

@@ -9,6 +9,7 @@
  * it. The sequence is fixed. What is checked here by value names its guarantee.
  */
 #include "shaping.h"
+#include "wide.h"
 
 enum { MOST_ARENA = 1 << 20 };
 
@@ -108,7 +109,8 @@ static int attack(image_t image)
         CHECK(eq_run(ctx, &first) == EQ_OK, "guarantee 5: an accepted image runs to its end");
         const eq_tensor_t *output = eq_output(ctx, 0);
         const uint32_t values = output->shape[0] * output->shape[1] * output->shape[2];
-        CHECK(first.label < values && first.confidence <= 255, "guarantee 6");
+        const uint32_t most = output->bits == 16 ? 65535 : 255;
+        CHECK(first.label < values && first.confidence <= most, "guarantee 6");
         fill_arena(arena, arena_bytes, seed);
         CHECK(eq_run(ctx, &second) == EQ_OK && first.label == second.label &&
                   first.confidence == second.confidence,
@@ -160,6 +162,7 @@ int main(int argc, char **argv)
     fuzz("hand-made model", seed_image(), rounds);
     fuzz("shaping model", shaping_image(8), rounds);
     fuzz("packed shaping model", shaping_image(4), rounds);
+    fuzz("wide model", wide_image(), rounds);
     for (int i = 2; i < argc; i++) {
         fuzz(argv[i], read_image(argv[i]), rounds);
     }

@@ -49,6 +49,26 @@ def requantize_rows(rng: np.random.Generator) -> Iterable[Sequence[int]]:
                 yield x, multiplier, shift, int(result)
 
 
+def requantize_wide_rows(rng: np.random.Generator) -> Iterable[Sequence[int]]:
+    """(x >> 24, x & 0xFFFFFF, multiplier, shift, result), x up to the last that is allowed."""
+    multipliers = (
+        0,
+        1 << 30,
+        0x7FFEFFFF,
+        0x7FFF0000,
+        INT32_MAX,
+        int(rng.integers(1 << 30, 1 << 31)),
+    )
+    for shift in range(-31, 15):
+        most = min((1 << 47) - 1, INT32_MAX << -shift if shift < 0 else INT32_MAX >> shift)
+        near = [s * (d + (1 << max(-shift, 1) >> 1)) for s in (1, -1) for d in (-1, 0, 1)]
+        values = {most, -most, 0, *near, *map(int, rng.integers(-most, most + 1, 2))}
+        for x in sorted(v for v in values if abs(v) <= most):
+            for multiplier in multipliers:
+                result = fixedpoint.requantize_wide(np.int64(x), multiplier, shift)
+                yield x >> 24, x & 0xFFFFFF, multiplier, shift, int(result)
+
+
 def divide_rows(rng: np.random.Generator) -> Iterable[Sequence[int]]:
     """(total, count, result), around every tie."""
     for count in (1, 2, 3, 4, 7, 9, 48, 49, 64, 1 << 20):
@@ -100,6 +120,7 @@ def main() -> None:
             table("requantize_rows", requantize_rows(rng), 4),
             table("divide_rows", divide_rows(rng), 3),
             table("softmax_rows", softmax_rows(rng), 0),
+            table("requantize_wide_rows", requantize_wide_rows(rng), 5),
         )
     )
     (Path(__file__).parent / "vectors" / "fixed.h").write_text(text, encoding="utf-8", newline="\n")

@@ -94,6 +94,16 @@ static void test_softmax(void)
     }
 }
 
+static void test_requantize_wide(void)
+{
+    for (uint32_t i = 0; i < ROWS(requantize_wide_rows); i++) {
+        const int32_t *row = requantize_wide_rows[i];
+        const int64_t x = (int64_t)row[0] * (1 << 24) + row[1];
+        const int32_t value = eq_requantize_wide(x, row[2], eq_shift(row[3]));
+        CHECK(value == row[4], "row %u is %d, expected %d", i, value, row[4]);
+    }
+}
+
 static void test_crc32(void)
 {
     static const char text[] = "123456789";
@@ -109,6 +119,7 @@ int main(void)
     test_round_away_divide();
     test_shift_left_saturates();
     test_softmax();
+    test_requantize_wide();
     test_crc32();
     return check_report("test_fixed");
 }

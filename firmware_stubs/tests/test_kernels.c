@@ -2,8 +2,9 @@
  * test_kernels.c - every kernel against a plain definition of its operator, bit for bit.
  *
  * The portable and the SMLAD kernels meet the same cases, so that they agree with each other; inputs
- * and outputs have 2..8 bits each, through eq_rows_s8_ref where they are packed. Every block has its exact size and the tensors start at any address, so that a sanitizer sees a kernel
- * that reads or writes too far, or aligned where it must not.
+ * and outputs have 2..8 or 16 bits each, through eq_rows_s8_ref where they are packed. Every block has
+ * its exact size and the tensors start at any address that their values allow, so that a sanitizer
+ * sees a kernel that reads or writes too far, or aligned where it must not.
  */
 #include <string.h>
 
@@ -32,6 +33,14 @@ static int32_t naive_requantize(int32_t x, int32_t multiplier, int32_t shift)
     return (int32_t)(high < 0 ? -magnitude : magnitude);
 }
 
+/* ⌊x · m / 2^s + 1/2⌋ with m the upper half of the multiplier, rounded, and at most 0x7FFF. */
+static int32_t naive_requantize_wide(int64_t x, int32_t multiplier, int32_t shift)
+{
+    const int64_t rounded = ((int64_t)multiplier + 0x8000) / 0x10000;
+    const int64_t unit = INT64_C(1) << (15 - shift);
+    return (int32_t)floor_divide(x * (rounded < 0x7FFF ? rounded : 0x7FFF) + unit / 2, unit);
+}
+
 static int32_t naive_weight(const uint8_t *stream, uint32_t index, uint32_t bits)
 {
     int32_t value = 0;
@@ -53,23 +62,25 @@ static int32_t naive_value(const eq_call_t *call, int32_t y, int32_t x, uint32_t
                   ((uint32_t)y * shape[1] + (uint32_t)x) * shape[2] + channel);
 }
 
-static int8_t naive_finish(const eq_call_t *call, int32_t sum, uint32_t channel)
+static int32_t naive_finish(const eq_call_t *call, int64_t sum, uint32_t channel)
 {
+    const int32_t multiplier = call->multiplier[channel], shift = call->shift[channel];
     const int64_t value =
-        (int64_t)naive_requantize(sum, call->multiplier[channel], call->shift[channel]) +
+        (call->in[0]->bits == 16 ? naive_requantize_wide(sum, multiplier, shift)
+                                 : (int64_t)naive_requantize((int32_t)sum, multiplier, shift)) +
         call->out->zero_point;
     const int64_t low = call->op->clamp_min;
     const int64_t high = call->op->clamp_max;
-    return (int8_t)(value < low ? low : value > high ? high : value);
+    return (int32_t)(value < low ? low : value > high ? high : value);
 }
 
-static int8_t naive_conv(const eq_call_t *call, int32_t y, int32_t x, uint32_t channel,
-                         int depthwise)
+static int32_t naive_conv(const eq_call_t *call, int32_t y, int32_t x, uint32_t channel,
+                          int depthwise)
 {
     const eq_operator_t *op = call->op;
     const uint32_t channels = call->in[0]->shape[2];
     const uint32_t depth = depthwise ? 1 : channels;
-    int32_t sum = call->bias[channel];
+    int64_t sum = call->bias[channel];
     for (uint32_t k = 0; k < (uint32_t)op->kernel_height * op->kernel_width; k++) {
         const int32_t ty = y * op->stride_height - op->pad_top +
                            (int32_t)(k / op->kernel_width) * op->dilation_height;
@@ -85,10 +96,10 @@ static int8_t naive_conv(const eq_call_t *call, int32_t y, int32_t x, uint32_t c
     return naive_finish(call, sum, channel);
 }
 
-static int8_t naive_fc(const eq_call_t *call, uint32_t channel)
+static int32_t naive_fc(const eq_call_t *call, uint32_t channel)
 {
     const uint32_t count = eq_elements(call->in[0]);
-    int32_t sum = call->bias[channel];
+    int64_t sum = call->bias[channel];
     for (uint32_t i = 0; i < count; i++) {
         sum += naive_weight(call->weights, channel * count + i, call->op->weight_bits) *
                (eq_get(call->input[0], call->in[0]->bits, i) - call->in[0]->zero_point);
@@ -96,10 +107,11 @@ static int8_t naive_fc(const eq_call_t *call, uint32_t channel)
     return naive_finish(call, sum, channel);
 }
 
-static int8_t naive_pool(const eq_call_t *call, int32_t y, int32_t x, uint32_t channel, int average)
+static int32_t naive_pool(const eq_call_t *call, int32_t y, int32_t x, uint32_t channel,
+                          int average)
 {
     const eq_operator_t *op = call->op;
-    int32_t count = 0, sum = 0, best = INT8_MIN;
+    int32_t count = 0, sum = 0, best = INT16_MIN;
     for (int32_t k = 0; k < op->kernel_height * op->kernel_width; k++) {
         const int32_t ty = y * op->stride_height - op->pad_top + k / op->kernel_width;
         const int32_t tx = x * op->stride_width - op->pad_left + k % op->kernel_width;
@@ -113,9 +125,7 @@ static int8_t naive_pool(const eq_call_t *call, int32_t y, int32_t x, uint32_t c
     }
     const int32_t magnitude = ((sum < 0 ? -sum : sum) * 2 + count) / (2 * count);
     const int32_t value = average ? (sum < 0 ? -magnitude : magnitude) : best;
-    return (int8_t)(value < op->clamp_min   ? op->clamp_min
-                    : value > op->clamp_max ? op->clamp_max
-                                            : value);
+    return value < op->clamp_min ? op->clamp_min : value > op->clamp_max ? op->clamp_max : value;
 }
 
 /// Cases ///
@@ -162,6 +172,9 @@ static int32_t least(uint32_t bits)
 
 static int16_t random_zero_point(uint32_t bits)
 {
+    if (bits == 16) {
+        return 0;
+    }
     const int32_t value = RANDOM_OF(&state, -128, -127, -3, 0, 5, 127);
     return (int16_t)eq_clamp(value, least(bits), -least(bits) - 1);
 }
@@ -172,7 +185,7 @@ static void set_shape(eq_tensor_record_t *record, uint32_t height, uint32_t widt
     record->shape[0] = height;
     record->shape[1] = width;
     record->shape[2] = channels;
-    record->bits = (uint8_t)RANDOM_OF(&state, 8, 8, 8, 7, 5, 4, 4, 3, 2);
+    record->bits = (uint8_t)RANDOM_OF(&state, 8, 8, 8, 7, 5, 4, 4, 3, 2, 16, 16, 16);
     record->zero_point = random_zero_point(record->bits);
 }
 
@@ -236,6 +249,9 @@ static void random_tables(case_t *c, uint32_t count, uint32_t scratch_bytes)
         multiplier[i] =
             random_next(&state) % 16 == 0 ? 0 : (1 << 30) + (int32_t)(random_next(&state) >> 2);
         shift[i] = (int8_t)RANDOM_OF(&state, 3, 1, 0, -1, -5, -7, -9, -11, -20, -31);
+        if (c->in[0].bits == 16) { /* sums reach 2^31 unshifted */
+            shift[i] = (int8_t)(shift[i] > 0 ? -12 - shift[i] : shift[i]);
+        }
     }
     c->op.scratch_bytes = scratch_bytes;
     c->call.bias = bias;
@@ -244,10 +260,16 @@ static void random_tables(case_t *c, uint32_t count, uint32_t scratch_bytes)
     c->call.weights = weights;
 }
 
+/* Up to 3 bytes off, or 2 where values are words. */
+static size_t misalign(const eq_tensor_record_t *tensor)
+{
+    return random_next(&state) % 4 & (tensor->bits == 16 ? 2u : 3u);
+}
+
 static void random_memory(case_t *c, uint32_t scratch_bytes)
 {
     const uint32_t in_bytes = eq_tensor_bytes(&c->in[0]);
-    int8_t *input = case_block(c, in_bytes, random_next(&state) % 4);
+    int8_t *input = case_block(c, in_bytes, misalign(&c->in[0]));
     fill(input, in_bytes);
     random_clamp(&c->op, c->out.bits);
     c->call.op = &c->op;
@@ -256,7 +278,7 @@ static void random_memory(case_t *c, uint32_t scratch_bytes)
     c->call.out = &c->out;
     c->call.input[0] = input;
     c->call.input[1] = input;
-    c->call.output = case_block(c, eq_tensor_bytes(&c->out), random_next(&state) % 4);
+    c->call.output = case_block(c, eq_tensor_bytes(&c->out), misalign(&c->out));
     c->call.scratch = case_block(c, scratch_bytes, 0);
     memset(c->call.scratch, 0xA5, scratch_bytes);
 }
@@ -273,7 +295,7 @@ static void describe(const case_t *c, char *text, size_t bytes)
              op->dilation_width, op->pad_top, op->pad_left, op->weight_bits);
 }
 
-static void check_output(const char *name, const case_t *c, const int8_t *expected)
+static void check_output(const char *name, const case_t *c, const int32_t *expected)
 {
     const uint32_t count = eq_elements(&c->out);
     for (uint32_t i = 0; i < count; i++) {
@@ -285,7 +307,7 @@ static void check_output(const char *name, const case_t *c, const int8_t *expect
             return;
         }
     }
-    const uint32_t per_byte = 8 / eq_width(c->out.bits);
+    const uint32_t per_byte = c->out.bits == 16 ? 1 : 8 / eq_width(c->out.bits);
     for (uint32_t i = count; i % per_byte != 0; i++) {
         CHECK(eq_get(c->call.output, c->out.bits, i) == 0, "%s: dirt behind the end", name);
     }
@@ -321,11 +343,15 @@ static void run_kernel(const eq_kernel_t *kernel, eq_call_t *call)
     }
 }
 
-/* Runs each kernel on the case, with scratch of exactly its size. */
+/* Runs each kernel for such operands on the case, with scratch of exactly its size. */
 static void check_kernels(case_t *c, const tested_t *kernels, uint32_t kernel_count, uint32_t count,
-                          const int8_t *expected)
+                          const int32_t *expected)
 {
+    const int wide = c->in[0].bits == 16 || c->out.bits == 16;
     for (uint32_t i = 0; i < kernel_count; i++) {
+        if (wide != (kernels[i].kernel.activations == 16)) {
+            continue;
+        }
         const uint32_t bytes = scratch_for(&kernels[i], c, count);
         void *scratch = exact_block(bytes);
         memset(scratch, 0xA5, bytes);
@@ -337,7 +363,7 @@ static void check_kernels(case_t *c, const tested_t *kernels, uint32_t kernel_co
     }
 }
 
-static void expect_conv(const case_t *c, int8_t *expected, int depthwise)
+static void expect_conv(const case_t *c, int32_t *expected, int depthwise)
 {
     const uint32_t *shape = c->out.shape;
     for (uint32_t i = 0; i < eq_elements(&c->out); i++) {
@@ -349,8 +375,9 @@ static void expect_conv(const case_t *c, int8_t *expected, int depthwise)
 static void test_conv(uint32_t rounds)
 {
     static const tested_t kernels[] = {
-        {"eq_conv_s8_ref", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, eq_conv_s8_ref}},
-        {"eq_conv_s8_dsp", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, eq_conv_s8_dsp}}};
+        {"eq_conv_s8_ref", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, 8, eq_conv_s8_ref}},
+        {"eq_conv_s8_dsp", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, 8, eq_conv_s8_dsp}},
+        {"eq_conv_s16_ref", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, 16, eq_conv_s16_ref}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
         const uint32_t channels = (uint32_t)RANDOM_OF(&state, 1, 2, 3, 4, 5, 7, 8, 9);
@@ -360,9 +387,9 @@ static void test_conv(uint32_t rounds)
         const uint32_t count = (uint32_t)c.op.kernel_height * c.op.kernel_width * channels;
         random_tables(&c, count, 0);
         random_memory(&c, 0);
-        int8_t *expected = case_block(&c, eq_elements(&c.out), 0);
+        int32_t *expected = case_block(&c, eq_elements(&c.out) * sizeof *expected, 0);
         expect_conv(&c, expected, 0);
-        check_kernels(&c, kernels, 2, count, expected);
+        check_kernels(&c, kernels, 3, count, expected);
         case_free(&c);
     }
 }
@@ -370,8 +397,10 @@ static void test_conv(uint32_t rounds)
 static void test_depthwise(uint32_t rounds)
 {
     static const tested_t kernels[] = {
-        {"eq_depthwise_s8_ref", {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_ROW, eq_depthwise_s8_ref}},
-        {"eq_depthwise_s8_dsp", {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_PAIRS, eq_depthwise_s8_dsp}}};
+        {"eq_depthwise_s8_ref", {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_ROW, 8, eq_depthwise_s8_ref}},
+        {"eq_depthwise_s8_dsp", {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_PAIRS, 8, eq_depthwise_s8_dsp}},
+        {"eq_depthwise_s16_ref",
+         {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_ROW, 16, eq_depthwise_s16_ref}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
         const uint32_t channels = (uint32_t)RANDOM_OF(&state, 1, 3, 4, 5, 7, 8, 9);
@@ -382,9 +411,9 @@ static void test_depthwise(uint32_t rounds)
         const uint32_t count = (uint32_t)c.op.kernel_height * c.op.kernel_width;
         random_tables(&c, count, 0);
         random_memory(&c, 0);
-        int8_t *expected = case_block(&c, eq_elements(&c.out), 0);
+        int32_t *expected = case_block(&c, eq_elements(&c.out) * sizeof *expected, 0);
         expect_conv(&c, expected, 1);
-        check_kernels(&c, kernels, 2, count, expected);
+        check_kernels(&c, kernels, 3, count, expected);
         case_free(&c);
     }
 }
@@ -392,8 +421,9 @@ static void test_depthwise(uint32_t rounds)
 static void test_fc(uint32_t rounds)
 {
     static const tested_t kernels[] = {
-        {"eq_fc_s8_ref", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, eq_fc_s8_ref}},
-        {"eq_fc_s8_dsp", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, eq_fc_s8_dsp}}};
+        {"eq_fc_s8_ref", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, 8, eq_fc_s8_ref}},
+        {"eq_fc_s8_dsp", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, 8, eq_fc_s8_dsp}},
+        {"eq_fc_s16_ref", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, 16, eq_fc_s16_ref}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
         const uint32_t count = i % 40 + 1;
@@ -401,11 +431,11 @@ static void test_fc(uint32_t rounds)
         set_shape(&c.out, 1, 1, (uint32_t)random_in(&state, 1, 6));
         random_tables(&c, count, 0);
         random_memory(&c, 0);
-        int8_t *expected = case_block(&c, eq_elements(&c.out), 0);
+        int32_t *expected = case_block(&c, eq_elements(&c.out) * sizeof *expected, 0);
         for (uint32_t channel = 0; channel < c.out.shape[2]; channel++) {
             expected[channel] = naive_fc(&c.call, channel);
         }
-        check_kernels(&c, kernels, 2, count, expected);
+        check_kernels(&c, kernels, 3, count, expected);
         case_free(&c);
     }
 }
@@ -413,8 +443,11 @@ static void test_fc(uint32_t rounds)
 static void test_pool(uint32_t rounds)
 {
     static const tested_t kernels[] = {
-        {"eq_max_pool_s8_ref", {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, eq_max_pool_s8_ref}},
-        {"eq_average_pool_s8_ref", {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, eq_average_pool_s8_ref}}};
+        {"eq_max_pool_s8_ref", {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 8, eq_max_pool_s8_ref}},
+        {"eq_max_pool_s16_ref", {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 16, eq_max_pool_s16_ref}},
+        {"eq_average_pool_s8_ref", {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 8, eq_average_pool_s8_ref}},
+        {"eq_average_pool_s16_ref",
+         {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 16, eq_average_pool_s16_ref}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
         const uint32_t channels = (uint32_t)random_in(&state, 1, 19);
@@ -424,33 +457,39 @@ static void test_pool(uint32_t rounds)
         }
         c.out.bits = c.in[0].bits;
         random_memory(&c, 0);
-        int8_t *expected = case_block(&c, eq_elements(&c.out), 0);
+        int32_t *expected = case_block(&c, eq_elements(&c.out) * sizeof *expected, 0);
         const uint32_t *shape = c.out.shape;
         for (uint32_t e = 0; e < eq_elements(&c.out); e++) {
             expected[e] = naive_pool(&c.call, (int32_t)(e / shape[2] / shape[1]),
                                      (int32_t)(e / shape[2] % shape[1]), e % shape[2], average);
         }
-        check_kernels(&c, &kernels[average], 1, 0, expected);
+        check_kernels(&c, &kernels[2 * average], 2, 0, expected);
         case_free(&c);
     }
 }
 
 /* The low bits of all values as the tensor has them. */
-static void store(const eq_tensor_record_t *tensor, int8_t *data, const int8_t *values)
+static void store(const eq_tensor_record_t *tensor, int8_t *data, const int32_t *values)
 {
-    if (eq_is_packed(tensor)) {
-        eq_store_run(tensor, data, 0, values, eq_elements(tensor));
-    } else {
-        memcpy(data, values, eq_elements(tensor));
+    for (uint32_t i = 0; i < eq_elements(tensor); i++) {
+        const int8_t value = (int8_t)values[i];
+        if (tensor->bits == 16) {
+            ((int16_t *)(void *)data)[i] = (int16_t)values[i];
+        } else if (eq_is_packed(tensor)) {
+            eq_store_run(tensor, data, i, &value, 1);
+        } else {
+            data[i] = value;
+        }
     }
 }
 
-/* Every pair of values; apart, or the output being either input. */
+/* Every pair of bytes, or every word with some; apart, or the output being either input. */
 static void check_add(const int32_t *multiplier, const int8_t *shift, uint32_t aliased)
 {
     enum { COUNT = 65536 };
     case_t c = {.block_count = 0};
-    static const eq_kernel_t kernel = {0, EQ_FAMILY_ADD, EQ_SCRATCH_NONE, eq_add_s8_ref};
+    static const eq_kernel_t kernels[] = {{0, EQ_FAMILY_ADD, EQ_SCRATCH_NONE, 8, eq_add_s8_ref},
+                                          {0, EQ_FAMILY_ADD, EQ_SCRATCH_NONE, 16, eq_add_s16_ref}};
     set_shape(&c.in[0], 1, 1, COUNT);
     set_shape(&c.in[1], 1, 1, COUNT);
     set_shape(&c.out, 1, 1, COUNT - random_next(&state) % 7);
@@ -458,38 +497,40 @@ static void check_add(const int32_t *multiplier, const int8_t *shift, uint32_t a
         c.out.bits = c.in[aliased - 1].bits;
         c.out.zero_point = c.in[aliased - 1].zero_point;
     }
+    const int wide = c.in[0].bits == 16 || c.in[1].bits == 16 || c.out.bits == 16;
+    const int8_t shifts[] = {shift[0], shift[1], (int8_t)(wide ? shift[2] + 5 : shift[2])};
     random_memory(&c, 0);
-    int8_t *a = case_block(&c, eq_tensor_bytes(&c.in[0]), 1);
+    int8_t *a = case_block(&c, eq_tensor_bytes(&c.in[0]), c.in[0].bits == 16 ? 2 : 1);
     int8_t *b = case_block(&c, eq_tensor_bytes(&c.in[1]), 2);
-    int8_t *values = case_block(&c, COUNT, 0);
-    int8_t *expected = case_block(&c, COUNT, 0);
+    int32_t *values = case_block(&c, COUNT * sizeof *values, 0);
+    int32_t *expected = case_block(&c, COUNT * sizeof *expected, 0);
     c.call.in[1] = &c.in[1];
     c.call.input[0] = a;
     c.call.input[1] = b;
     c.call.output = aliased == 0 ? c.call.output : aliased == 1 ? a : b;
     c.call.multiplier = multiplier;
-    c.call.shift = shift;
+    c.call.shift = shifts;
     for (uint32_t i = 0; i < COUNT; i++) {
-        values[i] = (int8_t)((int32_t)(i % 256) - 128);
+        values[i] = (int32_t)i - 32768;
     }
     store(&c.in[0], a, values);
     for (uint32_t i = 0; i < COUNT; i++) {
-        values[i] = (int8_t)((int32_t)(i / 256) - 128);
+        values[i] =
+            (int32_t)(i / 256) - 128 + (c.in[1].bits == 16 ? (int32_t)(i * 40503u >> 8) : 0);
     }
     store(&c.in[1], b, values);
+    const int32_t unit = wide ? 1 << 15 : 1 << 20;
     for (uint32_t i = 0; i < eq_elements(&c.out); i++) {
         const int32_t x = eq_get(a, c.in[0].bits, i) - c.in[0].zero_point;
         const int32_t y = eq_get(b, c.in[1].bits, i) - c.in[1].zero_point;
-        const int32_t left = naive_requantize(x * (1 << 20), multiplier[0], shift[0]);
-        const int32_t right = naive_requantize(y * (1 << 20), multiplier[1], shift[1]);
+        const int32_t left = naive_requantize(x * unit, multiplier[0], shifts[0]);
+        const int32_t right = naive_requantize(y * unit, multiplier[1], shifts[1]);
         const int32_t value =
-            naive_requantize(left + right, multiplier[2], shift[2]) + c.out.zero_point;
-        expected[i] = (int8_t)(value < c.op.clamp_min   ? c.op.clamp_min
-                               : value > c.op.clamp_max ? c.op.clamp_max
-                                                        : value);
+            naive_requantize(left + right, multiplier[2], shifts[2]) + c.out.zero_point;
+        expected[i] = eq_clamp(value, c.op.clamp_min, c.op.clamp_max);
     }
-    run_kernel(&kernel, &c.call);
-    check_output("eq_add_s8_ref", &c, expected);
+    run_kernel(&kernels[wide], &c.call);
+    check_output(wide ? "eq_add_s16_ref" : "eq_add_s8_ref", &c, expected);
     case_free(&c);
 }
 
@@ -569,6 +610,6 @@ int main(int argc, char **argv)
     test_depthwise(rounds);
     test_fc(rounds);
     test_pool(rounds);
-    test_add(30);
+    test_add(60);
     return check_report("test_kernels");
 }
