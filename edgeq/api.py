@@ -210,7 +210,8 @@ def profile(
         model: what the build was made of, for `cost_table`; bundled examples are found.
         policy: likewise, where its `[calibration]` differs from the default.
         shapes: likewise, where the model leaves them open.
-        plots: whether every chart of the report is written as PNG, too.
+        plots: whether every chart of the report is written as PNG, too; those of the report that
+            was are removed in any case.
 
     Raises:
         EdgeqError: as `errors` draws them; the build is as it was then.
@@ -226,7 +227,7 @@ def profile(
         again = rebuild.run(found, device, _path(model), _path(policy), shapes)
         builds.write(Path(cost_table), dumps(asdict(whatif.cost_table(found, again))))
     found = Build(found.folder, found.report.with_profile(section))
-    builds.rewrite(found, pages.files(found.report, plots=plots))
+    builds.rewrite(found, pages.files(found.report, plots=plots), pages.PLOTS)
     return found
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import edgeq
 from edgeq import charts
 from edgeq.budget import show_size
-from edgeq.report import Export, Layer, LayerWork, Profile, Report, Row, Verdict
+from edgeq.report import Export, Layer, LayerWork, Profile, Report, Row, Totals, Verdict, Work
 
 PAGE = "report.html"
 TEXT = "report.txt"
@@ -94,34 +94,35 @@ def _memory(export: Export) -> Table:
     return Table(("section", ">flash bytes", ">RAM bytes"), tuple(shown))
 
 
-def _work(profile: Profile) -> Table:
-    measured = profile.measured is not None
-    titles = ("layer", ">MACs", ">instructions", ">a MAC", ">cycles (model)", ">flash bytes read")
-    rows = [_worked(layer, measured) for layer in profile.layers]
-    extra = ("",) if measured else ()
-    other = profile.overhead
-    rows.append(
-        ("overhead", "", _count(other.instructions), "", _count(other.cycles_model),
-         _count(other.flash_read_bytes), *extra)
-    )  # fmt: skip
-    all_ = profile.totals
-    rows.append(
-        ("total", _count(all_.macs), _count(all_.instructions),
-         _ratio(all_.instructions, all_.macs), _count(all_.cycles_model),
-         _count(all_.flash_read_bytes), *((_count(all_.cycles_measured),) if measured else ()))
-    )  # fmt: skip
-    return Table((*titles, ">cycles (measured)") if measured else titles, tuple(rows))
+def work(profile: Profile) -> Table:
+    """What each layer takes, what runs between them, and all; of what is known."""
+    titles = ("layer", ">MACs", ">instructions", ">share", ">/MAC", ">cycles*", ">flash read")
+    totals = profile.totals
+    rows: list[tuple[str, LayerWork | Work | Totals]] = [(row.name, row) for row in profile.layers]
+    rows += [("overhead", profile.overhead), ("total", totals)]
+    cells = tuple(_worked(name, row, totals) for name, row in rows)
+    return _without_empty_columns(Table((*titles, ">measured"), cells))
 
 
-def _worked(layer: LayerWork, measured: bool) -> tuple[str, ...]:
+def _worked(name: str, row: LayerWork | Work | Totals, totals: Totals) -> tuple[str, ...]:
+    macs = 0 if isinstance(row, Work) else row.macs
     return (
-        layer.name,
-        _count(layer.macs),
-        _count(layer.instructions),
-        _ratio(layer.instructions, layer.macs),
-        _count(layer.cycles_model),
-        _count(layer.flash_read_bytes),
-        *((_count(layer.cycles_measured),) if measured else ()),
+        name,
+        _count(macs),
+        _count(row.instructions),
+        "" if row is totals else f"{row.instructions / totals.instructions:.1%}",
+        _ratio(row.instructions, macs),
+        _count(row.cycles_model),
+        _count(row.flash_read_bytes),
+        _count(None if isinstance(row, Work) else row.cycles_measured),
+    )
+
+
+def _without_empty_columns(table: Table) -> Table:
+    kept = [i for i in range(len(table.titles)) if any(row[i] for row in table.rows)]
+    return Table(
+        tuple(table.titles[i] for i in kept),
+        tuple(tuple(row[i] for i in kept) for row in table.rows),
     )
 
 
@@ -233,7 +234,7 @@ def _page(report: Report) -> Iterator[str]:
     yield from _section("Layers", _layers(export))
     yield from _section("Memory", _memory(export))
     if profile is not None:
-        yield from _section("One inference", _work(profile), _how(profile))
+        yield from _section("One inference", work(profile), how(profile))
         yield from _section("Largest names in flash", _symbols(profile, SYMBOLS))
     yield from _section("Prediction and execution", _checks(report.validate.rows))
     if export.notes:
@@ -279,22 +280,24 @@ def _verdict(cell: str) -> str:
     return f' class="{good}"' if good else ""
 
 
-def _how(profile: Profile) -> tuple[str, ...]:
+def how(profile: Profile) -> tuple[str, ...]:
     """Where the figures of a profile come from."""
     lines = [f"instructions: {profile.emulator}, {profile.core}, {profile.compiler}"]
     if profile.cost_source is not None:
-        lines.append(f"cycles (model): instruction classes by {profile.cost_source}")
+        lines.append(f"* modelled by instruction classes, not measured: {profile.cost_source}")
     if profile.measured is not None:
         board = profile.measured
         lines.append(
-            f"cycles (measured): {board.board}, {board.clock_hz / 1e6:g} MHz, {board.compiler}"
+            f"measured cycles: {board.board}, {board.clock_hz / 1e6:g} MHz, {board.compiler}"
         )
     if profile.macs_per_instruction is not None:
+        most = profile.macs_per_instruction
         lines.append(
-            f"one instruction of this core multiplies {profile.macs_per_instruction} pairs: "
-            f"{1 / profile.macs_per_instruction:.2f} instructions a MAC would be its limit"
+            f"an instruction of this core multiplies {most} {'pair' if most == 1 else 'pairs'} at "
+            f"most: {1 / most:.2f} instructions a MAC would be its limit"
         )
     lines.append(f"eq_init, once: {profile.start.instructions:,} instructions")
+    lines += profile.notes
     return tuple(lines)
 
 
@@ -338,8 +341,8 @@ def _lines(report: Report) -> Iterator[str]:
         f"{export.not_counted.ram:,} B of RAM"
     )
     if profile is not None:
-        yield from _block("One inference", _work(profile))
-        yield from _how(profile)
+        yield from _block("One inference", work(profile))
+        yield from how(profile)
         yield from _block("Flash by symbol", _symbols(profile, 4 * SYMBOLS))
     yield from _block("Prediction and execution", _checks(report.validate.rows))
     yield from ("", *(f"note: {note}" for note in export.notes))

@@ -29,7 +29,7 @@ from edgeq.policy import Bits, Policy
 from edgeq.profiler import Counted
 from edgeq.program import Program
 from edgeq.target import Target
-from edgeq.targets import emulators, instructions, runners, toolchain
+from edgeq.targets import emulators, runners, toolchain
 from edgeq.targets.toolchain import Compiler, CompilerError
 
 
@@ -156,7 +156,6 @@ def compiler_of(build: Build, target: Target) -> Compiler:
     """
     wanted = build.report.export.compiler
     profiler.emulator(target)
-    instructions.needs()
     found = toolchain.find(toolchain.COMPILERS, wanted.split()[0] if wanted else None)
     if wanted is not None and str(found) != wanted:
         raise MissingToolError(

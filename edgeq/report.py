@@ -165,12 +165,12 @@ class Work:
     """What a stretch of code took. Instructions were emulated; cycles are modelled from them.
 
     `cycles_model` is None where the target has no cost table. `flash_read_bytes` counts data reads
-    of the flash: weights, tables, literals.
+    of the flash: weights, tables, literals; None where the emulator tells instructions alone.
     """
 
     instructions: int
     cycles_model: int | None
-    flash_read_bytes: int
+    flash_read_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +186,8 @@ class LayerWork:
     instructions: int
     cycles_model: int | None
     cycles_measured: int | None
-    flash_read_bytes: int
-    dual_macs: int
+    flash_read_bytes: int | None
+    dual_macs: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +197,7 @@ class Totals:
     instructions: int
     cycles_model: int | None
     cycles_measured: int | None
-    flash_read_bytes: int
+    flash_read_bytes: int | None
     macs: int
 
 
@@ -221,7 +221,10 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What one inference takes. `overhead` is what runs between the kernels, `start` is eq_init."""
+    """What one inference takes. `overhead` is what runs between the kernels, `start` is eq_init.
+
+    `notes` say why figures are missing.
+    """
 
     core: str
     emulator: str
@@ -235,6 +238,7 @@ class Profile:
     flash: Flash
     ram: Ram
     symbols: tuple[CodeSize, ...]
+    notes: tuple[str, ...]
     measured: Measured | None = None
 
 
@@ -388,7 +392,7 @@ class Costs:
     instructions: int
     cycles_model: int | None
     flash_bytes: int
-    flash_read_bytes: int
+    flash_read_bytes: int | None
     scratch_bytes: int
 
 
@@ -403,9 +407,13 @@ class LayerCosts:
 
 @dataclass(frozen=True, slots=True)
 class CostTable:
-    """Costs for searches and gates; of one core and one compiler, whose words it carries."""
+    """Costs for searches and gates; of one model, core and compiler, whose words it carries.
+
+    `model_sha256` is of the model's file, `image` of the build's image.
+    """
 
     model: str
+    model_sha256: str
     image: str
     target: str
     core: str

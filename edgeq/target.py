@@ -106,10 +106,25 @@ class Emulator(_Section):
     qemu: Qemu | None = None
 
 
-# What an instruction is to the cycle model. `register` and `refill` come on top of `multiple`,
-# which moves so many registers, and of any instruction that branches.
+# What an instruction is to the cycle model: `long` multiplies to 64 bits, `next` is a load or store
+# right after another. `register` and `refill` come on top of `multiple` and `return` (a `multiple`
+# that branches), which move so many registers, and of any instruction that branches.
 InstructionClass = Literal[
-    "other", "load", "next", "store", "multiple", "register", "divide", "branch", "refill"
+    "other",
+    "multiply",
+    "accumulate",
+    "long",
+    "long_accumulate",
+    "divide",
+    "load",
+    "next",
+    "store",
+    "multiple",
+    "return",
+    "register",
+    "branch",
+    "call",
+    "refill",
 ]
 
 
@@ -150,13 +165,20 @@ class Target(_Section):
     memory: Annotated[tuple[Memory, ...], Field(min_length=1)]
     compiler: Mapping[str, Toolchain]
     emulator: Emulator
-    cost: Cost | None = None  # None: no published figures fit this core
+    cost: Cost | None = None
+    no_cost: str = ""  # why there is none
 
     @model_validator(mode="after")
     def _has_both_kinds(self) -> Target:
         for kind in ("flash", "ram"):
             if not any(memory.kind == kind for memory in self.memory):
                 raise ValueError(f"a target needs a [[memory]] of kind {kind}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_cost_or_the_reason_why_not(self) -> Target:
+        if (self.cost is None) == (not self.no_cost):
+            raise ValueError("a target has [cost], or says in no_cost why there is none")
         return self
 
     @model_validator(mode="after")

@@ -7,12 +7,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from edgeq import pages
 from edgeq.budget import show_size
 from edgeq.build import Build
 from edgeq.inventory import Device, Part
@@ -211,66 +212,20 @@ def show_profile(build: Build, *, as_json: bool) -> None:
 def profile_view(report: Report, profile: Profile) -> RenderableType:
     """Instructions, cycles and flash reads by layer, between them and in all."""
     title = Text.assemble((report.model, "bold"), " on ", (profile.core, "bold"))
-    title.append(f"  {profile.compiler}, one inference on {profile.emulator}", "dim")
-    return Group(title, "", _work(profile), "", *_about(profile))
+    title.append("  one inference", "dim")
+    lines = (Text(line, "dim") for line in pages.how(profile))
+    return Group(title, "", _work(profile), "", *lines)
 
 
 def _work(profile: Profile) -> Table:
-    measured = profile.measured is not None
+    work = pages.work(profile)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("layer", no_wrap=True)
-    titles = ["MACs", "instructions", "share", "/MAC", "cycles*", "flash read"]
-    for title in [*titles, "measured"] if measured else titles:
-        table.add_column(title, justify="right", no_wrap=True)
-    totals = profile.totals
-    for layer in profile.layers:
-        each = layer.instructions / layer.macs if layer.macs else None
-        table.add_row(
-            layer.name,
-            f"{layer.macs:,}" if layer.macs else "",
-            f"{layer.instructions:,}",
-            f"{layer.instructions / totals.instructions:.1%}",
-            "" if each is None else f"{each:.2f}",
-            _count(layer.cycles_model),
-            f"{layer.flash_read_bytes:,}",
-            *([_count(layer.cycles_measured)] if measured else []),
-        )
-    work = profile.overhead
-    table.add_row(
-        Text("overhead", "dim"), "", f"{work.instructions:,}",
-        f"{work.instructions / totals.instructions:.1%}", "", _count(work.cycles_model),
-        f"{work.flash_read_bytes:,}",
-    )  # fmt: skip
-    each = totals.instructions / totals.macs if totals.macs else None
-    table.add_row(
-        Text("total", "bold"), f"{totals.macs:,}", f"{totals.instructions:,}", "",
-        "" if each is None else f"{each:.2f}", _count(totals.cycles_model),
-        f"{totals.flash_read_bytes:,}",
-        *([_count(totals.cycles_measured)] if measured else []),
-    )  # fmt: skip
+    for title in work.titles:
+        justify: JustifyMethod = "right" if title.startswith(">") else "left"
+        table.add_column(title.removeprefix(">"), justify=justify, no_wrap=True)
+    for row in work.rows:
+        table.add_row(*row, style={"total": "bold", "overhead": "dim"}.get(row[0]))
     return table
-
-
-def _count(value: int | None) -> str:
-    return "" if value is None else f"{value:,}"
-
-
-def _about(profile: Profile) -> Iterator[RenderableType]:
-    if profile.macs_per_instruction:
-        best = 1 / profile.macs_per_instruction
-        yield f"this core multiplies {profile.macs_per_instruction} pairs in an instruction: " + (
-            f"{best:.2f} instructions a MAC would be its limit"
-        )
-    start = profile.start
-    yield f"before the first inference, once: {start.instructions:,} instructions (eq_init)"
-    if profile.cost_source is None:
-        yield Text("no cycles: the target has no cost table", "dim")
-    else:
-        yield Text(f"* modelled, not measured: {profile.cost_source}", "dim")
-    if profile.measured is not None:
-        board = profile.measured
-        clock = f"{board.clock_hz / 1e6:g} MHz"
-        yield Text(f"measured: {board.board}, {clock}, {board.compiler}", "dim")
 
 
 def _layers(export: Export) -> Table:
