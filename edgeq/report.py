@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 # Names of their own, since two fields are called float and int.
 Fraction = float  # 0..1
@@ -421,4 +421,4 @@ class CostTable:
     source: str
     cost_source: str | None
     layers: tuple[LayerCosts, ...]
-    schema: int = 1
+    schema: Literal[1] = 1

@@ -136,6 +136,20 @@ def test_every_symbol_of_the_flash_is_listed_once(one_build: Path) -> None:
     assert by_purpose["model"] == profile.flash.weights + profile.flash.tables
 
 
+def test_pictures_of_the_report_that_was_are_removed(one_build: Path) -> None:
+    edgeq.profile(one_build, plots=True)
+    assert list((one_build / "plots").glob("*.png"))
+    (one_build / "plots" / "mine.txt").write_text("not edgeq's")
+    edgeq.profile(one_build)
+    assert [file.name for file in (one_build / "plots").iterdir()] == ["mine.txt"]
+    manifest = json.loads((one_build / "manifest.json").read_text())
+    assert not [name for name in manifest["files"] if name.startswith("plots/")]
+    (one_build / "plots" / "mine.txt").unlink()
+    edgeq.profile(one_build, plots=True)
+    edgeq.profile(one_build)
+    assert not (one_build / "plots").exists()
+
+
 # Refusals #
 
 
