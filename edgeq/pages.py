@@ -132,9 +132,9 @@ def _ratio(instructions: int, macs: int) -> str:
 
 def _checks(rows: Iterable[Row]) -> Table:
     return Table(
-        ("runner", "version", ">samples", ">mismatches", "verdict"),
+        ("runner", "verdict", ">samples", ">mismatches", "version"),
         tuple(
-            (row.runner, row.version, str(row.samples), str(row.mismatches), row.verdict.value)
+            (row.runner, row.verdict.value, str(row.samples), str(row.mismatches), row.version)
             for row in rows
         ),
     )
@@ -186,13 +186,18 @@ dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(165px, 1fr))
 dl div { border: 1px solid var(--grid); border-radius: 8px; padding: 8px 12px; }
 dt { color: var(--faint); font-size: .82rem; }
 dd { margin: 0; font-weight: 600; overflow-wrap: anywhere; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr));
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr));
   gap: 18px; align-items: start; margin-bottom: 22px; }
 section, figure { border: 1px solid var(--grid); border-radius: 8px; padding: 12px; margin: 0; }
 section { margin-bottom: 18px; }
-svg { display: block; width: 100%; height: auto; }
+svg { display: block; width: 100%; max-width: 600px; height: auto; margin: 0 auto; }
 svg text { font-family: system-ui, sans-serif !important; }
-.wide { overflow-x: auto; }
+/* A shadow at either end says that there is more to scroll to; the covers lie above it. */
+.wide { overflow-x: auto; background: linear-gradient(to right, var(--paper) 30%, transparent)
+  left / 40px 100%, linear-gradient(to left, var(--paper) 30%, transparent) right / 40px 100%,
+  linear-gradient(to right, var(--grid), transparent) left / 14px 100%,
+  linear-gradient(to left, var(--grid), transparent) right / 14px 100%;
+  background-repeat: no-repeat; background-attachment: local, local, scroll, scroll; }
 table { border-collapse: collapse; font-size: .88rem; white-space: nowrap; width: 100%; }
 th { color: var(--faint); font-weight: 500; text-align: left; }
 th, td { padding: 3px 14px 3px 0; border-bottom: 1px solid var(--grid); }
@@ -200,8 +205,10 @@ td:first-child { font-weight: 500; }
 .n { text-align: right; font-variant-numeric: tabular-nums; }
 .good { color: var(--c5); } .bad { color: var(--over); }
 p { margin: 0 0 4px; }
+.wide + p { margin-top: 10px; }
 @media (max-width: 480px) { body { padding: 14px 8px 32px; font-size: 14px; }
-  section, figure { padding: 10px 8px; } }
+  section, figure { padding: 10px 8px; } table { font-size: .8rem; }
+  th, td { padding-right: 9px; } }
 """
 
 
