@@ -37,6 +37,7 @@ from edgeq.report import (
 BAR_WIDTH = 32
 NOISY_DB = 15.0  # layers below it are marked
 WORST_LAYERS = 3
+WIDE = (">share", ">flash read")  # 80 columns hold these or a board's cycles
 FLASH_PARTS = ("weights", "tables", "gates", "kernels", "runtime")
 RAM_PARTS = ("arena", "context", "io", "stack")
 SHADES = ("blue", "cyan", "magenta", "yellow", "green")
@@ -219,12 +220,15 @@ def profile_view(report: Report, profile: Profile) -> RenderableType:
 
 def _work(profile: Profile) -> Table:
     work = pages.work(profile)
+    left_out = WIDE if profile.measured is not None else ()
+    shown = [index for index, title in enumerate(work.titles) if title not in left_out]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for title in work.titles:
+    for title in (work.titles[index] for index in shown):
         justify: JustifyMethod = "right" if title.startswith(">") else "left"
         table.add_column(title.removeprefix(">"), justify=justify, no_wrap=True)
     for row in work.rows:
-        table.add_row(*row, style={"total": "bold", "overhead": "dim"}.get(row[0]))
+        style = {"total": "bold", "overhead": "dim"}.get(row[0])
+        table.add_row(*(row[index] for index in shown), style=style)
     return table
 
 
@@ -232,7 +236,7 @@ def _layers(export: Export) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("layer", no_wrap=True)
     table.add_column("kernel", style="dim")
-    for title in ("MACs", "weights", "bytes", "output", "SQNR"):
+    for title in ("MACs", "bits", "bytes", "output", "SQNR"):
         table.add_column(title, justify="right", no_wrap=True)
     for layer in export.layers:
         if layer.kernel is not None:
@@ -244,7 +248,7 @@ def _layer_cells(layer: Layer) -> tuple[str | Text, ...]:
     weights = layer.bits.weights
     noise = "exact" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f} dB"
     loud = layer.sqnr_db is not None and layer.sqnr_db < NOISY_DB
-    stored = "" if weights is None else f"{weights.stored} bit"
+    stored = "" if weights is None else str(weights.stored)
     if weights is not None and weights.stored != weights.requested:
         stored += f" (asked {weights.requested})"
     return (
@@ -353,10 +357,16 @@ def show_doctor(parts: Sequence[Part], *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(dumps([asdict(part) for part in parts]))
         return
-    console = Console(highlight=False)
+    table = Table.grid(padding=(0, 1, 0, 0))
+    for _ in range(4):
+        table.add_column(no_wrap=True)
+    table.add_column()  # wraps
     for part in parts:
-        mark = "[red]✗[/]" if part.version is None else "[green]✓[/]"
-        line = f"{mark} {part.kind:<13} {part.name:<23} {part.version or 'missing':<10}"
-        console.print(f"{line} {part.unlocks}", soft_wrap=True)
+        mark = Text("✗", "red") if part.version is None else Text("✓", "green")
+        table.add_row(mark, part.kind, part.name, part.version or "missing", part.unlocks)
+    console = Console(highlight=False)
+    console.print(table)
+    for part in parts:
         if part.version is None:
-            console.print(f"  [bold]{escape(part.install)}[/]", soft_wrap=True)
+            line = f"{part.name}: [bold]{escape(part.install)}[/]"
+            console.print(line, soft_wrap=True)  # a command to copy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import tempfile
@@ -13,10 +14,11 @@ import bundled
 import pytest
 from click.testing import CliRunner
 from conftest import Builds, Tool
+from rich.console import Console
 from test_target import WHOLE
 
 import edgeq
-from edgeq import targets
+from edgeq import targets, views
 from edgeq.cli import main
 from edgeq.errors import EdgeqError, IntegrityError, ModelError, UsageError
 from edgeq.ir import Graph, Node, Op
@@ -244,6 +246,17 @@ def test_measured_cycles_stand_in_a_column_of_their_own(one_build: Path) -> None
     measured = [layer.cycles_measured or 0 for layer in both.layers]
     assert measured[0] == 1000
     assert both.totals.cycles_measured == sum(measured)
+
+
+def test_no_figure_is_cut_at_80_columns(one_build: Path) -> None:
+    for options in ({}, {"measured": log(one_build)}):
+        report = edgeq.profile(one_build, **options).report
+        assert report.profile is not None
+        console = Console(width=80, file=io.StringIO(), highlight=False)
+        with console.capture() as shown:
+            console.print(views.profile_view(report, report.profile))
+        assert "…" not in shown.get()
+        assert f"{report.profile.totals.instructions:,}" in shown.get()
 
 
 def test_the_log_of_another_model_is_refused(one_build: Path) -> None:
