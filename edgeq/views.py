@@ -129,8 +129,8 @@ def check_view(found: Check) -> RenderableType:
 
 def _checked(found: Check) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("layer", no_wrap=True)
-    table.add_column("operator", style="dim")
+    table.add_column("layer", overflow="fold")
+    table.add_column("operator", style="dim", overflow="fold")
     for title in ("output", "MACs", "8 bits", "4 bits", "2 bits"):
         table.add_column(title, justify="right", no_wrap=True)
     for layer in found.layers:
@@ -224,8 +224,9 @@ def _work(profile: Profile) -> Table:
     shown = [index for index, title in enumerate(work.titles) if title not in left_out]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for title in (work.titles[index] for index in shown):
-        justify: JustifyMethod = "right" if title.startswith(">") else "left"
-        table.add_column(title.removeprefix(">"), justify=justify, no_wrap=True)
+        number = title.startswith(">")
+        justify: JustifyMethod = "right" if number else "left"
+        table.add_column(title.removeprefix(">"), justify=justify, no_wrap=number, overflow="fold")
     for row in work.rows:
         style = {"total": "bold", "overhead": "dim"}.get(row[0])
         table.add_row(*(row[index] for index in shown), style=style)
@@ -234,8 +235,8 @@ def _work(profile: Profile) -> Table:
 
 def _layers(export: Export) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("layer", no_wrap=True)
-    table.add_column("kernel", style="dim")
+    table.add_column("layer", overflow="fold")
+    table.add_column("kernel", style="dim", overflow="fold")
     for title in ("MACs", "bits", "bytes", "output", "SQNR"):
         table.add_column(title, justify="right", no_wrap=True)
     for layer in export.layers:

@@ -7,6 +7,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -248,13 +249,15 @@ def test_measured_cycles_stand_in_a_column_of_their_own(one_build: Path) -> None
     assert both.totals.cycles_measured == sum(measured)
 
 
-def test_no_figure_is_cut_at_80_columns(one_build: Path) -> None:
+def test_no_figure_is_cut_at_80_columns_whatever_layers_are_called(one_build: Path) -> None:
     for options in ({}, {"measured": log(one_build)}):
         report = edgeq.profile(one_build, **options).report
         assert report.profile is not None
+        named = replace(report.profile.layers[0], name="/stage1/" + "block0/" * 6)
+        profile = replace(report.profile, layers=(named, *report.profile.layers[1:]))
         console = Console(width=80, file=io.StringIO(), highlight=False)
         with console.capture() as shown:
-            console.print(views.profile_view(report, report.profile))
+            console.print(views.profile_view(report, profile))
         assert "…" not in shown.get()
         assert f"{report.profile.totals.instructions:,}" in shown.get()
 
