@@ -24,7 +24,7 @@ types:
 	grep -q "no issues found in $$(echo $$modules | wc -w) source files" mypy.txt
 
 c:
-	$(MAKE) -C firmware_stubs check-format warnings test test-asan PYTHON=$(EXECUTABLE)
+	$(MAKE) -C firmware_stubs check-format warnings cppcheck test test-asan PYTHON=$(EXECUTABLE)
 
 test:
 	$(PYTHON) -m pytest -n auto

@@ -211,7 +211,8 @@ def profile(
         policy: likewise, where its `[calibration]` differs from the default.
         calib: likewise, where AdaRound learned from them.
         shapes: likewise, where the model leaves them open.
-        plots: whether every chart of the report is written as PNG, too.
+        plots: whether every chart of the report is written as PNG, too; those of the report that
+            was are removed in any case.
 
     Raises:
         EdgeqError: as `errors` draws them; the build is as it was then.
@@ -228,7 +229,7 @@ def profile(
         again = rebuild.run(found, device, given)
         builds.write(Path(cost_table), dumps(asdict(whatif.cost_table(found, again))))
     found = Build(found.folder, found.report.with_profile(section))
-    builds.rewrite(found, pages.files(found.report, plots=plots))
+    builds.rewrite(found, pages.files(found.report, plots=plots), pages.PLOTS)
     return found
 
 
@@ -308,7 +309,8 @@ def validate(
         raise UsageError("EQ0246", "validate needs samples to run: name them with --data")
     section = ladder.run(found, again, again.samples(path), require, progress)
     found = Build(found.folder, found.report.with_validate(section))
-    builds.rewrite(found, pages.files(found.report))
+    plots = charts.available() and (found.folder / pages.PLOTS).is_dir()
+    builds.rewrite(found, pages.files(found.report, plots=plots), pages.PLOTS)
     return found
 
 

@@ -155,19 +155,28 @@ def _inside(name: str) -> bool:
     return not path.is_absolute() and ".." not in path.parts
 
 
-def rewrite(build: Build, files: Mapping[str, bytes]) -> None:
-    """Replaces `report.json` and `files` of a build, and what its manifest says of them.
+def rewrite(build: Build, shown: Mapping[str, bytes], outdated: str) -> None:
+    """Replaces `report.json` and what shows it in a build, and what its manifest says of them.
+
+    What else it has in the folder `outdated` showed the report that was, and goes.
 
     Raises:
         UsageError: the folder cannot be written.
     """
     manifest = read_manifest(build.folder)
-    content = {REPORT: dumps(build.report.to_json()).encode(), **files}
-    manifest["files"] |= {name: sha256(data) for name, data in content.items()}
-    manifest["files"] = dict(sorted(manifest["files"].items()))
+    content = {REPORT: dumps(build.report.to_json()).encode(), **shown}
+    files = {name: sha256(data) for name, data in content.items()}
+    gone = [name for name in manifest["files"] if name.startswith(f"{outdated}/")]
+    gone = [name for name in gone if name not in files]
+    kept = {name: known for name, known in manifest["files"].items() if name not in gone}
+    manifest["files"] = dict(sorted({**kept, **files}.items()))
     content[MANIFEST] = dumps(manifest).encode()
     for name, data in content.items():
         write(build.folder / name, data)
+    for name in gone:
+        (build.folder / name).unlink(missing_ok=True)
+    if gone:
+        _remove_empty([build.folder / outdated])
 
 
 def write(path: Path, content: bytes | str) -> None:

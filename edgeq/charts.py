@@ -271,7 +271,7 @@ def _bits(figure: Any, report: Report, palette: Palette) -> None:
     left.set_xticks((2, 4, 8))
     left.set_xlabel("bits a weight")
     right.set_xlim(0, max([layer.sqnr_db or 0 for layer in layers] + [10]) * 1.22)
-    right.set_xlabel("SQNR of the layer alone, dB")
+    right.set_xlabel("SQNR, dB")
     _bare(left)
     _bare(right)
 
@@ -292,7 +292,7 @@ def _instructions(figure: Any, report: Report, palette: Palette) -> None:
         axes.text((layer.instructions + most * 0.02) / unit, row, f"{share:.1%}{each}",
                   va="center", fontsize=FONT - 1)  # fmt: skip
     _rows(axes, [layer.name for layer in layers])
-    axes.set_xlim(0, most * 1.5 / unit)
+    axes.set_xlim(0, most * 1.55 / unit)
     axes.set_xlabel(f"{word} instructions of one inference, emulated")
     _bare(axes)
 

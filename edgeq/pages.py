@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import edgeq
 from edgeq import charts
 from edgeq.budget import show_size, show_use
-from edgeq.report import Export, Layer, LayerWork, Profile, Report, Row, Verdict
+from edgeq.report import Export, Layer, LayerWork, Profile, Report, Row, Totals, Verdict, Work
 
 PAGE = "report.html"
 TEXT = "report.txt"
@@ -103,34 +103,35 @@ def _artefacts(export: Export) -> Table:
     return Table(("format", "file", ">bytes"), rows)
 
 
-def _work(profile: Profile) -> Table:
-    measured = profile.measured is not None
-    titles = ("layer", ">MACs", ">instructions", ">a MAC", ">cycles (model)", ">flash bytes read")
-    rows = [_worked(layer, measured) for layer in profile.layers]
-    extra = ("",) if measured else ()
-    other = profile.overhead
-    rows.append(
-        ("overhead", "", _count(other.instructions), "", _count(other.cycles_model),
-         _count(other.flash_read_bytes), *extra)
-    )  # fmt: skip
-    all_ = profile.totals
-    rows.append(
-        ("total", _count(all_.macs), _count(all_.instructions),
-         _ratio(all_.instructions, all_.macs), _count(all_.cycles_model),
-         _count(all_.flash_read_bytes), *((_count(all_.cycles_measured),) if measured else ()))
-    )  # fmt: skip
-    return Table((*titles, ">cycles (measured)") if measured else titles, tuple(rows))
+def work(profile: Profile) -> Table:
+    """What each layer takes, what runs between them, and all; of what is known."""
+    titles = ("layer", ">MACs", ">instructions", ">share", ">/MAC", ">cycles*", ">flash read")
+    totals = profile.totals
+    rows: list[tuple[str, LayerWork | Work | Totals]] = [(row.name, row) for row in profile.layers]
+    rows += [("overhead", profile.overhead), ("total", totals)]
+    cells = tuple(_worked(name, row, totals) for name, row in rows)
+    return _without_empty_columns(Table((*titles, ">measured"), cells))
 
 
-def _worked(layer: LayerWork, measured: bool) -> tuple[str, ...]:
+def _worked(name: str, row: LayerWork | Work | Totals, totals: Totals) -> tuple[str, ...]:
+    macs = 0 if isinstance(row, Work) else row.macs
     return (
-        layer.name,
-        _count(layer.macs),
-        _count(layer.instructions),
-        _ratio(layer.instructions, layer.macs),
-        _count(layer.cycles_model),
-        _count(layer.flash_read_bytes),
-        *((_count(layer.cycles_measured),) if measured else ()),
+        name,
+        _count(macs),
+        _count(row.instructions),
+        "" if row is totals else f"{row.instructions / totals.instructions:.1%}",
+        _ratio(row.instructions, macs),
+        _count(row.cycles_model),
+        _count(row.flash_read_bytes),
+        _count(None if isinstance(row, Work) else row.cycles_measured),
+    )
+
+
+def _without_empty_columns(table: Table) -> Table:
+    kept = [i for i in range(len(table.titles)) if any(row[i] for row in table.rows)]
+    return Table(
+        tuple(table.titles[i] for i in kept),
+        tuple(tuple(row[i] for i in kept) for row in table.rows),
     )
 
 
@@ -140,9 +141,9 @@ def _ratio(instructions: int, macs: int) -> str:
 
 def _checks(rows: Iterable[Row]) -> Table:
     return Table(
-        ("runner", "version", ">samples", ">mismatches", "verdict"),
+        ("runner", "verdict", ">samples", ">mismatches", "version"),
         tuple(
-            (row.runner, row.version, str(row.samples), str(row.mismatches), row.verdict.value)
+            (row.runner, row.verdict.value, str(row.samples), str(row.mismatches), row.version)
             for row in rows
         ),
     )
@@ -192,13 +193,18 @@ dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(165px, 1fr))
 dl div { border: 1px solid var(--grid); border-radius: 8px; padding: 8px 12px; }
 dt { color: var(--faint); font-size: .82rem; }
 dd { margin: 0; font-weight: 600; overflow-wrap: anywhere; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr));
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr));
   gap: 18px; align-items: start; margin-bottom: 22px; }
 section, figure { border: 1px solid var(--grid); border-radius: 8px; padding: 12px; margin: 0; }
 section { margin-bottom: 18px; }
-svg { display: block; width: 100%; height: auto; }
+svg { display: block; width: 100%; max-width: 600px; height: auto; margin: 0 auto; }
 svg text { font-family: system-ui, sans-serif !important; }
-.wide { overflow-x: auto; }
+/* A shadow at either end says that there is more to scroll to; the covers lie above it. */
+.wide { overflow-x: auto; background: linear-gradient(to right, var(--paper) 30%, transparent)
+  left / 40px 100%, linear-gradient(to left, var(--paper) 30%, transparent) right / 40px 100%,
+  linear-gradient(to right, var(--grid), transparent) left / 14px 100%,
+  linear-gradient(to left, var(--grid), transparent) right / 14px 100%;
+  background-repeat: no-repeat; background-attachment: local, local, scroll, scroll; }
 table { border-collapse: collapse; font-size: .88rem; white-space: nowrap; width: 100%; }
 th { color: var(--faint); font-weight: 500; text-align: left; }
 th, td { padding: 3px 14px 3px 0; border-bottom: 1px solid var(--grid); }
@@ -206,8 +212,10 @@ td:first-child { font-weight: 500; }
 .n { text-align: right; font-variant-numeric: tabular-nums; }
 .good { color: var(--c5); } .bad { color: var(--over); }
 p { margin: 0 0 4px; }
+.wide + p { margin-top: 10px; }
 @media (max-width: 480px) { body { padding: 14px 8px 32px; font-size: 14px; }
-  section, figure { padding: 10px 8px; } }
+  section, figure { padding: 10px 8px; } table { font-size: .8rem; }
+  th, td { padding-right: 9px; } }
 """
 
 
@@ -241,7 +249,7 @@ def _page(report: Report) -> Iterator[str]:
     yield from _section("Memory", _memory(export))
     yield from _section("Artefacts", _artefacts(export))
     if profile is not None:
-        yield from _section("One inference", _work(profile), _how(profile))
+        yield from _section("One inference", work(profile), how(profile))
         yield from _section("Largest names in flash", _symbols(profile, SYMBOLS))
     yield from _section("Prediction and execution", _checks(report.validate.rows))
     if export.notes:
@@ -287,22 +295,24 @@ def _verdict(cell: str) -> str:
     return f' class="{good}"' if good else ""
 
 
-def _how(profile: Profile) -> tuple[str, ...]:
+def how(profile: Profile) -> tuple[str, ...]:
     """Where the figures of a profile come from."""
     lines = [f"instructions: {profile.emulator}, {profile.core}, {profile.compiler}"]
     if profile.cost_source is not None:
-        lines.append(f"cycles (model): instruction classes by {profile.cost_source}")
+        lines.append(f"* modelled by instruction classes, not measured: {profile.cost_source}")
     if profile.measured is not None:
         board = profile.measured
         lines.append(
-            f"cycles (measured): {board.board}, {board.clock_hz / 1e6:g} MHz, {board.compiler}"
+            f"measured cycles: {board.board}, {board.clock_hz / 1e6:g} MHz, {board.compiler}"
         )
     if profile.macs_per_instruction is not None:
+        most = profile.macs_per_instruction
         lines.append(
-            f"one instruction of this core multiplies {profile.macs_per_instruction} pairs: "
-            f"{1 / profile.macs_per_instruction:.2f} instructions a MAC would be its limit"
+            f"an instruction of this core multiplies {most} {'pair' if most == 1 else 'pairs'} at "
+            f"most: {1 / most:.2f} instructions a MAC would be its limit"
         )
     lines.append(f"eq_init, once: {profile.start.instructions:,} instructions")
+    lines += profile.notes
     return tuple(lines)
 
 
@@ -347,8 +357,8 @@ def _lines(report: Report) -> Iterator[str]:
     )
     yield from _block("Artefacts", _artefacts(export))
     if profile is not None:
-        yield from _block("One inference", _work(profile))
-        yield from _how(profile)
+        yield from _block("One inference", work(profile))
+        yield from how(profile)
         yield from _block("Flash by symbol", _symbols(profile, 4 * SYMBOLS))
     yield from _block("Prediction and execution", _checks(report.validate.rows))
     yield from ("", *(f"note: {note}" for note in export.notes))

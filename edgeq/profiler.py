@@ -1,7 +1,8 @@
 """What one inference takes on the emulated core: by layer, between layers, and in all.
 
-Instructions are counted, basic block by basic block; cycles are modelled from their classes by the
-target's cost table; `cycles_measured` stands for a board's own log. The three never mix.
+Instructions are counted: block by block on Unicorn, which tells their classes as well, or by QEMU's
+timer. Cycles are modelled from the classes by the target's cost table; `cycles_measured` stands for
+a board's own log. The three never mix, and what cannot be counted is None, with a note.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import collections
 import json
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,12 +29,12 @@ from edgeq.targets import counters, emulators, instructions, runners
 from edgeq.targets.counters import Blocks, Counter
 from edgeq.targets.emulators import Firmware
 from edgeq.targets.instructions import Code
+from edgeq.targets.qemu import QemuBoard
 from edgeq.targets.runners import FIRMWARE, EmulatorInfo, EmulatorRunner
 
 # What runs between the kernels; all else that an inference executes belongs to a layer.
 OVERHEAD = ("eq_run", "eq_step", "eq_kernel_find", "eq_kernel_rows", "eq_value")
 OVERHEAD_FILE = "eq_run.c"  # and its statics
-COUNTED_BOARD = "cortex_m"  # the boards whose instructions are told apart
 HARNESS = "harness_"  # calls that a user's firmware makes in its own way
 
 
@@ -40,9 +43,9 @@ class Counts:
     """What a stretch of code took, before it has a name."""
 
     instructions: int = 0
-    cycles: int | None = 0
-    reads: int = 0
-    dual_macs: int = 0
+    cycles: int | None = None
+    reads: int | None = None
+    dual_macs: int | None = None
 
     def work(self) -> Work:
         """As the report has it."""
@@ -59,13 +62,33 @@ class Counted:
     start: Counts
 
 
-def count(firmware: Firmware, target: Target) -> Counted:
-    """What `firmware` executes on the emulated core of `target`, whatever its sample.
+def count(firmware: Firmware, target: Target, by: EmulatorInfo | None = None) -> Counted:
+    """What `firmware` executes on the emulated core of `target`, with a sample of zeros.
 
     Raises:
+        UsageError: it executes more than the emulator's timer can count.
         MissingToolError: the emulator or the disassembler is missing.
     """
-    runner = EmulatorRunner(firmware, target, emulator(target))
+    by = by or emulator(target)
+    return _COUNTERS[by.name](firmware, target, by)
+
+
+def emulator(target: Target) -> EmulatorInfo:
+    """The emulator that counts what `target` executes: the preferred one.
+
+    Raises:
+        MissingToolError: it, or the disassembler for it, is not installed.
+    """
+    found = runners.find_emulator(
+        target, next((e.name for e in runners.emulators_of(target)), None)
+    )
+    if found is runners.UNICORN:
+        instructions.decoder(target.board)
+    return found
+
+
+def _by_blocks(firmware: Firmware, target: Target, by: EmulatorInfo) -> Counted:
+    runner = EmulatorRunner(firmware, target, by)
     board = runner.board
     assert isinstance(board, emulators.Board)  # UNICORN's
     with counters.counting(board) as counter:
@@ -75,27 +98,47 @@ def count(firmware: Firmware, target: Target) -> Counted:
         return Counted(layers, whole, overhead, stretches.start())
 
 
-def emulator(target: Target) -> EmulatorInfo:
-    """The emulator that counts what `target` executes.
-
-    Raises:
-        UsageError: nothing here counts the instructions of this core.
-        MissingToolError: the emulator is not installed.
-    """
-    if runners.UNICORN not in runners.emulators_of(target) or target.board != COUNTED_BOARD:
+def _by_timer(firmware: Firmware, target: Target, by: EmulatorInfo) -> Counted:
+    """Instructions alone: the timer does not tell what they are or read."""
+    linked = {symbol.name for symbol in firmware.symbols}
+    names = [kernel.symbol for kernel in kernels.table() if kernel.symbol in linked]
+    timed = replace(by, board=partial(QemuBoard, counting=True))
+    with closing(EmulatorRunner(firmware, target, timed)) as runner:
+        board = runner.board
+        assert isinstance(board, QemuBoard)
+        context, result, config = (
+            board.symbol(f"harness_{name}").address for name in ("context", "result", "config")
+        )
+        board.start_timer()
+        sample = bytes(runner.input_bytes)
+        runner.fill(sample)
+        layers = tuple(board.operators(names))
+        runner.fill(sample)
+        whole = board.instructions("eq_run", context, result)
+        start = board.instructions("eq_init", context, config)
+    if whole < sum(layers):  # the timer went round
         raise UsageError(
             "EQ0244",
-            f"{target.name}: instructions are counted on Cortex-M0 to M33, by Unicorn; "
-            f"not on {target.core or 'what no firmware is linked for'}",
+            f"{target.name}: an inference takes more instructions than QEMU's timer can count; "
+            f"its layers take {sum(layers):,}",
         )
-    return runners.find_emulator(target, runners.UNICORN.name)
+    return Counted(
+        tuple(map(Counts, layers)), Counts(whole), Counts(whole - sum(layers)), Counts(start)
+    )
+
+
+_COUNTERS: Mapping[str, Callable[[Firmware, Target, EmulatorInfo], Counted]] = {
+    "unicorn": _by_blocks,
+    "qemu": _by_timer,
+}
+UNCOUNTED = {"qemu": "no flash reads, no dual multiplications: QEMU's timer counts instructions"}
 
 
 def run(build: Build, target: Target) -> Profile:
     """The profile of `build`, which was made for `target`.
 
     Raises:
-        UsageError: the build was not linked.
+        UsageError: the build was not linked, or runs longer than can be counted.
         MissingToolError: the emulator or the disassembler is missing.
     """
     counted_by = emulator(target)
@@ -106,7 +149,6 @@ def run(build: Build, target: Target) -> Profile:
             f"{build.folder} has no {FIRMWARE}: it was exported with --check none or host; "
             "export it with --check emulator to profile it",
         )
-    instructions.needs()
     firmware = emulators.read_firmware(path)
     report, export = build.report, build.report.export
     counted = count(firmware, target)
@@ -144,7 +186,16 @@ def run(build: Build, target: Target) -> Profile:
         flash=export.flash,
         ram=export.ram,
         symbols=footprint.by_symbol(firmware, report.model, kernels.table()),
+        notes=tuple(_notes(target, counted_by)),
     )
+
+
+def _notes(target: Target, by: EmulatorInfo) -> Iterator[str]:
+    """Why figures are missing."""
+    if by.name in UNCOUNTED:
+        yield UNCOUNTED[by.name]
+    if target.no_cost:
+        yield f"no cycles: {target.no_cost}"
 
 
 class _Stretches:
@@ -154,7 +205,7 @@ class _Stretches:
         self._runner = runner
         self._counter = counter
         self._sample = bytes(runner.input_bytes)
-        self._decode = instructions.decoder()
+        self._decode = instructions.decoder(runner.board.target.board)
         self._codes: dict[tuple[int, int], Code] = {}
         self._cost = runner.board.target.cost
         functions = sorted(

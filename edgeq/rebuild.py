@@ -32,7 +32,7 @@ from edgeq.profiler import Counted
 from edgeq.program import Program
 from edgeq.samples import Samples
 from edgeq.target import Target
-from edgeq.targets import emulators, instructions, runners, toolchain
+from edgeq.targets import emulators, runners, toolchain
 from edgeq.targets.toolchain import Compiler, CompilerError
 
 ROUNDING = "rounding.json"
@@ -155,7 +155,7 @@ def _learned_on(
     calib = given.calib or samples_file(build, CALIBRATION)
     if calib is None:
         raise UsageError(
-            "EQ0245",
+            "EQ0248",
             f"AdaRound learned the weights of {build.folder} from samples, which the build does "
             "not hold; name them with --calib",
         )
@@ -200,7 +200,6 @@ def compiler_of(build: Build, target: Target) -> Compiler:
     """
     wanted = build.report.export.compiler
     profiler.emulator(target)
-    instructions.needs()
     found = toolchain.find(toolchain.COMPILERS, wanted.split()[0] if wanted else None)
     if wanted is not None and str(found) != wanted:
         raise MissingToolError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 # Names of their own, since two fields are called float and int.
 Fraction = float  # 0..1
@@ -191,12 +191,12 @@ class Work:
     """What a stretch of code took. Instructions were emulated; cycles are modelled from them.
 
     `cycles_model` is None where the target has no cost table. `flash_read_bytes` counts data reads
-    of the flash: weights, tables, literals.
+    of the flash: weights, tables, literals; None where the emulator tells instructions alone.
     """
 
     instructions: int
     cycles_model: int | None
-    flash_read_bytes: int
+    flash_read_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +212,8 @@ class LayerWork:
     instructions: int
     cycles_model: int | None
     cycles_measured: int | None
-    flash_read_bytes: int
-    dual_macs: int
+    flash_read_bytes: int | None
+    dual_macs: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +223,7 @@ class Totals:
     instructions: int
     cycles_model: int | None
     cycles_measured: int | None
-    flash_read_bytes: int
+    flash_read_bytes: int | None
     macs: int
 
 
@@ -247,7 +247,10 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What one inference takes. `overhead` is what runs between the kernels, `start` is eq_init."""
+    """What one inference takes. `overhead` is what runs between the kernels, `start` is eq_init.
+
+    `notes` say why figures are missing.
+    """
 
     core: str
     emulator: str
@@ -261,6 +264,7 @@ class Profile:
     flash: Flash
     ram: Ram
     symbols: tuple[CodeSize, ...]
+    notes: tuple[str, ...]
     measured: Measured | None = None
 
 
@@ -414,7 +418,7 @@ class Costs:
     instructions: int
     cycles_model: int | None
     flash_bytes: int
-    flash_read_bytes: int
+    flash_read_bytes: int | None
     scratch_bytes: int
 
 
@@ -429,9 +433,13 @@ class LayerCosts:
 
 @dataclass(frozen=True, slots=True)
 class CostTable:
-    """Costs for searches and gates; of one core and one compiler, whose words it carries."""
+    """Costs for searches and gates; of one model, core and compiler, whose words it carries.
+
+    `model_sha256` is of the model's file, `image` of the build's image.
+    """
 
     model: str
+    model_sha256: str
     image: str
     target: str
     core: str
@@ -439,7 +447,7 @@ class CostTable:
     source: str
     cost_source: str | None
     layers: tuple[LayerCosts, ...]
-    schema: int = 1
+    schema: Literal[1] = 1
 
 
 # What `diff` prints #

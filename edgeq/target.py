@@ -107,10 +107,25 @@ class Emulator(_Section):
     qemu: Qemu | None = None
 
 
-# What an instruction is to the cycle model. `register` and `refill` come on top of `multiple`,
-# which moves so many registers, and of any instruction that branches.
+# What an instruction is to the cycle model: `long` multiplies to 64 bits, `next` is a load or store
+# right after another. `register` and `refill` come on top of `multiple` and `return` (a `multiple`
+# that branches), which move so many registers, and of any instruction that branches.
 InstructionClass = Literal[
-    "other", "load", "next", "store", "multiple", "register", "divide", "branch", "refill"
+    "other",
+    "multiply",
+    "accumulate",
+    "long",
+    "long_accumulate",
+    "divide",
+    "load",
+    "next",
+    "store",
+    "multiple",
+    "return",
+    "register",
+    "branch",
+    "call",
+    "refill",
 ]
 
 
@@ -152,7 +167,8 @@ class Target(_Section):
     memory: tuple[Memory, ...] = ()
     compiler: Mapping[str, Toolchain] = {}
     emulator: Emulator = Emulator()
-    cost: Cost | None = None  # None: no published figures fit this core
+    cost: Cost | None = None
+    no_cost: str = ""  # why there is none
 
     @model_validator(mode="after")
     def _is_a_whole_device(self) -> Target:
@@ -168,6 +184,12 @@ class Target(_Section):
         missing = [name for name, there in parts.items() if not there]
         if missing and (self.family in LINKED or len(missing) < len(parts)):
             raise ValueError(f"{self.name} needs {', '.join(missing)} to be linked for")
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_cost_or_the_reason_why_not(self) -> Target:
+        if self.linked and (self.cost is None) == (not self.no_cost):
+            raise ValueError("a target has [cost], or says in no_cost why there is none")
         return self
 
     @model_validator(mode="after")

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from edgeq import comparison
+from edgeq import comparison, pages
 from edgeq.budget import show_size, show_use
 from edgeq.build import Build
 from edgeq.inventory import Device, Part
@@ -40,6 +40,7 @@ from edgeq.report import (
 BAR_WIDTH = 32
 NOISY_DB = 15.0  # layers below it are marked
 WORST_LAYERS = 3
+WIDE = (">share", ">flash read")  # 80 columns hold these or a board's cycles
 FLASH_PARTS = ("weights", "tables", "gates", "kernels", "runtime")
 RAM_PARTS = ("arena", "context", "io", "stack")
 SHADES = ("blue", "cyan", "magenta", "yellow", "green")
@@ -132,8 +133,8 @@ def check_view(found: Check) -> RenderableType:
 
 def _checked(found: Check) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("layer", no_wrap=True)
-    table.add_column("operator", style="dim")
+    table.add_column("layer", overflow="fold")
+    table.add_column("operator", style="dim", overflow="fold")
     for title in ("output", "MACs", "8 bits", "4 bits", "2 bits"):
         table.add_column(title, justify="right", no_wrap=True)
     for layer in found.layers:
@@ -216,73 +217,31 @@ def show_profile(build: Build, *, as_json: bool) -> None:
 def profile_view(report: Report, profile: Profile) -> RenderableType:
     """Instructions, cycles and flash reads by layer, between them and in all."""
     title = Text.assemble((report.model, "bold"), " on ", (profile.core, "bold"))
-    title.append(f"  {profile.compiler}, one inference on {profile.emulator}", "dim")
-    return Group(title, "", _work(profile), "", *_about(profile))
+    title.append("  one inference", "dim")
+    lines = (Text(line, "dim") for line in pages.how(profile))
+    return Group(title, "", _work(profile), "", *lines)
 
 
 def _work(profile: Profile) -> Table:
-    measured = profile.measured is not None
+    work = pages.work(profile)
+    left_out = WIDE if profile.measured is not None else ()
+    shown = [index for index, title in enumerate(work.titles) if title not in left_out]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("layer", no_wrap=True)
-    titles = ["MACs", "instructions", "share", "/MAC", "cycles*", "flash read"]
-    for title in [*titles, "measured"] if measured else titles:
-        table.add_column(title, justify="right", no_wrap=True)
-    totals = profile.totals
-    for layer in profile.layers:
-        each = layer.instructions / layer.macs if layer.macs else None
-        table.add_row(
-            layer.name,
-            f"{layer.macs:,}" if layer.macs else "",
-            f"{layer.instructions:,}",
-            f"{layer.instructions / totals.instructions:.1%}",
-            "" if each is None else f"{each:.2f}",
-            _count(layer.cycles_model),
-            f"{layer.flash_read_bytes:,}",
-            *([_count(layer.cycles_measured)] if measured else []),
-        )
-    work = profile.overhead
-    table.add_row(
-        Text("overhead", "dim"), "", f"{work.instructions:,}",
-        f"{work.instructions / totals.instructions:.1%}", "", _count(work.cycles_model),
-        f"{work.flash_read_bytes:,}",
-    )  # fmt: skip
-    each = totals.instructions / totals.macs if totals.macs else None
-    table.add_row(
-        Text("total", "bold"), f"{totals.macs:,}", f"{totals.instructions:,}", "",
-        "" if each is None else f"{each:.2f}", _count(totals.cycles_model),
-        f"{totals.flash_read_bytes:,}",
-        *([_count(totals.cycles_measured)] if measured else []),
-    )  # fmt: skip
+    for title in (work.titles[index] for index in shown):
+        number = title.startswith(">")
+        justify: JustifyMethod = "right" if number else "left"
+        table.add_column(title.removeprefix(">"), justify=justify, no_wrap=number, overflow="fold")
+    for row in work.rows:
+        style = {"total": "bold", "overhead": "dim"}.get(row[0])
+        table.add_row(*(row[index] for index in shown), style=style)
     return table
-
-
-def _count(value: int | None) -> str:
-    return "" if value is None else f"{value:,}"
-
-
-def _about(profile: Profile) -> Iterator[RenderableType]:
-    if profile.macs_per_instruction:
-        best = 1 / profile.macs_per_instruction
-        yield f"this core multiplies {profile.macs_per_instruction} pairs in an instruction: " + (
-            f"{best:.2f} instructions a MAC would be its limit"
-        )
-    start = profile.start
-    yield f"before the first inference, once: {start.instructions:,} instructions (eq_init)"
-    if profile.cost_source is None:
-        yield Text("no cycles: the target has no cost table", "dim")
-    else:
-        yield Text(f"* modelled, not measured: {profile.cost_source}", "dim")
-    if profile.measured is not None:
-        board = profile.measured
-        clock = f"{board.clock_hz / 1e6:g} MHz"
-        yield Text(f"measured: {board.board}, {clock}, {board.compiler}", "dim")
 
 
 def _layers(export: Export) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("layer", no_wrap=True)
-    table.add_column("kernel", style="dim")
-    for title in ("MACs", "weights", "bytes", "output", "SQNR"):
+    table.add_column("layer", overflow="fold")
+    table.add_column("kernel", style="dim", overflow="fold")
+    for title in ("MACs", "bits", "bytes", "output", "SQNR"):
         table.add_column(title, justify="right", no_wrap=True)
     for layer in export.layers:
         if layer.kernel is not None:
@@ -294,7 +253,7 @@ def _layer_cells(layer: Layer) -> tuple[str | Text, ...]:
     weights = layer.bits.weights
     noise = "exact" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f} dB"
     loud = layer.sqnr_db is not None and layer.sqnr_db < NOISY_DB
-    stored = "" if weights is None else f"{weights.stored} bit"
+    stored = "" if weights is None else str(weights.stored)
     if weights is not None and weights.stored != weights.requested:
         stored += f" (asked {weights.requested})"
     return (
@@ -510,10 +469,16 @@ def show_doctor(parts: Sequence[Part], *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(dumps([asdict(part) for part in parts]))
         return
-    console = Console(highlight=False)
+    table = Table.grid(padding=(0, 1, 0, 0))
+    for _ in range(4):
+        table.add_column(no_wrap=True)
+    table.add_column()  # wraps
     for part in parts:
-        mark = "[red]✗[/]" if part.version is None else "[green]✓[/]"
-        line = f"{mark} {part.kind:<13} {part.name:<23} {part.version or 'missing':<10}"
-        console.print(f"{line} {part.unlocks}", soft_wrap=True)
+        mark = Text("✗", "red") if part.version is None else Text("✓", "green")
+        table.add_row(mark, part.kind, part.name, part.version or "missing", part.unlocks)
+    console = Console(highlight=False)
+    console.print(table)
+    for part in parts:
         if part.version is None:
-            console.print(f"  [bold]{escape(part.install)}[/]", soft_wrap=True)
+            line = f"{part.name}: [bold]{escape(part.install)}[/]"
+            console.print(line, soft_wrap=True)  # a command to copy

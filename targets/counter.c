@@ -19,6 +19,10 @@ typedef struct {
     uint64_t lost;
     block_t *at; /* the block that runs */
     block_t *blocks;
+    int (*get)(void *engine, int which, void *value); /* uc_reg_read, uc_reg_write */
+    int (*set)(void *engine, int which, const void *value);
+    int64_t conditions; /* the register that they are asked for, or 0 */
+    uint64_t pending;   /* its bits that Unicorn leaves set */
 } trace_t;
 
 void enter(void *engine, uint64_t address, uint32_t bytes, trace_t *trace);
@@ -50,8 +54,16 @@ void flash_read(void *engine, int access, uint64_t address, int bytes, int64_t v
 void flash_read(void *engine, int access, uint64_t address, int bytes, int64_t value,
                 trace_t *trace)
 {
-    (void)engine, (void)access, (void)address, (void)value;
+    uint32_t state = 0;
+    (void)access, (void)address, (void)value;
     if (trace->at != 0) {
         trace->at->reads += (uint64_t)bytes;
+    }
+    if (trace->conditions != 0) {
+        trace->get(engine, (int)trace->conditions, &state);
+        if (state & trace->pending) {
+            state &= ~(uint32_t)trace->pending;
+            trace->set(engine, (int)trace->conditions, &state);
+        }
     }
 }

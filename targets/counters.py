@@ -2,6 +2,10 @@
 
 Unicorn's hooks are C where this machine has a compiler for `counter.c` (no slow-down), else Python
 with the same result (about 8 million instructions a second).
+
+Unicorn 2.1 restores the state of the running instruction before a hook sees its read. Inside an IT
+block that leaves the block's conditions set, and the next block would be taken as conditional: so
+the hook clears them. Within a block they are always 0, as the translated code holds them itself.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from edgeq.targets.emulators import Board
 
 CAPACITY = 1 << 14  # blocks; a network's firmware has some hundred
 LIBRARY = "counter.so"
+CONDITIONS = 0x0600_FC00  # ITSTATE in CPSR: Arm DDI 0406C §B1.3.3
 
 
 @dataclass(slots=True)
@@ -56,7 +61,7 @@ def counting(board: Board) -> Iterator[Counter]:
 @contextmanager
 def _hooked(board: Board, counter: PythonCounter | NativeCounter) -> Iterator[Counter]:
     flash = board.target.first("flash")
-    counter.attach(board.engine, flash.base, flash.base + flash.bytes - 1)
+    counter.attach(board.engine, flash.base, flash.base + flash.bytes - 1, board.conditions)
     board.engine.ctl_flush_tb()  # what was translated before would run without the hooks
     try:
         yield counter
@@ -73,9 +78,14 @@ class PythonCounter:
     at: Count = field(default_factory=Count)  # of the block that runs
     end: int = -1  # where it ends
     hooks: list[Any] = field(default_factory=list)
+    conditions: int = 0
 
-    def attach(self, engine: Any, first: int, last: int) -> None:
-        """Sees every block from now on, and every read of `first` to `last`."""
+    def attach(self, engine: Any, first: int, last: int, conditions: int) -> None:
+        """Sees every block from now on, and every read of `first` to `last`.
+
+        `conditions` is the register that holds those of an IT block, or 0.
+        """
+        self.conditions = conditions
         unicorn: Any = importlib.import_module("unicorn")  # untyped
         self.hooks = [
             engine.hook_add(unicorn.UC_HOOK_BLOCK, self.enter),
@@ -97,10 +107,12 @@ class PythonCounter:
         self.end = address + size
 
     def read(
-        self, engine: object, access: int, address: int, size: int, value: int, data: object
+        self, engine: Any, access: int, address: int, size: int, value: int, data: object
     ) -> None:
         """The flash is read."""
         self.at.reads += size
+        if self.conditions and (state := engine.reg_read(self.conditions)) & CONDITIONS:
+            engine.reg_write(self.conditions, state & ~CONDITIONS)
 
     def take(self) -> Blocks:
         """What ran since it was last asked."""
@@ -120,6 +132,10 @@ class _Trace(ctypes.Structure):
         ("lost", ctypes.c_uint64),
         ("at", ctypes.c_void_p),
         ("blocks", ctypes.POINTER(_Block)),
+        ("get", ctypes.c_void_p),
+        ("set", ctypes.c_void_p),
+        ("conditions", ctypes.c_int64),
+        ("pending", ctypes.c_uint64),
     ]
 
 
@@ -130,12 +146,17 @@ class NativeCounter:
         self._library = library
         self._unicorn: Any = importlib.import_module("unicorn.unicorn_py3.unicorn").uclib
         self._blocks = (_Block * CAPACITY)()
-        self._trace = _Trace(CAPACITY, 0, None, self._blocks)
+        get, set_ = (
+            ctypes.cast(function, ctypes.c_void_p)
+            for function in (self._unicorn.uc_reg_read, self._unicorn.uc_reg_write)
+        )
+        self._trace = _Trace(CAPACITY, 0, None, self._blocks, get, set_, 0, CONDITIONS)
         self._hooks: list[ctypes.c_size_t] = []
 
-    def attach(self, engine: Any, first: int, last: int) -> None:
-        """Sees every block from now on, and every read of `first` to `last`."""
+    def attach(self, engine: Any, first: int, last: int, conditions: int) -> None:
+        """Sees every block from now on, and every read of `first` to `last`; as in Python."""
         unicorn: Any = importlib.import_module("unicorn")
+        self._trace.conditions = conditions
         everywhere = (1, 0)
         for kind, function, bounds in (
             (unicorn.UC_HOOK_BLOCK, self._library.enter, everywhere),

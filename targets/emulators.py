@@ -21,6 +21,7 @@ from edgeq.target import Target
 TIMEOUT_MICROSECONDS = 300_000_000
 NEAR = 0x10000  # bytes beside a region whose access is explained by it
 PAINT = 0xA5
+EQ_MORE = 1  # eq_status_t: operators are left to run
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,7 @@ class Core:
     arguments: tuple[str, ...]
     link: str
     thumb: int  # set in the addresses of functions
+    conditions: str  # the register that makes the next instructions conditional, or ""
     devices: tuple[tuple[int, int], ...]  # what start-up code touches: base, bytes
     exceptions: Mapping[int, str]
     entry: str
@@ -101,6 +103,7 @@ CORES = {
         arguments=("R0", "R1", "R2"),
         link="LR",
         thumb=1,
+        conditions="CPSR",
         devices=((0xE000_E000, 0x1000),),  # system control; the FPU is enabled there
         exceptions={19: "the stack overflowed its limit"},
         entry="Reset_Handler",
@@ -114,6 +117,7 @@ CORES = {
         arguments=("A0", "A1", "A2"),
         link="RA",
         thumb=0,
+        conditions="",
         devices=(),
         exceptions={2: "illegal instruction"},
         entry="harness_start",  # without the PMP: the map is exact, and says what was accessed
@@ -237,6 +241,12 @@ class Board(Device):
     def engine(self) -> Any:
         """Unicorn itself, for hooks."""
         return self._uc
+
+    @property
+    def conditions(self) -> int:
+        """Unicorn's number of the register that makes the next instructions conditional, or 0."""
+        name = self._core.conditions
+        return int(getattr(self._constants, self._core.registers + name)) if name else 0
 
     def _on_invalid(
         self, uc: Any, access: int, address: int, size: int, value: int, data: object

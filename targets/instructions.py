@@ -1,11 +1,14 @@
-"""Machine code to instruction classes, for the cycle model; capstone disassembles."""
+"""Machine code to instruction classes, for the cycle model; capstone disassembles Thumb.
+
+Other code is counted, but not classed: no core that runs it has a cost table.
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +16,17 @@ from edgeq.errors import MissingToolError
 from edgeq.target import InstructionClass
 
 # Capstone's names. Conditions and widths are no part of them.
-BRANCHES = ("B", "BL", "BX", "BLX", "CBZ", "CBNZ")
+BRANCHES = ("B", "BX", "BLX", "CBZ", "CBNZ")
+CALLS = ("BL",)
 JUMP_TABLES = ("TBB", "TBH")
 LOADS = ("LDR", "LDRB", "LDRH", "LDRSB", "LDRSH", "LDREX", "VLDR")
 STORES = ("STR", "STRB", "STRH", "STREX", "VSTR")
 LISTS = ("PUSH", "POP", "VPUSH", "VPOP")  # every operand is moved
 BASED = ("LDM", "LDMDB", "STM", "STMDB", "VLDMIA", "VLDMDB", "VSTMIA", "VSTMDB")  # but the first
 PAIRS = ("LDRD", "STRD")
+ACCUMULATES = ("MLA", "MLS")
+LONGS = ("SMULL", "UMULL")
+LONG_ACCUMULATES = ("SMLAL", "UMLAL")
 DIVISIONS = ("SDIV", "UDIV")
 DUAL_MACS = ("SMLAD", "SMLADX", "SMLSD", "SMLSDX", "SMUAD", "SMUADX", "SMLALD", "SMLALDX")
 
@@ -37,25 +44,23 @@ class Code:
     refills: int
 
 
-def needs() -> None:
-    """Nothing, if the disassembler is there.
+Decoder = Callable[[bytes, int], Code]  # of the bytes of a basic block, and its address
+
+
+def decoder(board: str) -> Decoder:
+    """What decodes the code of the cores that share a board folder.
 
     Raises:
-        MissingToolError: it is not.
+        MissingToolError: capstone is needed and not installed.
     """
+    return DECODERS[board]()
+
+
+def _thumb() -> Decoder:
     if importlib.util.find_spec("capstone") is None:
         raise MissingToolError(
             "EQ0605", 'profile needs capstone: python -m pip install "edgeq[mcu]"'
         )
-
-
-def decoder() -> Callable[[bytes, int], Code]:
-    """A function from the bytes of a basic block, and its address, to what they are.
-
-    Raises:
-        MissingToolError: capstone is not installed.
-    """
-    needs()
     capstone: Any = importlib.import_module("capstone")  # untyped
     arm: Any = importlib.import_module("capstone.arm_const")
     engine = capstone.Cs(capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS)
@@ -67,6 +72,11 @@ def decoder() -> Callable[[bytes, int], Code]:
     kinds: dict[int, InstructionClass] = {}
     for names, kind in (
         (BRANCHES, "branch"),
+        (CALLS, "call"),
+        (("MUL",), "multiply"),
+        (ACCUMULATES, "accumulate"),
+        (LONGS, "long"),
+        (LONG_ACCUMULATES, "long_accumulate"),
         ((*LOADS, *JUMP_TABLES), "load"),
         (STORES, "store"),
         ((*LISTS, *BASED, *PAIRS), "multiple"),
@@ -74,7 +84,7 @@ def decoder() -> Callable[[bytes, int], Code]:
     ):
         kinds |= dict.fromkeys(ids(names), kind)  # type: ignore[arg-type]
     based, pairs, dual = ids(BASED), ids(PAIRS), ids(DUAL_MACS)
-    branches = ids((*BRANCHES, *JUMP_TABLES))
+    branches = ids((*BRANCHES, *CALLS, *JUMP_TABLES))
 
     def registers(instruction: Any) -> int:
         if instruction.id in pairs:
@@ -91,16 +101,34 @@ def decoder() -> Callable[[bytes, int], Code]:
         for instruction in engine.disasm(code, address):
             kind = kinds.get(instruction.id, "other")
             single = kind in ("load", "store")
-            classes["next" if single and moved else kind] += 1
+            branching = instruction.id in branches or writes_pc(instruction)
             if kind == "multiple":
                 classes["register"] += registers(instruction)
+                kind = "return" if branching else kind
+            classes["next" if single and moved else kind] += 1
             moved = single
             instructions += 1
             size += instruction.size
             dual_macs += instruction.id in dual
-            refills = int(instruction.id in branches or writes_pc(instruction))
+            refills = int(branching)
         if size != len(code):
             raise AssertionError(f"capstone knows no instruction at {address + size:#010x}")
         return Code(instructions, dual_macs, classes, refills)
 
     return decode
+
+
+def _riscv() -> Decoder:
+    """Counts: the two lowest bits of an instruction tell 2 bytes from 4 (RISC-V ISA §1.5)."""
+
+    def decode(code: bytes, address: int) -> Code:
+        at = instructions = 0
+        while at < len(code):
+            at += 4 if code[at] & 3 == 3 else 2
+            instructions += 1
+        return Code(instructions, 0, Counter(), 0)
+
+    return decode
+
+
+DECODERS: Mapping[str, Callable[[], Decoder]] = {"cortex_m": _thumb, "riscv": _riscv}

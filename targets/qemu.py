@@ -10,23 +10,25 @@ from __future__ import annotations
 import functools
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from edgeq.target import Qemu, Target
-from edgeq.targets.emulators import Device, EmulatorFaultError, Firmware, where
+from edgeq.targets.emulators import EQ_MORE, Device, EmulatorFaultError, Firmware, where
 
 TIMEOUT_SECONDS = 300
 CHUNK = 1024  # bytes in one packet
 FAULT_WORDS = 5  # of harness_fault_t
-NOTHING = 2  # instructions of harness_nothing: a status, the return
+NOTHING = 1  # instructions of harness_nothing: the return
+TASK = struct.Struct("<5I")  # harness_task_t
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,35 +241,78 @@ class QemuBoard(Device):
 
     def boot(self) -> None:
         """Starts the firmware and runs it until it stops itself."""
-        self._gdb.ask(f"Z0,{self._stop:x},2")
+        self._break_at([self._stop])
         if not self._core.starts:
             self._set(self._core.pc, self.symbol("Reset_Handler").address)
         self._run("Reset_Handler")
 
     def call(self, name: str, *arguments: int, stack: int | None = None) -> int:
         """Calls a function on a fresh stack, or on the one given; the word that it returns."""
+        self._enter(name, *arguments, stack=stack)
+        self._run(name)
+        return self._get(self._core.arguments[0])
+
+    def start_timer(self) -> None:
+        """Starts what `instructions` reads."""
+        for address, value in self._timer.start:
+            self.call("harness_poke", address, value)
+
+    def instructions(self, name: str, *arguments: int) -> int:
+        """Instructions of a function; needs `counting` and a started timer.
+
+        As many as the timer holds: of more it loses whole rounds.
+        """
+        return self._instructions(self.symbol(name).address, *arguments)
+
+    def operators(self, kernels: Iterable[str]) -> Iterator[int]:
+        """Instructions of the kernel of each operator, of what the inputs hold, in their order.
+
+        An operator stops at its kernel, which is then called from the timer instead.
+        """
+        entries = [self.symbol(name).address for name in kernels]
+        status = EQ_MORE
+        while status == EQ_MORE:
+            self._break_at(entries)
+            self._enter("harness_step")
+            entry = self._resume("harness_step")
+            self._break_at(entries, "z0")  # a kernel may call another
+            if entry not in entries:
+                raise AssertionError(f"an operator of {self.target.name} calls no kernel")
+            core = self._core
+            call, stack, link = map(self._get, (core.arguments[0], core.stack, core.link))
+            yield self._instructions(entry, call, stack=stack)
+            self._set(core.stack, stack)
+            self._set(core.pc, link & ~core.thumb)
+            self._run("harness_step")
+            status = self._get(core.arguments[0])
+
+    def _instructions(self, address: int, *arguments: int, stack: int | None = None) -> int:
+        nothing = self._ticks(self.symbol("harness_nothing").address, stack=stack)
+        ticks = self._ticks(address, *arguments, stack=stack) - nothing
+        ticks_per_instruction = self._timer.ticks_per_second * (1 << self._timer.shift) / 1e9
+        return round(ticks / ticks_per_instruction) + NOTHING
+
+    def _ticks(self, address: int, *arguments: int, stack: int | None = None) -> int:
+        """Ticks of the timer while a function runs, and a constant."""
+        first, second, *_ = (*arguments, 0, 0)
+        work, timer = address | self._core.thumb, self._timer
+        task = self.symbol("__stack_bottom").address
+        self.write(task, TASK.pack(work, first, second, timer.address, timer.latch))
+        elapsed = self.call("harness_measure", task, stack=stack)
+        return (-elapsed if timer.down else elapsed) & ((1 << timer.bits) - 1)
+
+    def _break_at(self, addresses: Iterable[int], packet: str = "Z0") -> None:
+        for address in addresses:
+            self._gdb.ask(f"{packet},{address:x},2")
+
+    def _enter(self, name: str, *arguments: int, stack: int | None = None) -> None:
+        """Makes the core stand at the start of a function."""
         for register, value in zip(self._core.arguments, arguments, strict=False):
             self._set(register, value)
         top = self.symbol("__stack_top").address
         self._set(self._core.stack, top if stack is None else stack)
         self._set(self._core.link, self._stop | self._core.thumb)
         self._set(self._core.pc, self.symbol(name).address)
-        self._run(name)
-        return self._get(self._core.arguments[0])
-
-    def instructions(self) -> int:
-        """Instructions of one eq_run with what the inputs hold; needs `counting`."""
-        for address, value in self._timer.start:
-            self.call("harness_poke", address, value)
-        run, nothing = (self._ticks(name) for name in ("eq_run", "harness_nothing"))
-        ticks_per_instruction = self._timer.ticks_per_second * (1 << self._timer.shift) / 1e9
-        return round((run - nothing) / ticks_per_instruction) + NOTHING
-
-    def _ticks(self, name: str) -> int:
-        """Ticks of the timer while a function runs, and a constant."""
-        work = self.symbol(name).address | self._core.thumb
-        elapsed = self.call("harness_measure", work, self._timer.address, self._timer.latch)
-        return (-elapsed if self._timer.down else elapsed) & ((1 << self._timer.bits) - 1)
 
     def _set(self, register: int, value: int) -> None:
         self._gdb.ask(f"P{register:x}={_swapped(value)}")
@@ -276,7 +321,12 @@ class QemuBoard(Device):
         return int.from_bytes(bytes.fromhex(self._gdb.ask(f"p{register:x}")), "little")
 
     def _run(self, name: str) -> None:
-        """Runs until the firmware stops, and finds out why."""
+        """Runs until the firmware stops itself."""
+        if self._resume(name) != self._stop:
+            raise EmulatorFaultError("EQ0502", f"{self.target.name}: {name} did not return")
+
+    def _resume(self, name: str) -> int:
+        """Runs until a breakpoint, and finds out of faults; where it stopped."""
         with self._gdb.limit() as late:
             try:
                 self._gdb.ask("c")
@@ -297,8 +347,7 @@ class QemuBoard(Device):
             raise EmulatorFaultError(
                 "EQ0501", f"{self.target.name}: {self._explain(cause, address, stack, pc)}"
             )
-        if self._get(self._core.pc) & ~1 != self._stop:
-            raise EmulatorFaultError("EQ0502", f"{self.target.name}: {name} did not return")
+        return self._get(self._core.pc) & ~1
 
     def _explain(self, cause: int, address: int, stack: int, pc: int) -> str:
         """What the firmware recorded of a fault, in words."""

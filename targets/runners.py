@@ -22,7 +22,7 @@ from edgeq.kernels import MAX_PORTS
 from edgeq.packing import ALIGN
 from edgeq.target import Target
 from edgeq.targets import emulators, qemu, toolchain
-from edgeq.targets.emulators import Board, Device, Firmware
+from edgeq.targets.emulators import EQ_MORE, Board, Device, Firmware
 from edgeq.targets.qemu import QemuBoard
 from edgeq.targets.toolchain import Compiler, CompilerError
 
@@ -35,7 +35,6 @@ LEAST_STACK = 256  # less is no stack: the model does not fit
 # GNU ld and lld: region `RAM' overflowed by 8 bytes, section '.bss' … 'RAM': overflowed by 8 bytes
 RAM_OVERFLOW = re.compile(r"[`']RAM':? overflowed by (\d+) bytes")
 HARNESS = "harness"  # the folder of boards that all of them share
-EQ_MORE = 1  # eq_status_t: operators are left to run
 
 Progress = Callable[[int, int], None]
 
@@ -321,7 +320,7 @@ class EmulatorRunner:
 
     def start(self) -> None:
         """Initialises the model again."""
-        self._call("harness_init")
+        self._call("eq_init", *map(self._address, ("harness_context", "harness_config")))
 
     @property
     def input_bytes(self) -> int:
@@ -353,8 +352,8 @@ class EmulatorRunner:
     def _address(self, name: str) -> int:
         return self.board.symbol(name).address
 
-    def _call(self, name: str) -> int:
-        status = _signed(self.board.call(name))
+    def _call(self, name: str, *arguments: int) -> int:
+        status = _signed(self.board.call(name, *arguments))
         if status < 0:
             raise MismatchError("EQ0504", f"{self.version}: {name} refused with status {status}")
         return status

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import bundled
 import pytest
 from click.testing import CliRunner
-from conftest import Builds
+from conftest import Builds, Tool
+from rich.console import Console
 from test_target import WHOLE
 
 import edgeq
-from edgeq import targets
+from edgeq import targets, views
 from edgeq.cli import main
 from edgeq.errors import EdgeqError, IntegrityError, ModelError, UsageError
 from edgeq.ir import Graph, Node, Op
@@ -136,6 +139,20 @@ def test_every_symbol_of_the_flash_is_listed_once(one_build: Path) -> None:
     assert by_purpose["model"] == profile.flash.weights + profile.flash.tables
 
 
+def test_pictures_of_the_report_that_was_are_removed(one_build: Path) -> None:
+    edgeq.profile(one_build, plots=True)
+    assert list((one_build / "plots").glob("*.png"))
+    (one_build / "plots" / "mine.txt").write_text("not edgeq's")
+    edgeq.profile(one_build)
+    assert [file.name for file in (one_build / "plots").iterdir()] == ["mine.txt"]
+    manifest = json.loads((one_build / "manifest.json").read_text())
+    assert not [name for name in manifest["files"] if name.startswith("plots/")]
+    (one_build / "plots" / "mine.txt").unlink()
+    edgeq.profile(one_build, plots=True)
+    edgeq.profile(one_build)
+    assert not (one_build / "plots").exists()
+
+
 # Refusals #
 
 
@@ -232,6 +249,19 @@ def test_measured_cycles_stand_in_a_column_of_their_own(one_build: Path) -> None
     assert both.totals.cycles_measured == sum(measured)
 
 
+def test_no_figure_is_cut_at_80_columns_whatever_layers_are_called(one_build: Path) -> None:
+    for options in ({}, {"measured": log(one_build)}):
+        report = edgeq.profile(one_build, **options).report
+        assert report.profile is not None
+        named = replace(report.profile.layers[0], name="/stage1/" + "block0/" * 6)
+        profile = replace(report.profile, layers=(named, *report.profile.layers[1:]))
+        console = Console(width=80, file=io.StringIO(), highlight=False)
+        with console.capture() as shown:
+            console.print(views.profile_view(report, profile))
+        assert "…" not in shown.get()
+        assert f"{report.profile.totals.instructions:,}" in shown.get()
+
+
 def test_the_log_of_another_model_is_refused(one_build: Path) -> None:
     error = refused(one_build, "EQ0720", measured=log(one_build, image="0" * 64))
     assert error.exit_code == 7
@@ -257,7 +287,18 @@ def test_a_log_that_is_not_there_is_refused(one_build: Path) -> None:
 
 # The model of cycles #
 
-BASE = ("other", "load", "next", "store", "multiple", "divide", "branch")
+ON_TOP = ("register", "refill")
+
+
+def cycles_of(code: str, target: str) -> int:
+    """What a basic block costs whose branch, if it ends in one, is taken."""
+    cost = targets.load(target).cost
+    assert cost is not None
+    block = decoder("cortex_m")(bytes.fromhex(code), 0x0800_0000)
+    base = sum(times for kind, times in block.classes.items() if kind not in ON_TOP)
+    assert block.instructions == base
+    total = sum(cost.cycles[kind].cycles * times for kind, times in block.classes.items())
+    return total + block.refills * cost.cycles["refill"].cycles
 
 
 @pytest.mark.parametrize(
@@ -275,16 +316,82 @@ BASE = ("other", "load", "next", "store", "multiple", "divide", "branch")
         ("21fb0202", 1),  # smlad r2, r1, r2, r0
         ("91fbf2f0", 12),  # sdiv r0, r1, r2
         ("18bf 0120", 2),  # it ne; movne r0, #1
+        ("00f000f8", 3),  # bl
+        ("81fb0223", 1),  # smull r2, r3, r1, r2
+        ("c1fb0223", 1),  # smlal
+        ("01fb0232", 1),  # mla
     ],
 )
 def test_an_instruction_costs_what_the_manual_says(code: str, cycles: int) -> None:
-    cost = targets.load("stm32f405").cost
-    assert cost is not None
-    raw = bytes.fromhex(code)
-    block = decoder()(raw, 0x0800_0000)
-    total = sum(cost.cycles[kind].cycles * times for kind, times in block.classes.items())
-    assert total + block.refills * cost.cycles["refill"].cycles == cycles
-    assert block.instructions == sum(block.classes[kind] for kind in BASE)  # type: ignore[index]
+    assert cycles_of(code, "stm32f405") == cycles
+
+
+@pytest.mark.parametrize(
+    ("target", "code", "cycles"),
+    [
+        ("stm32f100", "01fb02f2", 1),  # mul r2, r1, r2
+        ("stm32f100", "01fb0232", 2),  # mla r2, r1, r2, r3
+        ("stm32f100", "01fb1232", 2),  # mls
+        ("stm32f100", "a1fb0223", 5),  # umull r2, r3, r1, r2
+        ("stm32f100", "c1fb0223", 7),  # smlal r2, r3, r1, r2
+        ("stm32f100", "00f000f8", 3),  # bl
+        ("stm32f100", "30bd", 6),  # pop {r4, r5, pc}
+        ("nrf51822", "4843", 1),  # muls r0, r1, r0
+        ("nrf51822", "0868 1a68", 4),  # ldr r0, [r1]; ldr r2, [r3]
+        ("nrf51822", "0860", 2),  # str r0, [r1]
+        ("nrf51822", "30b5", 4),  # push {r4, r5, lr}
+        ("nrf51822", "30bd", 7),  # pop {r4, r5, pc}
+        ("nrf51822", "fee7", 3),  # b
+        ("nrf51822", "7047", 3),  # bx lr
+        ("nrf51822", "00f000f8", 4),  # bl
+    ],
+)
+def test_other_cores_cost_what_their_manuals_say(target: str, code: str, cycles: int) -> None:
+    assert cycles_of(code, target) == cycles
+
+
+def test_a_core_has_one_cost_table() -> None:
+    """And only code that is classed has one. A Cortex-M0 in general has no known multiplier."""
+    tables: dict[str, set[str]] = {}
+    for target in map(targets.load, targets.names()):
+        if target.cost is not None:
+            assert target.board == "cortex_m"
+            tables.setdefault(target.core, set()).add(target.cost.model_dump_json())
+    assert {core: len(found) for core, found in tables.items()} == {
+        "cortex-m0": 1,
+        "cortex-m3": 1,
+        "cortex-m4f": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "counted", "missing"),
+    [
+        ("mps3-an547", "qemu", ("cycles_model", "flash_read_bytes")),
+        ("riscv-virt", "unicorn", ("cycles_model",)),
+        ("mps2-an505", "unicorn", ("cycles_model",)),
+        ("stm32f100", "unicorn", ()),
+    ],
+)
+def test_what_cannot_be_known_of_a_core_is_left_out_and_said(
+    tmp_path: Path, tool: Tool, name: str, counted: str, missing: tuple[str, ...]
+) -> None:
+    tool("zig")
+    if counted == "qemu":
+        tool("qemu-system-arm")
+    build = bundled.load(EXAMPLE).export(tmp_path / "build", target=name, compiler="zig")
+    profile = profiled(build.folder)
+    assert profile.emulator.startswith(counted)
+    for field in ("instructions", "cycles_model", "flash_read_bytes"):
+        rows = (*profile.layers, profile.overhead, profile.totals)
+        values = [getattr(row, field) for row in rows]
+        if field in missing:
+            assert set(values) == {None}, field
+        else:
+            assert sum(values[:-1]) == values[-1] > 0, field
+    assert len(profile.notes) == len(missing)
+    text = (build.folder / "report.txt").read_text()
+    assert all(note in text for note in profile.notes)
 
 
 def test_a_block_that_begins_where_the_last_one_ended_was_fallen_into() -> None:
@@ -321,7 +428,7 @@ def test_a_cost_table_with_a_gap_is_refused() -> None:
         '[cost]\nsource = "manual"\nmacs_per_instruction = 1\n'
         'cycles.other = { cycles = 1, source = "p. 1" }\n'
     )
-    with pytest.raises(ModelError, match=r"lacks load, next, store"):
+    with pytest.raises(ModelError, match=r"lacks multiply, accumulate, long"):
         parse(text, "chip.toml")
 
 

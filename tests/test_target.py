@@ -20,6 +20,7 @@ family = "mcu"
 core = "cortex-m4f"
 board = "cortex_m"
 formats = ["c"]
+no_cost = "nobody knows"
 [[memory]]
 name = "flash"
 kind = "flash"
@@ -93,6 +94,12 @@ def test_regions_that_overlap_are_named() -> None:
 def test_a_region_beyond_4_gb_is_named() -> None:
     text = swapped("base = 0x2000_0000", "base = 0xFFFF_FF00")()
     with pytest.raises(ModelError, match="sram ends at 0x100000100, beyond 4 GB"):
+        parse(text, "chip.toml")
+
+
+def test_a_target_without_costs_says_why() -> None:
+    text = swapped('no_cost = "nobody knows"\n', "")()
+    with pytest.raises(ModelError, match=r"has \[cost\], or says in no_cost why"):
         parse(text, "chip.toml")
 
 

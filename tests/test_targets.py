@@ -20,14 +20,14 @@ from conftest import PROGRAMS, Tool
 from graphs import RELU, Builder
 from programs import compiled
 
-from edgeq import parity, targets
-from edgeq.errors import BudgetError, MissingToolError, UsageError
+from edgeq import parity, profiler, targets
+from edgeq.errors import BudgetError, MismatchError, MissingToolError, UsageError
 from edgeq.exporters import c_arrays, image
 from edgeq.ir import Graph
 from edgeq.program import Program
 from edgeq.report import Verdict
 from edgeq.target import Target
-from edgeq.targets import qemu, runners, toolchain
+from edgeq.targets import counters, qemu, runners, toolchain
 from edgeq.targets.emulators import Board, Device, EmulatorFaultError, Firmware, read_firmware
 from edgeq.targets.qemu import QemuBoard
 from edgeq.targets.runners import EmulatorRunner, HostProgram, HostRunner
@@ -201,7 +201,9 @@ def counted(firmware: Firmware, program: Program, sample: bytes) -> int:
         )
         runner = EmulatorRunner(firmware, program.target, counting)
         runner.fill(sample)
-        return board.instructions()
+        board.start_timer()
+        names = ("harness_context", "harness_result")
+        return board.instructions("eq_run", *(board.symbol(name).address for name in names))
 
 
 @pytest.mark.parametrize("name", BOARDS)
@@ -219,6 +221,42 @@ def test_both_emulators_count_the_same_instructions_every_time(
         assert isinstance(runner.board, Board)
         counts.add(instructions_by_unicorn(runner.board))
     assert len(counts) == 1, counts
+
+
+@pytest.mark.parametrize("compiler_name", ["gcc", "zig"])
+@pytest.mark.parametrize("name", BOARDS)
+def test_layers_and_overhead_are_the_same_by_blocks_and_by_the_timer(
+    firmwares: Firmwares, tool: Tool, name: str, compiler_name: str
+) -> None:
+    """Wherever both count. Cortex-M55, where QEMU is alone, has the same code as its neighbours."""
+    target = targets.load(name)
+    firmware = firmwares.link("fashion-tiny", name, compiler_name)
+    found = set()
+    for row in runners.emulators_of(target):
+        need(tool, target, compiler_name, row.name)
+        counted = profiler.count(firmware, target, row)
+        layers = tuple(layer.instructions for layer in counted.layers)
+        whole, overhead = counted.whole.instructions, counted.overhead.instructions
+        assert sum(layers) + overhead == whole
+        assert overhead > 0
+        found.add((layers, whole, counted.start.instructions))
+    assert len(found) == 1, found
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["c", "python"])
+def test_a_conditional_read_of_the_flash_leaves_no_condition_behind(
+    firmwares: Firmwares, tool: Tool, monkeypatch: pytest.MonkeyPatch, native: bool
+) -> None:
+    """Unicorn's hooks do: here eq_init jumped over a check, and refused the image."""
+    target = targets.load("mps2-an500")
+    need(tool, target, "zig", "unicorn")
+    if not native:
+        monkeypatch.setattr(counters, "_native", lambda folder: None)
+    firmware = firmwares.link("fashion-tiny", target.name, "zig")
+    assert profiler.count(firmware, target).start.instructions > 0
+    monkeypatch.setattr(counters, "CONDITIONS", 0)
+    with pytest.raises(MismatchError, match="eq_init refused"):
+        profiler.count(firmware, target)
 
 
 # Overflow

@@ -434,9 +434,7 @@ def test_a_clamp_is_fused_where_tflite_has_it(
         ((-20, 127), ["CONV_2D", "MAXIMUM"]),
     ],
 )
-def test_any_integers_can_be_a_clamp(
-    row: RuntimeInfo, clamp: Bounds, expected: list[str]
-) -> None:
+def test_any_integers_can_be_a_clamp(row: RuntimeInfo, clamp: Bounds, expected: list[str]) -> None:
     b = Builder()
     program = of(b.build(b.conv(b.input(4, 4, 2), 3)))
     graph = program.network.graphs[0]

@@ -201,7 +201,7 @@ def test_learned_weights_are_learned_again_from_the_same_samples(
     assert rows(edgeq.validate(folder, **given))["c-host"].verdict is Verdict.EXACT
     monkeypatch.setattr("edgeq.examples.names", lambda: ())
     given["model"] = example.folder / "model.onnx"
-    assert "--calib" in refused(folder, "EQ0245", **given).message
+    assert "--calib" in refused(folder, "EQ0248", **given).message
 
 
 def test_the_table_is_printed_and_json_is_the_section(build: Path, some: Path) -> None:

@@ -2,14 +2,18 @@
  * eq_fixed.h - rounding, saturation, multiplier and shift, defined once.
  *
  * The C twin of edgeq/fixedpoint.py; both are tested on the same golden vectors. The rules are
- * those of gemmlowp as TensorFlow Lite Micro uses them ("double rounding"). Right shifts of
- * negative values are arithmetic here, as every compiler for the cores that we name has them;
- * tests/test_fixed.c would show one that differs.
+ * those of gemmlowp as TensorFlow Lite Micro uses them ("double rounding").
  */
 #ifndef EQ_FIXED_H
 #define EQ_FIXED_H
 
 #include <stdint.h>
+
+/*
+ * C99 lets a compiler choose how it shifts negative values to the right (6.5.7). Here and in the
+ * kernels the sign is kept; a compiler that does otherwise stops at this line.
+ */
+typedef char eq_right_shift_keeps_the_sign[(-1 >> 1) == -1 ? 1 : -1];
 
 #define EQ_ADD_LEFT_SHIFT 20      /* head-room bits of both inputs of an addition */
 #define EQ_ADD_LEFT_SHIFT_WIDE 15 /* where an operand has 16 bits */
@@ -36,6 +40,7 @@ static inline int32_t eq_rounding_shift_right(int32_t x, int32_t exponent)
 {
     const int32_t mask = (int32_t)((UINT32_C(1) << exponent) - 1u);
     const int32_t threshold = (mask >> 1) + (x < 0);
+    /* cppcheck-suppress shiftTooManyBitsSigned ; its sign is kept, as asserted above */
     return (x >> exponent) + ((x & mask) > threshold);
 }
 

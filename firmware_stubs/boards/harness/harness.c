@@ -23,11 +23,13 @@ void *harness_inputs[EQ_MAX_PORTS];
 void *harness_outputs[EQ_MAX_PORTS];
 volatile int32_t harness_status;
 
+extern const eq_config_t harness_config;
+const eq_config_t harness_config = {HARNESS_IMAGE, HARNESS_IMAGE_BYTES, harness_arena,
+                                    sizeof harness_arena};
+
 int32_t harness_init(void)
 {
-    const eq_config_t config = {HARNESS_IMAGE, HARNESS_IMAGE_BYTES, harness_arena,
-                                sizeof harness_arena};
-    const eq_status_t status = eq_init(&harness_context, &config);
+    const eq_status_t status = eq_init(&harness_context, &harness_config);
     for (uint32_t i = 0; status == EQ_OK && i < EQ_MAX_PORTS; i++) {
         const eq_tensor_t *input = eq_input(&harness_context, i);
         const eq_tensor_t *output = eq_output(&harness_context, i);
@@ -52,11 +54,10 @@ void harness_poke(uint32_t address, uint32_t value)
     *(volatile uint32_t *)(uintptr_t)address = value;
 }
 
-eq_status_t harness_nothing(eq_ctx_t *ctx, eq_result_t *out)
+void harness_nothing(void *first, void *second)
 {
-    (void)ctx;
-    (void)out;
-    return EQ_OK;
+    (void)first;
+    (void)second;
 }
 
 static uint32_t now(volatile const uint32_t *counter, volatile uint32_t *latch)
@@ -67,12 +68,12 @@ static uint32_t now(volatile const uint32_t *counter, volatile uint32_t *latch)
     return *counter;
 }
 
-uint32_t harness_measure(harness_work_t work, volatile const uint32_t *counter,
-                         volatile uint32_t *latch)
+uint32_t harness_measure(const harness_task_t *task)
 {
-    const uint32_t before = now(counter, latch);
-    harness_status = (int32_t)work(&harness_context, &harness_result);
-    return now(counter, latch) - before;
+    const harness_task_t todo = *task; /* the work may overwrite it */
+    const uint32_t before = now(todo.counter, todo.latch);
+    todo.work(todo.first, todo.second);
+    return now(todo.counter, todo.latch) - before;
 }
 
 int32_t harness_selftest(void)

@@ -31,14 +31,18 @@ int32_t harness_selftest(void); /* how many cases fail */
 /* Stores a word: emulators do not let a debugger write to devices. */
 void harness_poke(uint32_t address, uint32_t value);
 
-/*
- * Ticks of a counter while work runs; latch is a register that makes it readable by a store of 1,
- * or NULL. A debugger cannot time it: emulated time runs on between its commands.
- */
-typedef eq_status_t (*harness_work_t)(eq_ctx_t *ctx, eq_result_t *out);
-uint32_t harness_measure(harness_work_t work, volatile const uint32_t *counter,
-                         volatile uint32_t *latch);
-eq_status_t harness_nothing(eq_ctx_t *ctx, eq_result_t *out); /* for comparison */
+/* What a debugger wants timed: any function of up to two words, as the core's ABI passes them. */
+typedef struct {
+    void (*work)(void *first, void *second);
+    void *first;
+    void *second;
+    volatile const uint32_t *counter;
+    volatile uint32_t *latch; /* makes the counter readable by a store of 1; or NULL */
+} harness_task_t;
+
+/* Ticks while it runs. A debugger cannot time it: emulated time runs on between its commands. */
+uint32_t harness_measure(const harness_task_t *task);
+void harness_nothing(void *first, void *second); /* for comparison */
 
 int main(void);
 
