@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeq import calibrate, examples, footprint, pipeline, profiler, quantize
+from edgeq import calibrate, examples, footprint, pipeline, profiler
 from edgeq import policy as policies
 from edgeq.build import Build, read_manifest, sha256
 from edgeq.calibrate import Ranges
@@ -39,7 +39,7 @@ class Rebuilt:
 
     model: Model
     bits: Mapping[str, Bits]
-    ranges: Ranges
+    ranges: Ranges | None  # None of a model that kept its own
     policy: Policy  # its calibration settings and what samples mean; bits come from the build
     optimize: Optimize
     target: Target
@@ -87,7 +87,8 @@ def run(
     chosen = policies.load(policy) if policy else Policy()
     optimize: Optimize = "time" if report.export.optimize == "time" else "flash"
     try:
-        ranges = calibrate.from_json(json.loads((build.folder / "ranges.json").read_bytes()))
+        file = build.folder / "ranges.json"
+        ranges = calibrate.from_json(json.loads(file.read_bytes())) if file.is_file() else None
         program = _program(read, bits, ranges, chosen, target, optimize)
     except (ValueError, KeyError) as error:
         raise IntegrityError(
@@ -139,12 +140,12 @@ def _sources(build: Build, model: Path | None, policy: Path | None) -> tuple[Pat
 def _program(
     model: Model,
     bits: Mapping[str, Bits],
-    ranges: Ranges,
+    ranges: Ranges | None,
     policy: Policy,
     target: Target,
     optimize: Optimize,
 ) -> Program:
-    integer = quantize.run(model.graph, bits, ranges, policy.calibration)
+    integer = pipeline.to_integers(model, bits, ranges, policy.calibration)
     return pipeline.place(model, integer, {}, target, optimize, ())
 
 
