@@ -160,12 +160,8 @@ class Call:
         y = self.qparams
         if name == "NONE" or y is None:
             return None if name == "NONE" else (low, high)
-        first, last = self.integer_bounds(name)
-        reals = [float((q - y.zero_point) * y.scale[0]) for q in (first, last)]
-        return (
-            -math.inf if first == y.qmin else reals[0],
-            math.inf if last == y.qmax else reals[1],
-        )
+        first, last = (float(y.dequantize(np.array(q))) for q in self.integer_bounds(name))
+        return first, last if math.isfinite(high) else high
 
     def integer_bounds(self, name: str) -> tuple[int, int]:
         """The same as integers of the output, rounded as TFLite does: in float32, ties away."""
