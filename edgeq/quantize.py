@@ -68,6 +68,11 @@ class _Build:
     def qparams(self, name: str) -> QParams:
         return qparams_of(self.tensors[name])
 
+    def kept_data(self, name: str) -> Array | None:
+        """The integers of `name` that a quantised model brought."""
+        found = self.kept.get(name)
+        return None if found is None else found.data
+
     def output_qparams(self, node: Node, floor: float) -> QParams:
         """Parameters of the node's output whose scale is at least `floor`.
 
@@ -216,8 +221,12 @@ def _weighted(build: _Build, node: Node) -> None:
     largest_sum = np.minimum(unpacked, SUM_LIMIT - 1)
     headroom = np.floor(np.log2((SUM_LIMIT << 1) / (largest_sum + 1))) - 1
     y = build.output_qparams(node, float((layer.steps / np.exp2(headroom)).max()))
-    multiplier, shift = _multipliers(layer.steps / y.scale[0])
     name = node.name
+    found = [build.kept_data(f"{name}.{what}") for what in ("multiplier", "shift")]
+    if found[0] is None or found[1] is None:
+        multiplier, shift = _multipliers(layer.steps / y.scale[0])
+    else:
+        multiplier, shift = found
     build.emit(
         node,
         (
@@ -251,18 +260,18 @@ def _new_layer(build: _Build, node: Node, x: QParams) -> _Layer:
 
 def _kept_layer(build: _Build, node: Node, x: QParams) -> _Layer | None:
     """What a layer had in a quantised model, if its bits were not lowered."""
-    weights, bias = (build.kept.get(name) for name in node.inputs[1:3])
-    if weights is None or bias is None or weights.data is None or bias.data is None:
+    weights, bias = (build.kept_data(name) for name in node.inputs[1:3])
+    if weights is None or bias is None:
         return None
-    q = qparams_of(weights)
+    q = qparams_of(build.kept[node.inputs[1]])
     if build.bits[node.name].weights < q.bits:
         return None
-    rows = weights.data.reshape(len(weights.data), -1).astype(np.int64)
+    rows = weights.reshape(len(weights), -1).astype(np.int64)
     scale = np.broadcast_to(np.asarray(q.scale), len(rows))
     steps = x.scale[0] * scale
     if node.op is Op.FULLY_CONNECTED and q.axis is None:  # this product TFLM takes in float32
         steps = (np.float32(x.scale[0]) * scale.astype(np.float32)).astype(np.float64)
-    return _Layer(rows, steps, bias.data.astype(np.int64), scale, q.bits)
+    return _Layer(rows, steps, bias.astype(np.int64), scale, q.bits)
 
 
 def _multipliers(reals: Array) -> tuple[Array, Array]:
@@ -305,10 +314,8 @@ def _pad(build: _Build, node: Node) -> None:
     """The output's integers mean what the input's meant; the value becomes one of them."""
     x = build.qparams(node.inputs[0])
     value = float(build.graph.constant(node.inputs[1]).reshape(-1)[0])
-    kept = build.kept.get(node.inputs[1])
-    steps = value / x.scale[0] + x.zero_point
-    if kept is not None and kept.data is not None:
-        steps = float(kept.data[0])
+    kept = build.kept_data(node.inputs[1])
+    steps = value / x.scale[0] + x.zero_point if kept is None else float(kept[0])
     if not (x.qmin <= round(steps) <= x.qmax and abs(steps - round(steps)) <= EXACT):
         raise GraphError(
             "EQ0337",
@@ -337,10 +344,10 @@ def _table(build: _Build, node: Node) -> None:
     """The output for every integer of the input: float64, ties to even, clipped."""
     function, name = node.function, f"{node.name}.table"
     assert function is not None  # the operator table demands it
-    kept = build.kept.get(name)
-    if kept is not None and kept.data is not None:
-        y = qparams_of(build.kept[node.output])
-        build.emit(node, (build.constant(name, kept.data, DType.S8),), y)
+    kept = build.kept_data(name)
+    if kept is not None:
+        y = build.output_qparams(node, 0.0)
+        build.emit(node, (build.constant(name, kept, DType.S8),), y)
         return
     x, bits = build.qparams(node.inputs[0]), build.bits[node.name].activations
     if function.kind is Unary.IDENTITY:

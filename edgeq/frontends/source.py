@@ -37,8 +37,8 @@ class Source:
     """A model as read: a float graph, ports in the file's order, what was decided on reading.
 
     Of a model that was quantised before it came here, `quantized` holds the integers that stand for
-    tensors of the graph, by name: every activation, weights, biases, the values of pads, and
-    NODE.table for each table.
+    tensors of the graph, by name: every activation, weights, biases, the values of pads;
+    NODE.table for each table, and NODE.multiplier and NODE.shift where scales do not tell them.
     """
 
     graph: Graph

@@ -167,11 +167,12 @@ class Call:
         """The same as integers of the output, rounded as TFLite does: in float32, ties away."""
         y = self.quantized()
         bounds = []
-        for real, limit in zip(_CLAMPS[name], (y.qmin, y.qmax), strict=True):
-            steps = float(np.float32(real) / np.float32(y.scale[0]))
-            away = math.copysign(math.floor(abs(steps) + 0.5), steps) if steps < 1e9 else 1e9
-            near = limit if math.isinf(real) else int(min(max(away, -1e9), 1e9)) + y.zero_point
-            bounds.append(min(max(near, y.qmin), y.qmax))
+        for real in _CLAMPS[name]:
+            with np.errstate(over="ignore"):
+                steps = float(np.float32(real) / np.float32(y.scale[0]))
+            near = min(math.floor(min(abs(steps), _FAR) + 0.5), _FAR)
+            integer = y.zero_point + (near if steps > 0 else -near)
+            bounds.append(min(max(integer, y.qmin), y.qmax))
         return bounds[0], bounds[1]
 
     # Values #
@@ -288,6 +289,11 @@ class Call:
             self.state.twins[added] = Tensor(added, data.shape, twin[1], twin[2], data)
         return added
 
+    def keep(self, name: str, values: Array, dtype: DType) -> None:
+        """Adds integers that stand for no constant of the float graph."""
+        data = values.astype(dtype.value)
+        self.state.twins[f"{self.name}.{name}"] = Tensor(name, data.shape, dtype, None, data)
+
     def emit(
         self,
         op: Op,
@@ -316,12 +322,10 @@ class Call:
     ) -> Computed:
         """The value of `function`; in a quantised model that of the integers `values`."""
         if self.qparams is not None:
-            name = f"{self.name}.table"
             try:
-                data = values().astype(np.int8)
+                self.keep("table", values(), DType.S8)
             except ValueError as error:  # a ratio of scales beyond every multiplier
                 self.refuse(str(error))
-            self.state.twins[name] = Tensor(name, data.shape, DType.S8, None, data)
         return self.emit(Op.TABLE, x, function=function, clamp=clamp)
 
     def same_scale(self, x: Computed) -> None:
@@ -392,6 +396,7 @@ def _along(info: Info, what: str) -> Array:
     return array.reshape([-1 if axis == scales.axis else 1 for axis in range(len(info.shape))])
 
 
+_FAR = 1 << 20  # steps: beyond every integer of an activation
 IDENTITY = Function(Unary.IDENTITY)
 _CLAMPS: dict[str, Bounds] = {
     "NONE": (-math.inf, math.inf),

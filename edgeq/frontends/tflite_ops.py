@@ -186,16 +186,36 @@ def _mean(call: Call) -> Computed:
     if axes is None or sorted(a % 4 for a in axes if -4 <= a < 4) != [1, 2] or len(axes) != 2:
         call.limits(Op.AVERAGE_POOL, f"axes {axes} of shape {x.shape}")
     window = Window((x.shape[1], x.shape[2]))
-    keeps = bool(call.option("keep_dims", "ReducerOptions", form="b"))
     if x.qparams is None:
         y = call.emit(Op.AVERAGE_POOL, x, window=window)
     else:
-        y = _quantized_mean(call, x, window, keeps=keeps)
+        y = _quantized_mean(call, x, window)
+    keeps = bool(call.option("keep_dims", "ReducerOptions", form="b"))
     return y if keeps else replace(y, shape=(1, x.shape[3]))
 
 
-def _quantized_mean(call: Call, x: Computed, window: Window, *, keeps: bool) -> Computed:
-    raise NotImplementedError
+def _quantized_mean(call: Call, x: Computed, window: Window) -> Computed:
+    """A mean that changes the scale: a depthwise convolution of ones.
+
+    TFLM sums, and multiplies by the ratio of scales and 1/n at once; a pool would round to the
+    input's scale first.
+    """
+    height, width = window.kernel
+    shape = (x.shape[3], height, width)
+    taps = height * width
+    q = QParams((1 / taps,), 0, 2)
+    ones, zeros = np.ones(shape, np.int8), np.zeros(shape[0], np.int32)
+    names = (
+        call.constant("weight", ones / taps, (ones, DType.S8, q)),
+        call.constant("bias", zeros, (zeros, DType.S32, None)),
+    )
+    try:
+        multiplier, shift = tables.mean_ratio(_q(x), call.quantized(), taps)
+    except ValueError as error:
+        call.refuse(str(error))
+    call.keep("multiplier", np.full(shape[0], multiplier), DType.S32)
+    call.keep("shift", np.full(shape[0], shift), DType.S8)
+    return call.emit(Op.DEPTHWISE_CONV_2D, x, *names, window=window)
 
 
 # Sums and products #

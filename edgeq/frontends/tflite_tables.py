@@ -90,6 +90,13 @@ def _wide(q: QParams, values: Int64 | int, ratio: float) -> Int64:
     return requantize(shifted, *_ratio(ratio))
 
 
+def mean_ratio(x: QParams, y: QParams, taps: int) -> tuple[int, int]:
+    """Multiplier and shift of MEAN over `taps` values: the ratio's multiplier, divided by them."""
+    multiplier, shift = _ratio(x.scale[0] / y.scale[0])
+    more = min(taps.bit_length() - 1, 31 + shift)
+    return (multiplier << more) // taps, shift - more
+
+
 def hard_swish(x: QParams, y: QParams) -> Int64:
     """HARD_SWISH in 16-bit fixed point.
 

@@ -239,10 +239,11 @@ static uint32_t reach(const eq_tensor_record_t *tensor)
     return (uint32_t)(below > above ? below : above);
 }
 
-/* Whether a sum of at most `bound` (below 2^32) may be requantised. */
+/* Whether a sum of at most `bound` (below 2^32) may be requantised. A mean's multiplier, divided by
+ * its taps, may have one bit less than the others. */
 static int scale_fits(int32_t multiplier, int32_t shift, uint64_t bound)
 {
-    return (multiplier == 0 || multiplier >= 1 << 30) && shift >= -31 && shift <= 30 &&
+    return (multiplier == 0 || multiplier >= 1 << 29) && shift >= -31 && shift <= 30 &&
            (bound << (shift > 0 ? shift : 0)) < MOST_SCALED;
 }
 

@@ -1,0 +1,321 @@
+"""TFLite files in: int8 models equal to TFLM bit for bit, float ones to LiteRT; or refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tflites import Net, tflm
+
+from edgeq import floatrun, frontends, parity, passes, pipeline, policy, targets
+from edgeq.errors import EdgeqError
+from edgeq.exporters import image
+from edgeq.targets.runners import HostProgram, HostRunner
+
+Array = np.ndarray[Any, Any]
+Rng = np.random.Generator
+
+SAMPLES = 40
+CASES = 6  # random models of each kind
+ATOL = 2e-5  # both sides compute in float32: see test_frontend_onnx
+
+
+def save(folder: Path, data: bytes) -> Path:
+    path = folder / "net.tflite"
+    path.write_bytes(data)
+    return path
+
+
+def compiled(path: Path, bits: str = "w8a8") -> pipeline.Compiled:
+    """The program of a quantised model, without samples."""
+    return pipeline.compile(
+        pipeline.read(path), policy.load(bits), {}, None, targets.load("mcu"), "flash", (),
+        lambda stage, done, total: None,
+    )  # fmt: skip
+
+
+# Quantised operators, one model each: (random generator) → the model #
+
+
+def scale(rng: Rng, low: float = 0.005, high: float = 0.2) -> float:
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def zero(rng: Rng) -> int:
+    return int(rng.choice([-128, 127, 0, *rng.integers(-128, 128, 4)]))
+
+
+def image_in(net: Net, rng: Rng, channels: int = 3) -> tuple[int, tuple[int, ...], float, int]:
+    shape = (1, int(rng.integers(4, 9)), int(rng.integers(4, 9)), channels)
+    s, z = scale(rng), zero(rng)
+    return net.input(shape, "INT8", s, z), shape, s, z
+
+
+def size(n: int, k: int, s: int, d: int, padding: int) -> int:
+    return -(-n // s) if padding == 0 else (n - d * (k - 1) - 1) // s + 1
+
+
+def layer(
+    net: Net, rng: Rng, filters: tuple[int, ...], count: int, axis: int, sx: float
+) -> list[int]:
+    """Weights and bias: scales for each filter or one for all, a bias or none."""
+    per_channel = bool(rng.integers(2))
+    sw = [scale(rng, 0.002, 0.05) for _ in range(count if per_channel else 1)]
+    w = net.tensor(
+        filters, "INT8", sw, 0, rng.integers(-127, 128, filters).astype(np.int8), axis=axis
+    )
+    if rng.integers(4) == 0:
+        return [w, -1]
+    steps = np.float32(sx) * np.asarray(sw, np.float32)
+    bias = rng.integers(-3000, 3000, count).astype(np.int32)
+    return [w, net.tensor((count,), "INT32", steps, 0, bias)]
+
+
+def conv(rng: Rng) -> bytes:
+    net = Net()
+    x, shape, sx, _ = image_in(net, rng, 4)
+    padding, activation = int(rng.integers(2)), int(rng.choice([0, 1, 2, 3]))
+    strides = [int(v) for v in rng.integers(1, 4, 2)]
+    kernel = [int(v) for v in rng.integers(1, 4, 2)]
+    dilations = [1, 1] if rng.integers(2) else [1 + (k < 3) for k in kernel]
+    if max(dilations) > 1:
+        strides = [1, 1]
+    depth = int(rng.choice([4, 4, 2]))  # 2: two groups
+    constants = layer(net, rng, (6, *kernel, depth), 6, 0, sx)
+    sizes = [
+        size(shape[1 + i], kernel[i], strides[i], dilations[i], padding) for i in range(2)
+    ]
+    y = net.tensor((1, *sizes, 6), "INT8", scale(rng, 0.01, 0.5), zero(rng))
+    net.op(
+        "CONV_2D", [x, *constants], y, "Conv2DOptions", padding=padding, strideH=strides[0],
+        strideW=strides[1], dilationHFactor=dilations[0], dilationWFactor=dilations[1],
+        fusedActivationFunction=activation,
+    )  # fmt: skip
+    return net.bytes(y)
+
+
+def depthwise(rng: Rng) -> bytes:
+    net = Net()
+    x, shape, sx, _ = image_in(net, rng, 3)
+    padding, multiplier = int(rng.integers(2)), int(rng.integers(1, 4))
+    stride, kernel = int(rng.integers(1, 3)), [int(v) for v in rng.integers(1, 4, 2)]
+    count = 3 * multiplier
+    constants = layer(net, rng, (1, *kernel, count), count, 3, sx)
+    sizes = [size(shape[1 + i], kernel[i], stride, 1, padding) for i in range(2)]
+    y = net.tensor((1, *sizes, count), "INT8", scale(rng, 0.01, 0.5), zero(rng))
+    net.op(
+        "DEPTHWISE_CONV_2D", [x, *constants], y, "DepthwiseConv2DOptions", padding=padding,
+        strideH=stride, strideW=stride, depthMultiplier=multiplier, dilationHFactor=1,
+        dilationWFactor=1, fusedActivationFunction=int(rng.choice([0, 1, 3])),
+    )  # fmt: skip
+    return net.bytes(y)
+
+
+def fully_connected(rng: Rng) -> bytes:
+    net = Net()
+    sx = scale(rng)
+    shape = [(1, 24), (1, 2, 3, 4)][int(rng.integers(2))]
+    x = net.input(shape, "INT8", sx, zero(rng))
+    constants = layer(net, rng, (5, 24), 5, 0, sx)
+    y = net.tensor((1, 5), "INT8", scale(rng, 0.02, 0.5), zero(rng))
+    net.op("FULLY_CONNECTED", [x, *constants], y, "FullyConnectedOptions",
+           fusedActivationFunction=int(rng.choice([0, 1, 3])))  # fmt: skip
+    return net.bytes(y)
+
+
+def add(rng: Rng) -> bytes:
+    net = Net()
+    x, shape, _, _ = image_in(net, rng)
+    part = net.tensor(shape, "INT8", 1 / 256, -128)
+    net.op("LOGISTIC", [x], part)
+    y = net.tensor(shape, "INT8", scale(rng), zero(rng))
+    net.op("ADD", [x, part], y, "AddOptions", fusedActivationFunction=int(rng.choice([0, 1, 3])))
+    return net.bytes(y)
+
+
+def pool(kind: str) -> Callable[[Rng], bytes]:
+    def build(rng: Rng) -> bytes:
+        net = Net()
+        x, shape, s, z = image_in(net, rng)
+        padding, stride = int(rng.integers(2)), int(rng.integers(1, 4))
+        kernel = [int(v) for v in rng.integers(1, 5, 2)]
+        sizes = [size(shape[1 + i], kernel[i], stride, 1, padding) for i in range(2)]
+        y = net.tensor((1, *sizes, 3), "INT8", s, z)
+        net.op(kind, [x], y, "Pool2DOptions", padding=padding, strideH=stride, strideW=stride,
+               filterHeight=kernel[0], filterWidth=kernel[1],
+               fusedActivationFunction=int(rng.choice([0, 1, 3])))  # fmt: skip
+        return net.bytes(y)
+
+    return build
+
+
+def mean(rng: Rng) -> bytes:
+    net = Net()
+    x, shape, s, z = image_in(net, rng)
+    keep, same = bool(rng.integers(2)), rng.integers(3) == 0
+    q = (s, z) if same else (scale(rng, s / 8, s * 2), zero(rng))
+    y = net.tensor((1, 1, 1, 3) if keep else (1, 3), "INT8", *q)
+    axes = net.ints(*([1, 2], [2, 1], [-3, -2])[int(rng.integers(2 if keep else 3))])
+    net.op("MEAN", [x, axes], y, "ReducerOptions", keepDims=keep)
+    return net.bytes(y)
+
+
+def softmax(rng: Rng) -> bytes:
+    net = Net()
+    x = net.input((1, int(rng.integers(2, 20))), "INT8", scale(rng, 0.01, 1.0), zero(rng))
+    y = net.tensor(net.graph.tensors[x].shape, "INT8", 1 / 256, -128)
+    net.op("SOFTMAX", [x], y, "SoftmaxOptions", beta=float(rng.choice([1.0, 0.5, 2.3])))
+    return net.bytes(y)
+
+
+def unary(
+    kind: str, low: float, high: float, fixed: tuple[float, int] | None = None, *options: Any,
+    same: bool = False, ratio: float = 1.0, **fields: Any,
+) -> Callable[[Rng], bytes]:  # fmt: skip
+    def build(rng: Rng) -> bytes:
+        net = Net()
+        s, z = scale(rng, low, high), zero(rng)
+        x = net.input((1, 256), "INT8", s, z)
+        q = fixed or ((s, z) if same else (scale(rng, s * ratio / 2, s * ratio * 2), zero(rng)))
+        y = net.tensor((1, 256), "INT8", *q)
+        net.op(kind, [x], y, *options, **fields)
+        return net.bytes(y)
+
+    return build
+
+
+def with_number(kind: str, options: str, *, swapped: bool = False) -> Callable[[Rng], bytes]:
+    def build(rng: Rng) -> bytes:
+        net = Net()
+        s = scale(rng)
+        x = net.input((1, 256), "INT8", s, zero(rng))
+        number = net.tensor((1,), "INT8", scale(rng), zero(rng), rng.integers(-128, 128, 1).astype(np.int8))
+        y = net.tensor((1, 256), "INT8", scale(rng, s, s * 4), zero(rng))
+        inputs = [number, x] if swapped else [x, number]
+        net.op(kind, inputs, y, options, fusedActivationFunction=int(rng.choice([0, 1, 3])))
+        return net.bytes(y)
+
+    return build
+
+
+def pad(kind: str) -> Callable[[Rng], bytes]:
+    def build(rng: Rng) -> bytes:
+        net = Net()
+        x, shape, s, z = image_in(net, rng)
+        around = [int(v) for v in rng.integers(0, 3, 6)]
+        sizes = net.ints(0, 0, *around, shape=(4, 2))
+        inputs = [x, sizes]
+        if kind == "PADV2":
+            inputs.append(net.tensor((1,), "INT8", s, z, rng.integers(-128, 128, 1).astype(np.int8)))
+        grown = [n + sum(around[2 * i : 2 * i + 2]) for i, n in enumerate(shape[1:])]
+        y = net.tensor((1, *grown), "INT8", s, z)
+        net.op(kind, inputs, y)
+        return net.bytes(y)
+
+    return build
+
+
+def padded_conv(rng: Rng) -> bytes:
+    """A pad that becomes the padding of the convolution behind it."""
+    net = Net()
+    x, shape, s, z = image_in(net, rng)
+    padded = net.tensor((1, shape[1] + 1, shape[2] + 1, 3), "INT8", s, z)
+    net.op("PAD", [x, net.ints(0, 0, 0, 1, 0, 1, 0, 0, shape=(4, 2))], padded)
+    sizes = [size(shape[1 + i] + 1, 3, 2, 1, 1) for i in range(2)]
+    y = net.tensor((1, *sizes, 4), "INT8", scale(rng, 0.02, 0.4), zero(rng))
+    net.op("CONV_2D", [padded, *layer(net, rng, (4, 3, 3, 3), 4, 0, s)], y, "Conv2DOptions",
+           padding=1, strideH=2, strideW=2, dilationHFactor=1, dilationWFactor=1)  # fmt: skip
+    return net.bytes(y)
+
+
+def concat(rng: Rng) -> bytes:
+    net = Net()
+    x, shape, s, z = image_in(net, rng)
+    parts = [x]
+    for _ in range(int(rng.integers(1, 4))):
+        part = net.tensor(shape, "INT8", s, z)
+        net.op("RELU6", [parts[-1]], part)
+        parts.append(part)
+    axis = int(rng.choice([1, 2, 3, -1]))
+    joined = list(shape)
+    joined[axis] *= len(parts)
+    y = net.tensor(joined, "INT8", s, z)
+    net.op("CONCATENATION", parts, y, "ConcatenationOptions", axis=axis)
+    return net.bytes(y)
+
+
+def shapes(rng: Rng) -> bytes:
+    """Reshapes through ranks that edgeq does not have, each way of saying it."""
+    net = Net()
+    s, z = scale(rng), zero(rng)
+    x = net.input((1, 24), "INT8", s, z)
+    cube = net.tensor((1, 4, 6), "INT8", s, z)
+    net.op("RESHAPE", [x, net.ints(1, -1, 6)], cube)
+    square = net.tensor((1, 4, 6, 1), "INT8", s, z)
+    net.op("EXPAND_DIMS", [cube, net.ints(-1, shape=())], square)
+    y = net.tensor((1, 4, 6, 2), "INT8", scale(rng, 0.02, 0.4), zero(rng))
+    net.op("CONV_2D", [square, *layer(net, rng, (2, 3, 3, 1), 2, 0, s)], y, "Conv2DOptions",
+           padding=0, strideH=1, strideW=1, dilationHFactor=1, dilationWFactor=1)  # fmt: skip
+    return net.bytes(y)
+
+
+OPERATORS: dict[str, Callable[[Rng], bytes]] = {
+    "CONV_2D": conv,
+    "DEPTHWISE_CONV_2D": depthwise,
+    "FULLY_CONNECTED": fully_connected,
+    "ADD": add,
+    "ADD a number": with_number("ADD", "AddOptions"),
+    "ADD to a number": with_number("ADD", "AddOptions", swapped=True),
+    "SUB a number": with_number("SUB", "SubOptions"),
+    "SUB from a number": with_number("SUB", "SubOptions", swapped=True),
+    "MUL by a number": with_number("MUL", "MulOptions"),
+    "AVERAGE_POOL_2D": pool("AVERAGE_POOL_2D"),
+    "MAX_POOL_2D": pool("MAX_POOL_2D"),
+    "MEAN": mean,
+    "SOFTMAX": softmax,
+    "LOGISTIC": unary("LOGISTIC", 0.002, 0.5, (1 / 256, -128)),
+    "TANH": unary("TANH", 0.002, 0.5, (1 / 128, 0)),
+    "HARD_SWISH": unary("HARD_SWISH", 0.005, 0.3),
+    "LEAKY_RELU": unary("LEAKY_RELU", 0.01, 0.3, None, "LeakyReluOptions", alpha=0.1),
+    "RELU": unary("RELU", 0.01, 0.3),
+    "RELU6": unary("RELU6", 0.01, 0.3, same=True),
+    "QUANTIZE": unary("QUANTIZE", 0.01, 0.3),
+    "PAD": pad("PAD"),
+    "PADV2": pad("PADV2"),
+    "PAD and CONV_2D": padded_conv,
+    "CONCATENATION": concat,
+    "RESHAPE": shapes,
+}
+
+
+def inputs_of(data: bytes, path: Path, rng: Rng) -> Array:
+    shape = frontends.load(path).inputs[0].shape[1:]
+    if shape == (256,):  # every integer
+        return np.arange(-128, 128).astype(np.int8)[None]
+    return rng.integers(-128, 128, (SAMPLES, *shape)).astype(np.int8)
+
+
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_a_quantised_operator_gives_tflms_integers(
+    kind: str, tmp_path: Path, host_program: HostProgram
+) -> None:
+    """In the reference, and in C on this machine."""
+    jobs, programs = [], []
+    for case in range(CASES):
+        rng = np.random.default_rng((case, *kind.encode()))
+        data = OPERATORS[kind](rng)
+        path = save(tmp_path, data)
+        jobs.append((data, inputs_of(data, path, rng)))
+        programs.append(compiled(path).program)
+    expected = tflm(jobs)
+    for (_, samples), program, wanted in zip(jobs, programs, expected, strict=True):
+        given = {program.inputs[0].tensor.name: samples}
+        predicted = parity.predict(program, given)
+        wrong = predicted[0].reshape(-1) != wanted.reshape(-1)
+        assert not wrong.any(), f"{wrong.sum()} of {wrong.size} differ"
+        runner = HostRunner(host_program, image.build(program).data)
+        row = parity.compare(program, runner, given, predicted)
+        assert row.mismatches == 0
