@@ -137,7 +137,7 @@ def logistic(x: Int64) -> Int64:
 
 
 def tanh(x: Int64) -> Int64:
-    """tanh(x) as Q0.31 for x in Q4.27 (gemmlowp tanh)."""
+    """The hyperbolic tangent as Q0.31 of x in Q4.27 (gemmlowp tanh)."""
     exponential = exp_on_negative(-np.abs(x))  # of 2·x: the same bits with 5 integer bits
     positive = _shift_left_saturate(_reciprocal(exponential) - (1 << 29), 2)
     return np.asarray(np.where(x == 0, 0, np.where(x < 0, -positive, positive)), np.int64)

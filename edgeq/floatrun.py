@@ -240,8 +240,12 @@ def _table(writer: _Writer, node: Node, output: str) -> None:
             writer.add("LeakyRelu", (x,), output, alpha=function.alpha)
         case Unary.LINEAR:
             product = f"{output}/product"
-            writer.add("Mul", (x, writer.constant(f"{output}/alpha", _real(function.alpha))), product)
-            writer.add("Add", (product, writer.constant(f"{output}/beta", _real(function.beta))), output)
+            writer.add(
+                "Mul", (x, writer.constant(f"{output}/alpha", _real(function.alpha))), product
+            )
+            writer.add(
+                "Add", (product, writer.constant(f"{output}/beta", _real(function.beta))), output
+            )
 
 
 def _softmax(writer: _Writer, node: Node, output: str) -> None:

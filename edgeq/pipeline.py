@@ -92,13 +92,15 @@ def identifier(text: str) -> str:
 def input_specs(
     model: Model, chosen: Policy, others: Mapping[str, InputSpec]
 ) -> dict[str, InputSpec]:
-    """What raw samples of each input mean: the policy's word, then the settings'.
+    """What raw samples of each input mean: the policy's word, then the settings', then the model's.
 
     Raises:
         PolicyError: a section names no input.
     """
-    specs = {**others, **chosen.input}
-    known = [port.name for port in model.source.inputs]
+    ports = model.source.inputs
+    own = {port.name: InputSpec(range=port.raw) for port in ports if port.raw is not None}
+    specs = {**own, **others, **chosen.input}
+    known = [port.name for port in ports]
     for name in specs:
         if name not in known:
             raise PolicyError(

@@ -222,11 +222,9 @@ def _weighted(build: _Build, node: Node) -> None:
     headroom = np.floor(np.log2((SUM_LIMIT << 1) / (largest_sum + 1))) - 1
     y = build.output_qparams(node, float((layer.steps / np.exp2(headroom)).max()))
     name = node.name
-    found = [build.kept_data(f"{name}.{what}") for what in ("multiplier", "shift")]
-    if found[0] is None or found[1] is None:
+    multiplier, shift = (build.kept_data(f"{name}.{what}") for what in ("multiplier", "shift"))
+    if multiplier is None or shift is None:
         multiplier, shift = _multipliers(layer.steps / y.scale[0])
-    else:
-        multiplier, shift = found
     build.emit(
         node,
         (

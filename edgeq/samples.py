@@ -100,7 +100,7 @@ def load(
 
 
 def drawn(ports: Sequence[Port]) -> Samples:
-    """Random integers, the same every time, for the inputs of a model that was quantised already."""
+    """Random integers, the same every time, for a model that was quantised already."""
     rng = np.random.default_rng(0)
     found = _qparams(ports)
     inputs = {

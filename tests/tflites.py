@@ -124,7 +124,7 @@ class Net:
 
     def bytes(self, *outputs: int) -> bytes:
         """The file."""
-        import flatbuffers
+        import flatbuffers  # type: ignore[import-untyped]  # noqa: TID251  # tests write files
 
         self.graph.outputs = list(outputs or self.graph.outputs)
         builder = flatbuffers.Builder(1024)

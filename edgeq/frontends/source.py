@@ -14,7 +14,8 @@ from edgeq.ir import Array, Graph, QParams, Tensor
 class Port:
     """One input or output: its name, shape and layout in the file, its tensor in the graph.
 
-    `qparams` are those of a model that was quantised before it came here.
+    `qparams` are those of a model that was quantised before it came here; `raw` the reals of the
+    bytes 0 and 255, if it takes bytes.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Port:
     shape: tuple[int, ...]
     layout: str  # "NCHW", "NHWC" or "NC"
     qparams: QParams | None = None
+    raw: tuple[float, float] | None = None
 
     def to_graph(self, samples: Array) -> Array:
         """`samples` (first axis samples, in the file's layout) in the graph's layout."""

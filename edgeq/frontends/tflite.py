@@ -11,6 +11,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from edgeq.errors import ModelError, UsageError
 from edgeq.frontends import tflite_file
 from edgeq.frontends.builder import safe
@@ -32,6 +34,7 @@ from edgeq.ops import verify
 Shapes = Mapping[str, tuple[int, ...]]
 
 _SHOWN = 10  # refusals in one message
+BYTES = "UINT8"
 _LAYOUTS = {2: "NC", 4: "NHWC"}
 
 
@@ -136,25 +139,31 @@ class _Reader:
         qparams = self._quantized_at_once(index) or activation_qparams(info)
         tensor = self.state.activation(info.name, shape, qparams)
         self.values[index] = Computed(tensor, shape, qparams)
-        return Port(info.name, tensor, shape, _LAYOUTS[len(shape)], qparams)
+        raw = None if qparams is None or info.kind != BYTES else _reals_of_bytes(qparams)
+        return Port(info.name, tensor, shape, _LAYOUTS[len(shape)], qparams, raw)
 
     def _quantized_at_once(self, index: int) -> QParams | None:
-        """The parameters of a float input that QUANTIZE alone reads: users give it integers."""
-        if self.content.tensors[index].kind != "FLOAT32" or index in self.content.outputs:
-            return None
-        readers = self._readers[index]
+        """The parameters of a float or uint8 input that QUANTIZE alone reads.
+
+        It becomes the int8 tensor behind QUANTIZE; bytes must only be shifted there, by 128.
+        """
+        info, readers = self.content.tensors[index], self._readers[index]
         found = {
-            activation_qparams(self.content.tensors[o.outputs[0]])
-            for o in readers
-            if o.kind == "QUANTIZE" and o.outputs
+            activation_qparams(self.content.tensors[reader.outputs[0]])
+            for reader in readers
+            if reader.kind == "QUANTIZE" and reader.outputs
         }
-        alone = len(found) == 1 and all(o.kind == "QUANTIZE" for o in readers)
-        return found.pop() if alone else None
+        if len(found) != 1 or any(reader.kind != "QUANTIZE" for reader in readers):
+            return None
+        q = found.pop()
+        return q if info.kind == "FLOAT32" or _is_shifted(info, q) else None
 
     def _input_shape(self, info: Info) -> tuple[int, ...]:
         signature, wanted = info.signature, self.shapes.get(info.name)
         if 0 in signature or 0 in (wanted or ()):
-            raise ModelError("EQ0313", f"input {info.name} has an empty axis: {wanted or info.shape}")
+            raise ModelError(
+                "EQ0313", f"input {info.name} has an empty axis: {wanted or info.shape}"
+            )
         if wanted is not None:
             pairs = zip(signature[1:], wanted[1:], strict=False)
             fits = len(wanted) == len(signature) and wanted[:1] == (1,)
@@ -251,12 +260,16 @@ class _Reader:
         return self.values.get(index)
 
     def _at_output(self, call: Call, target: int) -> Computed | None:
-        """The integers that DEQUANTIZE makes the reals of an output, which nothing else reads."""
+        """The integers that DEQUANTIZE makes the reals of an output, or QUANTIZE its bytes."""
         x = call.given(0)
         edge = target in self.content.outputs and target not in self._readers
-        if call.operation.kind != "DEQUANTIZE" or not edge or not isinstance(x, Computed):
+        if not edge or not isinstance(x, Computed) or x.qparams is None:
             return None
-        return x if x.qparams is not None and call.output.kind == "FLOAT32" else None
+        kind = call.operation.kind
+        if kind == "QUANTIZE" and _is_shifted(call.output, x.qparams):
+            self.notes.append(f"output {call.output.name}: int8, 128 below the file's uint8")
+            return x
+        return x if (kind, call.output.kind) == ("DEQUANTIZE", "FLOAT32") else None
 
     def _expect_shape(self, call: Call, found: Value) -> None:
         if isinstance(found, Known) or self.shapes or -1 in call.output.signature[1:]:
@@ -307,6 +320,20 @@ class _Reader:
             widened = self.state.widened.items()
             notes += [f"{count} constants of {kind} read as float32" for kind, count in widened]
         return tuple(notes)
+
+
+def _is_shifted(info: Info, q: QParams | None) -> bool:
+    """Whether a uint8 tensor's bytes are the integers of `q` and 128."""
+    scales = info.scales
+    if info.kind != BYTES or scales is None or q is None or len(scales.scale) != 1:
+        return False
+    return (float(scales.scale[0]), int(scales.zero_point[0]) - 128) == (q.scale[0], q.zero_point)
+
+
+def _reals_of_bytes(q: QParams) -> tuple[float, float]:
+    """The reals of the bytes 0 and 255, which are −128 and 127 of `q`."""
+    low, high = (float(real) for real in q.dequantize(np.array([q.qmin, q.qmax])))
+    return low, high
 
 
 def _flag(shape: tuple[int, ...]) -> str:

@@ -281,7 +281,9 @@ class Call:
 
     # Nodes #
 
-    def constant(self, name: str, real: Array, twin: tuple[Array, DType, QParams | None] | None) -> str:
+    def constant(
+        self, name: str, real: Array, twin: tuple[Array, DType, QParams | None] | None
+    ) -> str:
         """The name of a new constant, with the integers that stand for it."""
         added = self.state.builder.constant(f"{self.name}.{name}", real)
         if twin is not None:
@@ -318,7 +320,11 @@ class Call:
         return Computed(tensor, shape, self.qparams)
 
     def table(
-        self, x: Computed, function: Function, values: Callable[[], Array], clamp: Bounds | None = None
+        self,
+        x: Computed,
+        function: Function,
+        values: Callable[[], Array],
+        clamp: Bounds | None = None,
     ) -> Computed:
         """The value of `function`; in a quantised model that of the integers `values`."""
         if self.qparams is not None:
@@ -367,11 +373,9 @@ def dequantized(state: State, info: Info) -> Array:
         )
     values = info.values()
     with np.errstate(over="ignore", invalid="ignore"):
-        if info.kind in FLOATS:
-            array = values.astype(np.float32)
-        else:
-            array = (values.astype(np.float64) - _along(info, "zero_point")) * _along(info, "scale")
-            array = array.astype(np.float32)
+        if info.kind not in FLOATS:
+            values = (values.astype(np.float64) - _along(info, "zero_point")) * _along(info, "scale")
+        array: Array = values.astype(np.float32)
     if not np.isfinite(array).all():
         bad = array.size - int(np.isfinite(array).sum())
         raise ModelError("EQ0314", f"{info.name}: {bad} of {array.size} values are NaN or infinite")

@@ -284,8 +284,10 @@ def _with_reals(call: Call) -> tuple[Computed, Array, int]:
     index = 0 if isinstance(call.given(0), Known) else 1
     x, values = call.computed(1 - index), call.reals(index)
     x = call.regrouped(x, x.shape)
-    if values is None or values.size not in (1, x.shape[-1]) or (
-        values.size > 1 and values.shape[-1] != values.size
+    if (
+        values is None
+        or values.size not in (1, x.shape[-1])
+        or (values.size > 1 and values.shape[-1] != values.size)
     ):
         shape = None if values is None else values.shape
         call.refuse(
@@ -317,7 +319,7 @@ def _q(x: Computed) -> QParams:
 def _shifted(
     call: Call, x: Computed, factor: float, offset: float, name: str, values: Callable[[], Array]
 ) -> Computed:
-    """factor · x + offset of a quantised model: a table of the integers `values`."""
+    """The value of factor · x + offset of a quantised model: a table of the integers `values`."""
     function = Function(Unary.LINEAR, factor, offset)
     return call.table(x, function, values, clamp=call.clamp(name))
 
@@ -325,7 +327,7 @@ def _shifted(
 def _affine(
     call: Call, x: Computed, factor: Array | float, offset: Array | float, name: str
 ) -> Computed:
-    """factor · x + offset of a float model: a batch norm of mean 0 and variance 1."""
+    """The value of factor · x + offset of a float model: a batch norm of mean 0 and variance 1."""
     constants = {"factor": factor, "offset": offset, "mean": 0.0, "variance": 1.0}
     names = [
         call.constant(key, np.broadcast_to(np.asarray(value, np.float32), (x.shape[-1],)), None)
@@ -407,11 +409,12 @@ def _quantize(call: Call) -> Computed:
 
 def _dequantize(call: Call) -> Value:
     value = call.given(0)
-    if isinstance(value, Known):
-        reals = call.reals(0)
-        return Known(value.info, reals)
-    call.refuse("dequantises a tensor that the model computes with; edgeq takes float or int8 "
-                "models, with DEQUANTIZE at outputs only")  # fmt: skip
+    if not isinstance(value, Known):
+        call.refuse(
+            "dequantises a tensor that the model computes with; edgeq takes float or int8 models, "
+            "with DEQUANTIZE at outputs only"
+        )
+    return Known(value.info, call.reals(0))
 
 
 # Shapes #
@@ -496,7 +499,9 @@ def _fill(call: Call) -> str:
         if value.info.kind != "INT8" or value.info.elements != 1 or not same:
             call.refuse("pads with a value that is no int8 number of the output's scale")
         integer = int(value.info.values().reshape(-1)[0])
-    return call.constant("value", y.dequantize(np.array([integer])), (np.array([integer]), DType.S32, None))
+    return call.constant(
+        "value", y.dequantize(np.array([integer])), (np.array([integer]), DType.S32, None)
+    )
 
 
 def _concat(call: Call) -> Computed:

@@ -73,7 +73,8 @@ OPTIONS = {
     for options in (
         Options(
             "Conv2DOptions", 1,
-            {**_WALK, "fused_activation_function": 3, "dilation_w_factor": 4, "dilation_h_factor": 5},
+            {**_WALK, "fused_activation_function": 3, "dilation_w_factor": 4,
+             "dilation_h_factor": 5},
         ),
         Options(
             "DepthwiseConv2DOptions", 2,

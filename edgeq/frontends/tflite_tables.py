@@ -1,4 +1,4 @@
-"""The 256 values of functions that a quantised model applies to each integer, as TFLM computes them.
+"""The 256 values of functions that a quantised model applies to integers, as TFLM computes them.
 
 TensorFlow Lite Micro does not round the exact function: each operator has fixed-point arithmetic of
 its own. Here it runs once for every integer, so that the table on the device holds its results.
@@ -13,12 +13,12 @@ import numpy as np
 
 from edgeq import fixedpoint
 from edgeq.fixedpoint import Int64, requantize
-from edgeq.ir import Bounds, QParams
+from edgeq.ir import QParams
 
 EVERY = np.arange(-128, 128, dtype=np.int64)
 _GATE_BITS = 4  # integer bits of what logistic and tanh take
 
-Sums = Callable[[Int64, Int64], Int64]
+Limits = tuple[int, int]  # the least and the greatest integer of the output
 
 
 def logistic(x: QParams) -> Int64:
@@ -41,10 +41,10 @@ def _gate(x: QParams, function: Callable[[Int64], Int64]) -> Int64:
     return _int8(np.where(inside, value, np.where(centred < 0, -128, 127)))
 
 
-def requantized(x: QParams, y: QParams, bounds: Bounds) -> Int64:
+def requantized(x: QParams, y: QParams, bounds: Limits) -> Int64:
     """QUANTIZE of int8 to int8, and RELU and its kin: `bounds` are integers of the output."""
     scaled = requantize(EVERY - x.zero_point, *_ratio(x.scale[0] / y.scale[0]))
-    return np.clip(scaled + y.zero_point, *map(int, bounds))
+    return _bounded(scaled + y.zero_point, bounds)
 
 
 def leaky_relu(x: QParams, y: QParams, alpha: float) -> Int64:
@@ -56,23 +56,23 @@ def leaky_relu(x: QParams, y: QParams, alpha: float) -> Int64:
     return _int8(y.zero_point + above + below)
 
 
-def product(x: QParams, y: QParams, bounds: Bounds, constant: int, of: QParams) -> Int64:
+def product(x: QParams, y: QParams, bounds: Limits, constant: int, of: QParams) -> Int64:
     """MUL by the number that the integer `constant` stands for."""
     ratio = _ratio(x.scale[0] * of.scale[0] / y.scale[0])
     scaled = requantize((EVERY - x.zero_point) * (constant - of.zero_point), *ratio)
-    return np.clip(scaled + y.zero_point, *map(int, bounds))
+    return _bounded(scaled + y.zero_point, bounds)
 
 
-def total(x: QParams, y: QParams, bounds: Bounds, constant: int, of: QParams) -> Int64:
+def total(x: QParams, y: QParams, bounds: Limits, constant: int, of: QParams) -> Int64:
     """ADD of the number that the integer `constant` stands for."""
     common = 2 * max(x.scale[0], of.scale[0])
     unit = common / ((1 << fixedpoint.ADD_LEFT_SHIFT) * y.scale[0])
     left, right = _wide(x, EVERY, x.scale[0] / common), _wide(of, constant, of.scale[0] / common)
-    return np.clip(requantize(left + right, *_ratio(unit)) + y.zero_point, *map(int, bounds))
+    return _bounded(requantize(left + right, *_ratio(unit)) + y.zero_point, bounds)
 
 
 def difference(
-    x: QParams, y: QParams, bounds: Bounds, constant: int, of: QParams, sign: int
+    x: QParams, y: QParams, bounds: Limits, constant: int, of: QParams, sign: int
 ) -> Int64:
     """SUB of that number from x (`sign` 1), or of x from it (−1); ratios are found in float32."""
     scale, other, out = (np.float32(q.scale[0]) for q in (x, of, y))
@@ -81,7 +81,7 @@ def difference(
     left = _wide(x, EVERY, float(scale / common))
     right = _wide(of, constant, float(other / common))
     scaled = requantize(sign * (left - right), *_ratio(float(unit)))
-    return np.clip(scaled + y.zero_point, *map(int, bounds))
+    return _bounded(scaled + y.zero_point, bounds)
 
 
 def _wide(q: QParams, values: Int64 | int, ratio: float) -> Int64:
@@ -136,7 +136,11 @@ def _saturated_16(x: Int64) -> Int64:
 
 
 def _int8(x: Int64) -> Int64:
-    return np.asarray(np.clip(x, -128, 127), np.int64)
+    return _bounded(x, (-128, 127))
+
+
+def _bounded(x: Int64, bounds: Limits) -> Int64:
+    return np.asarray(np.clip(x, *bounds), np.int64)
 
 
 def _ratio(real: float) -> tuple[int, int]:
