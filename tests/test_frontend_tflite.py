@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tflites import Net, tflm
+from tflites import Net, litert, tflm
 
-from edgeq import floatrun, frontends, parity, passes, pipeline, policy, targets
-from edgeq.errors import EdgeqError
+from edgeq import floatrun, frontends, parity, passes, pipeline, policy, reference, targets
+from edgeq.errors import EdgeqError, UsageError
 from edgeq.exporters import image
+from edgeq.frontends import tflite_names
 from edgeq.targets.runners import HostProgram, HostRunner
 
 Array = np.ndarray[Any, Any]
@@ -337,3 +338,303 @@ def test_quantised_operators_give_tflms_integers_on_many_models(
     kind: str, tmp_path: Path, host_program: HostProgram
 ) -> None:
     assert_tflms_integers(kind, NIGHTLY_CASES, tmp_path, host_program)
+
+
+# Float models #
+
+
+def real(rng: Rng, *shape: int) -> Array:
+    return rng.normal(size=shape).astype(np.float32)
+
+
+def float_net(rng: Rng) -> bytes:
+    """Every operator of a float model, once or twice."""
+    net = Net()
+    x = net.input((1, 9, 8, 4), signature=(-1, 9, 8, 4))
+
+    def constant(*shape: int) -> int:
+        return net.tensor(shape, data=real(rng, *shape))
+
+    def then(kind: str, inputs: list[int], shape: tuple[int, ...], *options: Any, **f: Any) -> int:
+        return net.op(kind, inputs, net.tensor(shape), *options, **f)
+
+    walk = {"dilationHFactor": 1, "dilationWFactor": 1}
+    a = then(
+        "CONV_2D",
+        [x, constant(6, 3, 2, 4), constant(6)],
+        (1, 5, 4, 6),
+        "Conv2DOptions",
+        padding=0,
+        strideH=2,
+        strideW=2,
+        fusedActivationFunction=3,
+        **walk,
+    )
+    b = then(
+        "DEPTHWISE_CONV_2D",
+        [a, constant(1, 3, 3, 12), constant(12)],
+        (1, 5, 4, 12),
+        "DepthwiseConv2DOptions",
+        padding=0,
+        strideH=1,
+        strideW=1,
+        depthMultiplier=2,
+        **walk,
+    )
+    c = then("MUL", [b, constant(12)], (1, 5, 4, 12), "MulOptions", fusedActivationFunction=1)
+    c = then("ADD", [constant(1), c], (1, 5, 4, 12), "AddOptions")
+    c = then(
+        "SUB", [constant(1, 1, 1, 12), c], (1, 5, 4, 12), "SubOptions", fusedActivationFunction=2
+    )
+    c = then("HARD_SWISH", [c], (1, 5, 4, 12))
+    gate = then("LOGISTIC", [c], (1, 5, 4, 12))
+    c = then("MUL", [c, gate], (1, 5, 4, 12), "MulOptions")
+    c = then("PAD", [c, net.ints(0, 0, 1, 0, 0, 1, 0, 0, shape=(4, 2))], (1, 6, 5, 12))
+    d = then(
+        "MAX_POOL_2D",
+        [c],
+        (1, 3, 3, 12),
+        "Pool2DOptions",
+        padding=0,
+        strideH=2,
+        strideW=2,
+        filterHeight=2,
+        filterWidth=2,
+    )
+    e = then(
+        "AVERAGE_POOL_2D",
+        [c],
+        (1, 3, 3, 12),
+        "Pool2DOptions",
+        padding=0,
+        strideH=2,
+        strideW=2,
+        filterHeight=3,
+        filterWidth=3,
+        fusedActivationFunction=1,
+    )
+    f = then("ADD", [d, e], (1, 3, 3, 12), "AddOptions", fusedActivationFunction=1)
+    f = then("CONCATENATION", [f, d, e], (1, 3, 3, 36), "ConcatenationOptions", axis=3)
+    f = then("LEAKY_RELU", [f], (1, 3, 3, 36), "LeakyReluOptions", alpha=0.25)
+    kept = then("MEAN", [f, net.ints(1, 2)], (1, 1, 1, 36), "ReducerOptions", keepDims=True)
+    flat = then("SQUEEZE", [kept], (1, 36), "SqueezeOptions", squeezeDims=[1, 2])
+    mean = then("MEAN", [f, net.ints(2, 1)], (1, 36), "ReducerOptions", keepDims=False)
+    g = then("ADD", [flat, mean], (1, 36), "AddOptions")
+    g = then("TANH", [g], (1, 36))
+    g = then("RELU_N1_TO_1", [g], (1, 36))
+    g = then(
+        "FULLY_CONNECTED",
+        [g, constant(5, 36), -1],
+        (1, 5),
+        "FullyConnectedOptions",
+        fusedActivationFunction=1,
+    )
+    y = then("SOFTMAX", [g], (1, 5), "SoftmaxOptions", beta=0.7)
+    return net.bytes(y, kept)
+
+
+def assert_agrees(path: Path, rng: Rng) -> frontends.Source:
+    """The graph, as read and after the passes, computes what LiteRT computes of the file."""
+    source = frontends.load(path)
+    samples = real(rng, 5, *source.inputs[0].shape[1:])
+    expected = litert(path.read_bytes(), samples)
+    for graph in (source.graph, passes.run(source.graph)):
+        results = floatrun.run(graph, {source.inputs[0].tensor: samples})
+        for port, wanted in zip(source.outputs, expected, strict=True):
+            np.testing.assert_allclose(results[port.tensor], wanted, rtol=0, atol=ATOL)
+    return source
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_float_model_computes_what_litert_computes(seed: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(seed)
+    source = assert_agrees(save(tmp_path, float_net(rng)), rng)
+    assert source.quantized is None
+    assert "input t0: the open batch axis is fixed to 1" in source.notes
+
+
+def stored(kind: str, rng: Rng) -> bytes:
+    """A float layer whose weights are stored as float16 or int8."""
+    net = Net()
+    x = net.input((1, 6, 6, 3))
+    weights = real(rng, 4, 3, 3, 3)
+    if kind == "FLOAT16":
+        small = net.tensor(weights.shape, "FLOAT16", data=weights.astype(np.float16))
+    else:
+        integers = np.clip(np.rint(weights / 0.03), -127, 127).astype(np.int8)
+        small = net.tensor(weights.shape, "INT8", [0.03, 0.02, 0.01, 0.04], 0, integers)
+    wide = net.op("DEQUANTIZE", [small], net.tensor(weights.shape))
+    bias = net.tensor((4,), data=real(rng, 4))
+    y = net.op(
+        "CONV_2D",
+        [x, wide, bias],
+        net.tensor((1, 4, 4, 4)),
+        "Conv2DOptions",
+        padding=1,
+        strideH=1,
+        strideW=1,
+        dilationHFactor=1,
+        dilationWFactor=1,
+    )
+    return net.bytes(y)
+
+
+@pytest.mark.parametrize("kind", ["FLOAT16", "INT8"])
+def test_weights_stored_in_fewer_bits_become_float32_with_a_note(kind: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    source = assert_agrees(save(tmp_path, stored(kind, rng)), rng)
+    assert source.notes == (f"1 constants of {kind} read as float32",)
+
+
+# Edges, names, samples, policies #
+
+
+def edged(kind: str) -> bytes:
+    """A quantised layer between QUANTIZE and DEQUANTIZE, or between two of bytes."""
+    rng = np.random.default_rng(3)
+    net = Net()
+    byte = kind == "UINT8"
+    outer = {"kind": "UINT8", "scale": 0.05, "zero": 118} if byte else {"kind": "FLOAT32"}
+    x = net.input((1, 6, 6, 2), name="pixels", **outer)
+    inner = net.op("QUANTIZE", [x], net.tensor((1, 6, 6, 2), "INT8", 0.05, -10))
+    walk = {"padding": 1, "strideH": 1, "strideW": 1, "dilationHFactor": 1, "dilationWFactor": 1}
+    made = net.tensor((1, 4, 4, 3), "INT8", 0.1, 5)
+    net.op(
+        "CONV_2D",
+        [inner, *layer(net, rng, (3, 3, 3, 2), 3, 0, 0.05)],
+        made,
+        "Conv2DOptions",
+        **walk,
+    )
+    outer = {"kind": "UINT8", "scale": 0.1, "zero": 133} if byte else {"kind": "FLOAT32"}
+    y = net.tensor((1, 4, 4, 3), name="scores", **outer)
+    net.op("QUANTIZE" if byte else "DEQUANTIZE", [made], y)
+    return net.bytes(y)
+
+
+@pytest.mark.parametrize("kind", ["FLOAT32", "UINT8"])
+def test_integers_begin_behind_quantize_and_end_before_dequantize(
+    kind: str, tmp_path: Path
+) -> None:
+    data = edged(kind)
+    path = save(tmp_path, data)
+    model = pipeline.read(path)
+    assert [(p.name, p.qparams and p.qparams.zero_point) for p in model.source.inputs] == [
+        ("pixels", -10)
+    ]
+    assert [p.name for p in model.source.outputs] == ["scores"]
+    assert [node.op.value for node in model.graph.nodes] == ["conv_2d"]
+    rng = np.random.default_rng(0)
+    byte = kind == "UINT8"
+    samples = (
+        rng.integers(0, 256, (9, 6, 6, 2)).astype(np.uint8)
+        if byte
+        else rng.normal(0, 3, (9, 6, 6, 2)).astype(np.float32)
+    )
+    np.savez(tmp_path / "calib.npz", x=samples)
+    specs = pipeline.input_specs(model, policy.Policy(), {})
+    read = pipeline.read_samples(tmp_path / "calib.npz", model, specs)
+    program = pipeline.compile(
+        model, policy.Policy(), specs, None, targets.load("mcu"), "flash", (), lambda *_: None
+    ).program
+    got = parity.predict(program, program.quantize(read))[0].astype(np.int64)
+    (wanted,) = tflm([(data, samples)])
+    integers = wanted.astype(np.int64) - 128 if byte else np.rint(wanted / 0.1).astype(int) + 5
+    assert np.array_equal(got, integers.reshape(got.shape))
+
+
+def test_samples_of_a_quantised_model_may_be_its_own_integers(tmp_path: Path) -> None:
+    model = pipeline.read(save(tmp_path, conv(np.random.default_rng(0))))
+    port = model.source.inputs[0]
+    assert port.qparams is not None
+    integers = np.random.default_rng(0).integers(-128, 128, (4, *port.shape[1:])).astype(np.int8)
+    reals = port.qparams.dequantize(integers).astype(np.float32)
+    np.savez(tmp_path / "int8.npz", x=integers)
+    np.savez(tmp_path / "float.npz", x=reals)
+    own, same = (
+        pipeline.read_samples(tmp_path / name, model, {}) for name in ("int8.npz", "float.npz")
+    )
+    assert np.array_equal(own.inputs[port.tensor], integers)
+    assert np.array_equal(own.real()[port.tensor], reals)
+    program = compiled(tmp_path / "net.tflite").program
+    assert np.array_equal(*(program.quantize(read)[port.tensor] for read in (own, same)))
+
+
+def test_a_float_model_takes_no_int8_samples_and_needs_samples(tmp_path: Path) -> None:
+    model = pipeline.read(save(tmp_path, float_net(np.random.default_rng(0))))
+    np.savez(tmp_path / "x.npz", x=np.zeros((4, 9, 8, 4), np.int8))
+    with pytest.raises(UsageError, match="has type int8") as caught:
+        pipeline.read_samples(tmp_path / "x.npz", model, {})
+    assert caught.value.id == "EQ0224"
+    with pytest.raises(UsageError, match="--calib") as caught:
+        compiled(tmp_path / "net.tflite")
+    assert caught.value.id == "EQ0202"
+
+
+def test_lowered_bits_change_only_the_layers_that_they_are_for(tmp_path: Path) -> None:
+    path = save(tmp_path, padded_conv(np.random.default_rng(1)))
+    kept, lowered = (compiled(path, bits).program.network.graphs[0] for bits in ("w8a8", "w4a8"))
+    (node,) = kept.nodes
+    names = dict(zip(("x", "weights", "bias", "multiplier", "shift"), node.inputs, strict=True))
+    scale = [g.tensors[names["weights"]].qparams for g in (kept, lowered)]
+    assert [q and q.bits for q in scale] == [8, 4]
+    assert np.abs(lowered.constant(names["weights"])).max() <= 8
+    for name in (*kept.inputs, *kept.outputs):
+        assert kept.tensors[name].qparams == lowered.tensors[name].qparams
+    inputs = {kept.inputs[0]: np.zeros((1, *kept.tensors[kept.inputs[0]].shape[1:]), np.int8)}
+    rows = [g.constant(names["weights"]).reshape(4, -1) for g in (kept, lowered)]
+    reals = [row * np.asarray(q.scale)[:, None] for row, q in zip(rows, scale, strict=True) if q]
+    error = np.abs(reals[0] - reals[1]).max() / np.abs(reals[0]).max()
+    assert 0 < error < 0.15  # half a step of 4 bits is a fifteenth of the range, clipped by MSE
+    assert reference.compute(lowered, lowered.nodes[0], inputs).shape[-1] == 4
+
+
+def test_a_policy_cannot_change_activations_that_are_quantised_already(tmp_path: Path) -> None:
+    path = save(tmp_path, padded_conv(np.random.default_rng(1)))
+    with pytest.raises(EdgeqError, match="lower its weights alone") as caught:
+        compiled(path, "w8a4")
+    assert caught.value.id == "EQ0327"
+
+
+@pytest.mark.parametrize("bits", ["INT4"])
+def test_weights_of_4_bits_are_stored_in_4_bits(bits: str, tmp_path: Path) -> None:
+    net = Net()
+    rng = np.random.default_rng(0)
+    x = net.input((1, 6, 6, 3), "INT8", 0.05, 3)
+    values = rng.integers(-7, 8, (4, 3, 3, 3))
+    packed = (values.reshape(-1, 2)[:, 0] & 15) | (values.reshape(-1, 2)[:, 1] & 15) << 4
+    weights = net.tensor((4, 3, 3, 3), bits, [0.02] * 4, 0, packed.astype(np.uint8))
+    bias = net.tensor((4,), "INT32", [0.001] * 4, 0, rng.integers(-99, 99, 4).astype(np.int32))
+    y = net.tensor((1, 4, 4, 4), "INT8", 0.1, 0)
+    net.op(
+        "CONV_2D",
+        [x, weights, bias],
+        y,
+        "Conv2DOptions",
+        padding=1,
+        strideH=1,
+        strideW=1,
+        dilationHFactor=1,
+        dilationWFactor=1,
+    )
+    data = net.bytes(y)
+    program = compiled(save(tmp_path, data)).program
+    assert [choice.weight_bits for choice in program.choices.values()] == [4]
+    samples = rng.integers(-128, 128, (SAMPLES, 6, 6, 3)).astype(np.int8)
+    predicted = parity.predict(program, {program.inputs[0].tensor.name: samples})[0]
+    (wanted,) = tflm([(data, samples)])
+    assert np.array_equal(predicted, wanted.reshape(predicted.shape))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "name"),
+    [
+        (["model/conv2d_1/Conv2D", "model/activation/Relu;model/x/BiasAdd"], "conv2d_1"),
+        (["w", "model/relu/Relu;model/bn/FusedBatchNormV3;model/block/conv/Conv2D;"], "block.conv"),
+        (["StatefulPartitionedCall/net/stem/Conv2D"], "stem"),
+        (["Conv2D"], "conv_2d"),
+        (["", "arith.constant3"], "conv_2d"),
+    ],
+)
+def test_layers_have_short_names(tensors: list[str], name: str) -> None:
+    assert tflite_names.layer_name("CONV_2D", ("Conv2D",), tensors) == name

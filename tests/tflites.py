@@ -149,3 +149,20 @@ def tflm(jobs: Sequence[tuple[bytes, Array]]) -> list[Array]:
         assert done.returncode == 0, done.stderr[-2000:]
         with np.load(result) as archive:
             return [archive[str(index)] for index in range(len(jobs))]
+
+
+def litert(model: bytes, samples: Array) -> list[Array]:
+    """What LiteRT's reference kernels give for each sample: one array an output."""
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+    runner = interpreter.Interpreter(
+        model_content=model,
+        experimental_op_resolver_type=interpreter.OpResolverType.BUILTIN_REF,
+    )
+    runner.allocate_tensors()
+    outputs = [detail["index"] for detail in runner.get_output_details()]
+    rows = []
+    for sample in samples:
+        runner.set_tensor(runner.get_input_details()[0]["index"], sample[None])
+        runner.invoke()
+        rows.append([runner.get_tensor(index) for index in outputs])
+    return [np.concatenate(column) for column in zip(*rows, strict=True)]

@@ -374,7 +374,9 @@ def dequantized(state: State, info: Info) -> Array:
     values = info.values()
     with np.errstate(over="ignore", invalid="ignore"):
         if info.kind not in FLOATS:
-            values = (values.astype(np.float64) - _along(info, "zero_point")) * _along(info, "scale")
+            values = (values.astype(np.float64) - _along(info, "zero_point")) * _along(
+                info, "scale"
+            )
         array: Array = values.astype(np.float32)
     if not np.isfinite(array).all():
         bad = array.size - int(np.isfinite(array).sum())
