@@ -638,3 +638,275 @@ def test_weights_of_4_bits_are_stored_in_4_bits(bits: str, tmp_path: Path) -> No
 )
 def test_layers_have_short_names(tensors: list[str], name: str) -> None:
     assert tflite_names.layer_name("CONV_2D", ("Conv2D",), tensors) == name
+
+
+# Refusals #
+
+
+def refused(path: Path, id: str, **shapes: tuple[int, ...]) -> str:
+    with pytest.raises(EdgeqError) as caught:
+        frontends.load(path, shapes)
+    assert caught.value.id == id
+    return caught.value.message
+
+
+def simple(**changes: Any) -> Net:
+    """A quantised convolution, some of it changed: weights, bias, output, options, inputs."""
+    rng = np.random.default_rng(0)
+    net = Net()
+    integers = rng.integers(-127, 128, (4, 3, 3, 2)).astype(np.int8)
+    x = {"shape": (1, 6, 6, 2), "kind": "INT8", "scale": 0.05, "zero": 3, "name": "x"}
+    w = {"shape": (4, 3, 3, 2), "kind": "INT8", "scale": [0.02] * 4, "data": integers, "name": "w"}
+    b = {"shape": (4,), "kind": "INT32", "scale": [0.001] * 4, "data": np.zeros(4, np.int32)}
+    y = {"shape": (1, 4, 4, 4), "kind": "INT8", "scale": 0.1, "zero": -4, "name": "y"}
+    net.input(**{**x, **changes.pop("x", {})})
+    net.tensor(**{**w, **changes.pop("w", {})})
+    net.tensor(**{**b, **changes.pop("b", {})})
+    net.tensor(**{**y, **changes.pop("y", {})})
+    options = {"padding": 1, "strideH": 1, "strideW": 1, "dilationHFactor": 1, "dilationWFactor": 1}
+    net.op(
+        "CONV_2D", changes.pop("inputs", [0, 1, 2]), 3, "Conv2DOptions", **{**options, **changes}
+    )
+    net.graph.outputs = [3]
+    return net
+
+
+FLOAT = {"kind": "FLOAT32", "scale": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "id", "said"),
+    [
+        ({"w": {"zero": 1}}, "EQ0318", "w: weights have zero point 1; it must be 0"),
+        ({"w": {"axis": 3}}, "EQ0318", "4 scales along dimension 3 of shape (4, 3, 3, 2)"),
+        ({"w": {"axis": 9}}, "EQ0318", "4 scales along dimension 9"),
+        ({"w": {"axis": -1}}, "EQ0318", "4 scales along dimension -1"),
+        ({"w": {"scale": [0.02] * 3}}, "EQ0318", "3 scales along dimension 0"),
+        ({"w": {"scale": [0.02, 0.0, 1, 1]}}, "EQ0318", "scales must be positive"),
+        ({"w": {"scale": float("nan")}}, "EQ0314", "w: 72 of 72 values are NaN"),
+        ({"w": {"scale": None}}, "EQ0318", "w is INT8 without a scale"),
+        ({"w": {"kind": "FLOAT32", "data": np.zeros(72, np.float32)}}, "EQ0315", "weights are FLOAT32"),
+        ({"w": {"data": None}}, "EQ0310", "CONV_2D reads w before it is computed"),
+        ({"w": {"data": np.zeros(71, np.int8)}}, "EQ0310", "holds 71 bytes, 72 are due"),
+        ({"w": {"shape": (4, 3, 3, 3), "data": np.zeros(108, np.int8)}}, "EQ0315", "2 channels"),
+        ({"x": {"scale": float("inf")}}, "EQ0318", "x: scales must be positive and finite"),
+        ({"x": {"zero": 300}}, "EQ0318", "zero point 300 is no 8-bit value"),
+        ({"x": {"scale": [0.1, 0.1]}}, "EQ0315", "x is INT8 with 2 scales; it needs one"),
+        ({"x": {"scale": None}}, "EQ0315", "x is INT8 with 0 scales"),
+        ({"x": {"kind": "INT16"}}, "EQ0315", "16-bit activations are not executed yet"),
+        ({"x": {"kind": "UINT8"}}, "EQ0315", "uint8 quantisation is that of TensorFlow 1"),
+        ({"x": {"kind": "BOOL"}}, "EQ0315", "x is BOOL: edgeq computes in FLOAT32 and INT8"),
+        ({"x": {"shape": (2, 6, 6, 2)}}, "EQ0312", "axis 0 is 2; edgeq runs a batch of 1"),
+        ({"x": {"shape": (1, 0, 6, 2)}}, "EQ0313", "input x has an empty axis"),
+        ({"x": {"shape": (1, 6, 12)}}, "EQ0315", "input x has shape (1, 6, 12)"),
+        ({"x": {"shape": (1, 1 << 20, 1 << 20, 2)}}, "EQ0310", "x has shape (1, 1048576,"),
+        ({"x": {"shape": (1, -6, 6, 2)}}, "EQ0310", "x has shape (1, -6, 6, 2)"),
+        ({"x": {"signature": (-1, -1, 6, 2)}}, "EQ0312", "--shape x=1,-1,6,2"),
+        ({"x": {"signature": (-1, 6, 2)}}, "EQ0310", "signature (-1, 6, 2)"),
+        ({"x": {"data": np.zeros(72, np.int8)}}, "EQ0310", "input x is a constant"),
+        ({"y": FLOAT}, "EQ0315", "mixes floats and integers"),
+        ({"x": FLOAT}, "EQ0315", "mixes floats and integers"),
+        ({"y": {"shape": (1, 4, 4, 5)}}, "EQ0310", "gives shape (1, 4, 4, 4) and declares"),
+        ({"y": {"data": np.zeros(64, np.int8)}}, "EQ0310", "computes y, which has a value"),
+        ({"b": {"kind": "FLOAT32", "data": np.zeros(4, np.float32)}}, "EQ0315", "bias of FLOAT32"),
+        ({"b": {"shape": (3,), "data": np.zeros(3, np.int32)}}, "EQ0315", "for 4 filters"),
+        ({"b": {"zero": 1}}, "EQ0315", "a bias has zero point 0"),
+        ({"inputs": [0, 1, 9]}, "EQ0310", "tensor 9 of 4"),
+        ({"inputs": [0, -2, 2]}, "EQ0310", "tensor -2 of 4"),
+        ({"inputs": [0]}, "EQ0315", "weights are not of rank 4"),
+        ({"inputs": [3, 1, 2]}, "EQ0310", "CONV_2D reads y before it is computed"),
+        ({"padding": 2}, "EQ0315", "padding 2; known are SAME and VALID"),
+        ({"strideH": 0}, "EQ0315", "strides (0, 1)"),
+        ({"dilationWFactor": -1}, "EQ0315", "dilations (1, -1)"),
+        ({"fusedActivationFunction": 4}, "EQ0315", "fused activation TANH"),
+        ({"x": {"shape": (1, 2, 2, 2)}}, "EQ0305", "does not fit an input of 2×2"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_a_convolution_cannot_be_is_refused(
+    changes: dict[str, Any], id: str, said: str, tmp_path: Path
+) -> None:
+    assert said in refused(save(tmp_path, simple(**changes).bytes()), id)
+
+
+def test_a_simple_convolution_is_read(tmp_path: Path) -> None:
+    assert frontends.load(save(tmp_path, simple().bytes())).quantized
+
+
+def changed(change: Callable[[Net], None]) -> bytes:
+    net = simple()
+    change(net)
+    return net.bytes()
+
+
+def _several(net: Net) -> None:
+    net.model.subgraphs.append(net.graph)
+
+
+def _old(net: Net) -> None:
+    net.model.version = 2
+
+
+def _blocks(net: Net) -> None:
+    quantization = net.graph.tensors[1].quantization
+    quantization.detailsType = net.schema.QuantizationDetails.BlockwiseQuantization
+    quantization.details = net.schema.BlockwiseQuantizationT()
+
+
+def _sparse(net: Net) -> None:
+    net.graph.tensors[1].sparsity = net.schema.SparsityParametersT()
+
+
+def _variable(net: Net) -> None:
+    net.graph.tensors[0].isVariable = True
+
+
+def _no_outputs(net: Net) -> None:
+    net.graph.outputs = []
+
+
+def _output_is_input(net: Net) -> None:
+    net.graph.outputs = [0]
+
+
+def _buffer(net: Net) -> None:
+    net.graph.tensors[1].buffer = 99
+
+
+def _code(net: Net) -> None:
+    net.graph.operators[0].opcodeIndex = 7
+
+
+def _twice(net: Net) -> None:
+    net.graph.operators.append(net.graph.operators[0])
+
+
+def _inputs_twice(net: Net) -> None:
+    net.graph.inputs = [0, 0]
+
+
+def _unknown_type(net: Net) -> None:
+    net.graph.tensors[0].type = 99
+
+
+def _wrong_options(net: Net) -> None:
+    net.graph.operators[0].builtinOptionsType = 5
+    net.graph.operators[0].builtinOptions = net.schema.Pool2DOptionsT()
+
+
+def _two_outputs(net: Net) -> None:
+    net.graph.operators[0].outputs = [3, net.tensor((1,))]
+
+
+@pytest.mark.parametrize(
+    ("change", "id", "said"),
+    [
+        (_several, "EQ0315", "2 subgraphs; edgeq reads models of one"),
+        (_old, "EQ0315", "schema version 2; edgeq reads version 3"),
+        (_blocks, "EQ0315", "w is quantised in blocks"),
+        (_sparse, "EQ0315", "w is sparse; store it dense"),
+        (_variable, "EQ0315", "x is a variable"),
+        (_no_outputs, "EQ0310", "empty: it has no inputs, outputs or operators"),
+        (_output_is_input, "EQ0317", "output x is an input or a constant"),
+        (_buffer, "EQ0310", "buffer 99 of"),
+        (_code, "EQ0310", "operator code 7 of 1"),
+        (_twice, "EQ0310", "computes y, which has a value"),
+        (_inputs_twice, "EQ0310", "input x is a constant, or stands twice"),
+        (_unknown_type, "EQ0315", "x is type 99"),
+        (_wrong_options, "EQ0315", "has options of kind 5, not 1"),
+        (_two_outputs, "EQ0315", "2 outputs; edgeq computes one"),
+    ],
+)
+def test_what_a_file_cannot_be_is_refused(
+    change: Callable[[Net], None], id: str, said: str, tmp_path: Path
+) -> None:
+    assert said in refused(save(tmp_path, changed(change)), id)
+
+
+def test_another_file_and_other_shapes_are_refused(tmp_path: Path) -> None:
+    assert "no TFL3 file" in refused(save(tmp_path, b"PK\x03\x04 something else"), "EQ0310")
+    assert "no TFL3 file" in refused(save(tmp_path, b""), "EQ0310")
+    path = save(tmp_path, simple(x={"signature": (-1, -1, 6, 2)}).bytes())
+    assert "no input is called z; inputs are x" in refused(path, "EQ0211", z=(1, 6, 6, 2))
+    assert "does not fit the model's -1,-1,6,2" in refused(path, "EQ0312", x=(1, 6, 7, 2))
+    assert frontends.load(path, {"x": (1, 9, 6, 2)}).outputs[0].shape == (1, 7, 4, 4)
+
+
+def test_unknown_operators_are_refused_by_name_and_the_others_surveyed(tmp_path: Path) -> None:
+    net = simple()
+    a = net.op("TRANSPOSE_CONV", [3], net.tensor((1, 4, 4, 4), "INT8", 0.1))
+    b = net.op("MyDetector", [a], net.tensor((1, 4, 4, 4), "INT8", 0.1))
+    c = net.op("RELU6", [b], net.tensor((1, 4, 4, 4), "INT8", 0.1))
+    found = frontends.survey(save(tmp_path, net.bytes(c)))
+    assert found.source is None
+    assert [operator.kind for operator in found.operators] == [
+        "CONV_2D", "TRANSPOSE_CONV", "MyDetector", "RELU6",
+    ]  # fmt: skip
+    assert [bool(operator.refusal) for operator in found.operators] == [False, True, True, False]
+    said = refused(tmp_path / "net.tflite", "EQ0315")
+    assert "operator TRANSPOSE_CONV is not supported" in said
+    assert "custom operator MyDetector is not supported" in said
+    assert "supported operators: ADD" in said
+
+
+def one(
+    kind: str, inputs: list[dict[str, Any]], output: dict[str, Any], *options: Any, **fields: Any
+) -> bytes:
+    """A model of one operator; inputs with data are constants."""
+    net = Net()
+    indices = [(net.tensor if "data" in i else net.input)(**i) for i in inputs]
+    return net.bytes(net.op(kind, indices, net.tensor(**output), *options, **fields))
+
+
+VECTOR = {"shape": (1, 8), "kind": "INT8", "scale": 0.1, "zero": 0}
+IMAGE = {"shape": (1, 4, 4, 2), "kind": "INT8", "scale": 0.1, "zero": 0}
+POOL = {"padding": 1, "strideH": 4, "strideW": 4, "filterHeight": 4, "filterWidth": 4}
+POOLED = {**IMAGE, "shape": (1, 1, 1, 2)}
+
+
+@pytest.mark.parametrize(
+    ("data", "id", "said"),
+    [
+        (lambda: one("LOGISTIC", [VECTOR], VECTOR), "EQ0318", "0.00390625 and -128 are"),
+        (lambda: one("TANH", [VECTOR], VECTOR), "EQ0318", "0.0078125 and 0 are"),
+        (lambda: one("SOFTMAX", [VECTOR], VECTOR, "SoftmaxOptions", beta=1.0), "EQ0318", "its output"),
+        (lambda: one("SOFTMAX", [VECTOR], {**VECTOR, "scale": 1 / 256, "zero": -128},
+                     "SoftmaxOptions", beta=-1.0), "EQ0315", "beta -1; it must be positive"),
+        (lambda: one("RELU6", [VECTOR], {**VECTOR, "scale": 0.2}), "EQ0318", "must be the same"),
+        (lambda: one("AVERAGE_POOL_2D", [IMAGE], {**POOLED, "zero": 1}, "Pool2DOptions", **POOL),
+         "EQ0318", "(0.1 and 0) and output (0.1 and 1) must be the same"),
+        (lambda: one("RESHAPE", [IMAGE], {**VECTOR, "shape": (1, 32), "scale": 1}), "EQ0318", "same"),
+        (lambda: one("RESHAPE", [IMAGE], {**VECTOR, "shape": (1, 31)}), "EQ0315", "cannot make shape"),
+        (lambda: one("CONCATENATION", [IMAGE, {**IMAGE, "scale": 0.2}], {**IMAGE, "shape": (1, 8, 4, 2)},
+                     "ConcatenationOptions", axis=1), "EQ0318", "must be the same"),
+        (lambda: one("MUL", [VECTOR, VECTOR], VECTOR, "MulOptions"), "EQ0315", "two int8 tensors"),
+        (lambda: one("SUB", [VECTOR, VECTOR], VECTOR, "SubOptions"), "EQ0315", "from another"),
+        (lambda: one("ADD", [VECTOR, {**VECTOR, "shape": (1, 4)}], VECTOR, "AddOptions"),
+         "EQ0315", "shapes (1, 8) and (1, 4) differ"),
+        (lambda: one("ADD", [VECTOR, {**VECTOR, "data": np.ones(8, np.int8)}], VECTOR, "AddOptions"),
+         "EQ0315", "one int8 number"),
+        (lambda: one("MEAN", [IMAGE, {"shape": (1,), "kind": "INT32", "data": np.array([3], np.int32)}],
+                     {**IMAGE, "shape": (1, 4, 4)}, "ReducerOptions"), "EQ0315", "axes (3,)"),
+        (lambda: one("PAD", [IMAGE, {"shape": (4, 2), "kind": "INT32", "data": np.full(8, -1, np.int32)}],
+                     IMAGE), "EQ0315", "paddings (-1,"),
+        (lambda: one("LEAKY_RELU", [VECTOR], VECTOR, "LeakyReluOptions", alpha=-0.5), "EQ0315",
+         "a multiplier must be"),
+        (lambda: one("HARD_SWISH", [VECTOR], {**VECTOR, "scale": 1e-5}), "EQ0315", "less than a 128th"),
+        (lambda: one("DEQUANTIZE", [VECTOR], {"shape": (1, 8)}), "EQ0317", "copy"),
+        (lambda: one("QUANTIZE", [{"shape": (1, 8)}], VECTOR), "EQ0317", "copy"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_what_an_operator_cannot_be_is_refused(
+    data: Callable[[], bytes], id: str, said: str, tmp_path: Path
+) -> None:
+    assert said in refused(save(tmp_path, data()), id)
+
+
+def test_a_sum_that_int32_cannot_hold_is_refused_with_the_scale_that_would_do(
+    tmp_path: Path,
+) -> None:
+    path = save(tmp_path, simple(y={"scale": 1e-9}).bytes())
+    with pytest.raises(EdgeqError, match="below .* its sums could exceed int32") as caught:
+        compiled(path)
+    assert caught.value.id == "EQ0338"

@@ -54,7 +54,6 @@ def survey(path: Path, shapes: Shapes) -> Survey:
     """Every operator of the model at `path`; see `edgeq.frontends.survey`."""
     data = path.read_bytes()
     reader = _Reader(path, tflite_file.parse(data, path), shapes)
-    inputs = reader.read_inputs()
     reader.read_operations()
     outputs = reader.read_outputs()
     operators, refusals = tuple(reader.operators), tuple(reader.refusals)
@@ -62,12 +61,12 @@ def survey(path: Path, shapes: Shapes) -> Survey:
         return Survey(operators, refusals, None)
     state = reader.state
     graph = state.builder.graph(
-        safe(path.stem), tuple(p.tensor for p in inputs), tuple(p.tensor for p in outputs)
+        safe(path.stem), tuple(p.tensor for p in reader.inputs), tuple(p.tensor for p in outputs)
     )
     verify(graph)
     source = Source(
         graph,
-        inputs,
+        reader.inputs,
         outputs,
         reader.all_notes(),
         path.stem,
@@ -100,6 +99,7 @@ class _Reader:
             raise UsageError(
                 "EQ0211", f"no input is called {unknown[0]}; inputs are {', '.join(names)}"
             )
+        self.inputs = self._read_inputs()
 
     def _find_producers(self) -> dict[int, Operation]:
         """Which operator computes each tensor: one at most, and neither inputs nor constants."""
@@ -118,7 +118,7 @@ class _Reader:
 
     # Inputs #
 
-    def read_inputs(self) -> tuple[Port, ...]:
+    def _read_inputs(self) -> tuple[Port, ...]:
         """The ports of the inputs, their tensors added."""
         ports = [self._read_input(index) for index in self.content.inputs]
         if len({port.name for port in ports}) < len(ports):
@@ -305,6 +305,8 @@ class _Reader:
                 "(N, C)",
             )
         tensor = value.tensor
+        if tensor in {port.tensor for port in self.inputs}:
+            raise ModelError("EQ0317", f"output {info.name} is a copy of an input")
         if tensors[tensor].shape != shape:
             name = self.state.builder.node_name(f"{safe(info.name)}_reshape")
             tensor = self.state.activation(info.name, shape, value.qparams)
