@@ -147,19 +147,28 @@ def test_shared_lists_and_buffers_cost_no_more_than_a_file_of_its_size(tmp_path:
         (lambda data: struct.pack_into("<H", data, vtable_at(data), 2), "2 in its vtable"),
         (lambda data: struct.pack_into("<H", data, vtable_at(data), 0xFFFF), "65535 in its vtable"),
         (lambda data: struct.pack_into("<H", data, vtable_at(data) + 2, 0xFFFF), "has 65535 bytes"),
-        (lambda data: struct.pack_into("<H", data, vtable_at(data) + 6, 0x7FFF), "field 1 lies outside"),
-        (lambda data: struct.pack_into("<I", data, field_at(data, 2), 0x7FFFFFFF), "field 2 points to"),
-        (lambda data: struct.pack_into("<I", data, list_at(data, 2), 0x7FFFFFFF), "items of 4 bytes"),
+        (
+            lambda data: struct.pack_into("<H", data, vtable_at(data) + 6, 0x7FFF),
+            "field 1 lies outside",
+        ),
+        (
+            lambda data: struct.pack_into("<I", data, field_at(data, 2), 0x7FFFFFFF),
+            "field 2 points to",
+        ),
+        (
+            lambda data: struct.pack_into("<I", data, list_at(data, 2), 0x7FFFFFFF),
+            "items of 4 bytes",
+        ),
         (lambda data: struct.pack_into("<I", data, list_at(data, 2), 1 << 15), "items of 4 bytes"),
     ],
-)  # fmt: skip
+)
 def test_offsets_that_leave_the_file_are_refused(change: Any, said: str) -> None:
     data = bytearray(padded_conv(np.random.default_rng(0)))
     change(data)
     with pytest.raises(ModelError) as caught:
         tflite_file.parse(bytes(data), Path("net.tflite"))
     assert caught.value.id == "EQ0310"
-    assert f"net.tflite: malformed flatbuffer: " in caught.value.message
+    assert "net.tflite: malformed flatbuffer: " in caught.value.message
     assert said in caught.value.message
 
 

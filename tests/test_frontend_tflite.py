@@ -156,7 +156,7 @@ def pool(kind: str) -> Callable[[Rng], bytes]:
 
 def mean(rng: Rng) -> bytes:
     net = Net()
-    x, shape, s, z = image_in(net, rng)
+    x, _, s, z = image_in(net, rng)
     keep, same = bool(rng.integers(2)), rng.integers(3) == 0
     q = (s, z) if same else (scale(rng, s / 8, s * 2), zero(rng))
     y = net.tensor((1, 1, 1, 3) if keep else (1, 3), "INT8", *q)
@@ -685,7 +685,11 @@ FLOAT = {"kind": "FLOAT32", "scale": None}
         ({"w": {"scale": [0.02, 0.0, 1, 1]}}, "EQ0318", "scales must be positive"),
         ({"w": {"scale": float("nan")}}, "EQ0314", "w: 72 of 72 values are NaN"),
         ({"w": {"scale": None}}, "EQ0318", "w is INT8 without a scale"),
-        ({"w": {"kind": "FLOAT32", "data": np.zeros(72, np.float32)}}, "EQ0315", "weights are FLOAT32"),
+        (
+            {"w": {"kind": "FLOAT32", "data": np.zeros(72, np.float32)}},
+            "EQ0315",
+            "weights are FLOAT32",
+        ),
         ({"w": {"data": None}}, "EQ0310", "CONV_2D reads w before it is computed"),
         ({"w": {"data": np.zeros(71, np.int8)}}, "EQ0310", "holds 71 bytes, 72 are due"),
         ({"w": {"shape": (4, 3, 3, 3), "data": np.zeros(108, np.int8)}}, "EQ0315", "2 channels"),
@@ -722,7 +726,7 @@ FLOAT = {"kind": "FLOAT32", "scale": None}
         ({"x": {"shape": (1, 2, 2, 2)}}, "EQ0305", "does not fit an input of 2×2"),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_what_a_convolution_cannot_be_is_refused(
     changes: dict[str, Any], id: str, said: str, tmp_path: Path
 ) -> None:
@@ -869,34 +873,97 @@ POOLED = {**IMAGE, "shape": (1, 1, 1, 2)}
     [
         (lambda: one("LOGISTIC", [VECTOR], VECTOR), "EQ0318", "0.00390625 and -128 are"),
         (lambda: one("TANH", [VECTOR], VECTOR), "EQ0318", "0.0078125 and 0 are"),
-        (lambda: one("SOFTMAX", [VECTOR], VECTOR, "SoftmaxOptions", beta=1.0), "EQ0318", "its output"),
-        (lambda: one("SOFTMAX", [VECTOR], {**VECTOR, "scale": 1 / 256, "zero": -128},
-                     "SoftmaxOptions", beta=-1.0), "EQ0315", "beta -1; it must be positive"),
+        (
+            lambda: one("SOFTMAX", [VECTOR], VECTOR, "SoftmaxOptions", beta=1.0),
+            "EQ0318",
+            "its output",
+        ),
+        (
+            lambda: one(
+                "SOFTMAX",
+                [VECTOR],
+                {**VECTOR, "scale": 1 / 256, "zero": -128},
+                "SoftmaxOptions",
+                beta=-1.0,
+            ),
+            "EQ0315",
+            "beta -1; it must be positive",
+        ),
         (lambda: one("RELU6", [VECTOR], {**VECTOR, "scale": 0.2}), "EQ0318", "must be the same"),
-        (lambda: one("AVERAGE_POOL_2D", [IMAGE], {**POOLED, "zero": 1}, "Pool2DOptions", **POOL),
-         "EQ0318", "(0.1 and 0) and output (0.1 and 1) must be the same"),
-        (lambda: one("RESHAPE", [IMAGE], {**VECTOR, "shape": (1, 32), "scale": 1}), "EQ0318", "same"),
-        (lambda: one("RESHAPE", [IMAGE], {**VECTOR, "shape": (1, 31)}), "EQ0315", "cannot make shape"),
-        (lambda: one("CONCATENATION", [IMAGE, {**IMAGE, "scale": 0.2}], {**IMAGE, "shape": (1, 8, 4, 2)},
-                     "ConcatenationOptions", axis=1), "EQ0318", "must be the same"),
+        (
+            lambda: one("AVERAGE_POOL_2D", [IMAGE], {**POOLED, "zero": 1}, "Pool2DOptions", **POOL),
+            "EQ0318",
+            "(0.1 and 0) and output (0.1 and 1) must be the same",
+        ),
+        (
+            lambda: one("RESHAPE", [IMAGE], {**VECTOR, "shape": (1, 32), "scale": 1}),
+            "EQ0318",
+            "same",
+        ),
+        (
+            lambda: one("RESHAPE", [IMAGE], {**VECTOR, "shape": (1, 31)}),
+            "EQ0315",
+            "cannot make shape",
+        ),
+        (
+            lambda: one(
+                "CONCATENATION",
+                [IMAGE, {**IMAGE, "scale": 0.2}],
+                {**IMAGE, "shape": (1, 8, 4, 2)},
+                "ConcatenationOptions",
+                axis=1,
+            ),
+            "EQ0318",
+            "must be the same",
+        ),
         (lambda: one("MUL", [VECTOR, VECTOR], VECTOR, "MulOptions"), "EQ0315", "two int8 tensors"),
         (lambda: one("SUB", [VECTOR, VECTOR], VECTOR, "SubOptions"), "EQ0315", "from another"),
-        (lambda: one("ADD", [VECTOR, {**VECTOR, "shape": (1, 4)}], VECTOR, "AddOptions"),
-         "EQ0315", "shapes (1, 8) and (1, 4) differ"),
-        (lambda: one("ADD", [VECTOR, {**VECTOR, "data": np.ones(8, np.int8)}], VECTOR, "AddOptions"),
-         "EQ0315", "one int8 number"),
-        (lambda: one("MEAN", [IMAGE, {"shape": (1,), "kind": "INT32", "data": np.array([3], np.int32)}],
-                     {**IMAGE, "shape": (1, 4, 4)}, "ReducerOptions"), "EQ0315", "axes (3,)"),
-        (lambda: one("PAD", [IMAGE, {"shape": (4, 2), "kind": "INT32", "data": np.full(8, -1, np.int32)}],
-                     IMAGE), "EQ0315", "paddings (-1,"),
-        (lambda: one("LEAKY_RELU", [VECTOR], VECTOR, "LeakyReluOptions", alpha=-0.5), "EQ0315",
-         "a multiplier must be"),
-        (lambda: one("HARD_SWISH", [VECTOR], {**VECTOR, "scale": 1e-5}), "EQ0315", "less than a 128th"),
+        (
+            lambda: one("ADD", [VECTOR, {**VECTOR, "shape": (1, 4)}], VECTOR, "AddOptions"),
+            "EQ0315",
+            "shapes (1, 8) and (1, 4) differ",
+        ),
+        (
+            lambda: one(
+                "ADD", [VECTOR, {**VECTOR, "data": np.ones(8, np.int8)}], VECTOR, "AddOptions"
+            ),
+            "EQ0315",
+            "one int8 number",
+        ),
+        (
+            lambda: one(
+                "MEAN",
+                [IMAGE, {"shape": (1,), "kind": "INT32", "data": np.array([3], np.int32)}],
+                {**IMAGE, "shape": (1, 4, 4)},
+                "ReducerOptions",
+            ),
+            "EQ0315",
+            "axes (3,)",
+        ),
+        (
+            lambda: one(
+                "PAD",
+                [IMAGE, {"shape": (4, 2), "kind": "INT32", "data": np.full(8, -1, np.int32)}],
+                IMAGE,
+            ),
+            "EQ0315",
+            "paddings (-1,",
+        ),
+        (
+            lambda: one("LEAKY_RELU", [VECTOR], VECTOR, "LeakyReluOptions", alpha=-0.5),
+            "EQ0315",
+            "a multiplier must be",
+        ),
+        (
+            lambda: one("HARD_SWISH", [VECTOR], {**VECTOR, "scale": 1e-5}),
+            "EQ0315",
+            "less than a 128th",
+        ),
         (lambda: one("DEQUANTIZE", [VECTOR], {"shape": (1, 8)}), "EQ0317", "copy"),
         (lambda: one("QUANTIZE", [{"shape": (1, 8)}], VECTOR), "EQ0317", "copy"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
-)  # fmt: skip
+)
 def test_what_an_operator_cannot_be_is_refused(
     data: Callable[[], bytes], id: str, said: str, tmp_path: Path
 ) -> None:
@@ -907,6 +974,6 @@ def test_a_sum_that_int32_cannot_hold_is_refused_with_the_scale_that_would_do(
     tmp_path: Path,
 ) -> None:
     path = save(tmp_path, simple(y={"scale": 1e-9}).bytes())
-    with pytest.raises(EdgeqError, match="below .* its sums could exceed int32") as caught:
+    with pytest.raises(EdgeqError, match=r"below .* its sums could exceed int32") as caught:
         compiled(path)
     assert caught.value.id == "EQ0338"

@@ -18,10 +18,11 @@ Converter = Callable[[Call], Value]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """How an operator becomes nodes; `limits` says more than the graph's operator does."""
+    """How an operator becomes nodes."""
 
     convert: Converter
     op: Op
+    quantized: str  # what becomes of it in a model that is quantised already
     words: tuple[str, ...] = ()  # how TensorFlow calls it in the names of tensors
 
 
@@ -531,29 +532,58 @@ def _concat(call: Call) -> Computed:
 
 
 CONVERTERS: Mapping[str, Row] = {
-    "ADD": Row(_add, Op.ADD, ("add", "AddV2", "Add")),
-    "AVERAGE_POOL_2D": Row(_pool(Op.AVERAGE_POOL), Op.AVERAGE_POOL, ("AvgPool",)),
-    "CONCATENATION": Row(_concat, Op.CONCAT, ("concat",)),
-    "CONV_2D": Row(_conv, Op.CONV_2D, ("Conv2D", "convolution")),
-    "DEPTHWISE_CONV_2D": Row(_depthwise, Op.DEPTHWISE_CONV_2D, ("depthwise",)),
-    "DEQUANTIZE": Row(_dequantize, Op.IDENTITY),
-    "EXPAND_DIMS": Row(_expand_dims, Op.RESHAPE, ("ExpandDims",)),
-    "FULLY_CONNECTED": Row(_fully_connected, Op.FULLY_CONNECTED, ("MatMul",)),
-    "HARD_SWISH": Row(_hard_swish, Op.TABLE, ("HardSwish",)),
-    "LEAKY_RELU": Row(_leaky_relu, Op.TABLE, ("LeakyRelu",)),
-    "LOGISTIC": Row(_logistic, Op.TABLE, ("Sigmoid",)),
-    "MAX_POOL_2D": Row(_pool(Op.MAX_POOL), Op.MAX_POOL, ("MaxPool",)),
-    "MEAN": Row(_mean, Op.AVERAGE_POOL, ("Mean",)),
-    "MUL": Row(_multiply, Op.MULTIPLY, ("mul", "Mul")),
-    "PAD": Row(_pad, Op.PAD, ("Pad",)),
-    "PADV2": Row(_pad, Op.PAD, ("PadV2",)),
-    "QUANTIZE": Row(_quantize, Op.TABLE),
-    "RELU": Row(_relu, Op.CLIP, ("Relu",)),
-    "RELU6": Row(_relu, Op.CLIP, ("Relu6",)),
-    "RELU_N1_TO_1": Row(_relu, Op.CLIP),
-    "RESHAPE": Row(_reshape, Op.RESHAPE, ("Reshape",)),
-    "SOFTMAX": Row(_softmax, Op.SOFTMAX, ("Softmax",)),
-    "SQUEEZE": Row(_squeeze, Op.RESHAPE, ("Squeeze",)),
-    "SUB": Row(_subtract, Op.BATCH_NORM, ("sub", "Sub")),
-    "TANH": Row(_tanh, Op.TABLE, ("Tanh",)),
+    "ADD": Row(_add, Op.ADD, "two tensors; a number makes it a table", ("add", "AddV2", "Add")),
+    "AVERAGE_POOL_2D": Row(
+        _pool(Op.AVERAGE_POOL), Op.AVERAGE_POOL, "input and output of one scale", ("AvgPool",)
+    ),
+    "CONCATENATION": Row(
+        _concat, Op.CONCAT, "tensors of one scale, without fused activation", ("concat",)
+    ),
+    "CONV_2D": Row(
+        _conv,
+        Op.CONV_2D,
+        "any; fewer channels in the weights than in the input make groups",
+        ("Conv2D", "convolution"),
+    ),
+    "DEPTHWISE_CONV_2D": Row(
+        _depthwise, Op.DEPTHWISE_CONV_2D, "any depth multiplier", ("depthwise",)
+    ),
+    "DEQUANTIZE": Row(_dequantize, Op.IDENTITY, "at an output, or of a constant"),
+    "EXPAND_DIMS": Row(_expand_dims, Op.RESHAPE, "as RESHAPE", ("ExpandDims",)),
+    "FULLY_CONNECTED": Row(
+        _fully_connected, Op.FULLY_CONNECTED, "constant weights that are not shuffled", ("MatMul",)
+    ),
+    "HARD_SWISH": Row(_hard_swish, Op.TABLE, "a table", ("HardSwish",)),
+    "LEAKY_RELU": Row(_leaky_relu, Op.TABLE, "a table; alpha is not negative", ("LeakyRelu",)),
+    "LOGISTIC": Row(
+        _logistic, Op.TABLE, "a table; its output has scale 1/256 and zero point −128", ("Sigmoid",)
+    ),
+    "MAX_POOL_2D": Row(
+        _pool(Op.MAX_POOL), Op.MAX_POOL, "input and output of one scale", ("MaxPool",)
+    ),
+    "MEAN": Row(
+        _mean,
+        Op.AVERAGE_POOL,
+        "over height and width: a depthwise convolution of ones, 2 bits each",
+        ("Mean",),
+    ),
+    "MUL": Row(_multiply, Op.MULTIPLY, "by a number: a table", ("mul", "Mul")),
+    "PAD": Row(_pad, Op.PAD, "on height, width and channels", ("Pad",)),
+    "PADV2": Row(_pad, Op.PAD, "likewise, with any int8 number of the output's scale", ("PadV2",)),
+    "QUANTIZE": Row(_quantize, Op.TABLE, "at an input; elsewhere from int8 to int8, a table"),
+    "RELU": Row(_relu, Op.CLIP, "a table", ("Relu",)),
+    "RELU6": Row(_relu, Op.CLIP, "a table; input and output of one scale", ("Relu6",)),
+    "RELU_N1_TO_1": Row(_relu, Op.CLIP, "a table"),
+    "RESHAPE": Row(_reshape, Op.RESHAPE, "to rank 2 or 4, through any other", ("Reshape",)),
+    "SOFTMAX": Row(
+        _softmax,
+        Op.SOFTMAX,
+        "of rank 2; any positive beta; its output has scale 1/256 and zero point −128",
+        ("Softmax",),
+    ),
+    "SQUEEZE": Row(_squeeze, Op.RESHAPE, "as RESHAPE", ("Squeeze",)),
+    "SUB": Row(
+        _subtract, Op.BATCH_NORM, "a number and a tensor, either first: a table", ("sub", "Sub")
+    ),
+    "TANH": Row(_tanh, Op.TABLE, "a table; its output has scale 1/128 and zero point 0", ("Tanh",)),
 }
