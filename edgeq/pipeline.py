@@ -166,13 +166,6 @@ def _kept(
     progress: Progress,
 ) -> tuple[Ranges | None, AdaRound | None]:
     """Nothing for a model that keeps its integers; where bits are lowered, samples serve it too."""
-    for name, one in bits.items():
-        if one.activations != KEPT_BITS:
-            raise PolicyError(
-                "EQ0327",
-                f"{name} asks for {one.activations}-bit activations; the model was quantised to "
-                f"{KEPT_BITS} bits already, and a policy can lower its weights alone",
-            )
     lowered = any(one.weights < KEPT_BITS for one in bits.values())
     if calibration is None or not lowered:
         return None, None
@@ -186,9 +179,20 @@ def to_integers(
     settings: Calibration,
     rounder: AdaRound | None = None,
 ) -> Graph:
-    """The integer graph of `model`, from ranges or from what the model kept."""
-    found = ranges or NO_RANGES
-    return quantize.run(model.graph, bits, found, settings, rounder, model.source.quantized)
+    """The integer graph of `model`, from ranges or from what the model kept.
+
+    Raises:
+        PolicyError: the activations of a quantised model should have other bits.
+    """
+    kept = model.source.quantized
+    for name, one in bits.items():
+        if kept is not None and one.activations != KEPT_BITS:
+            raise PolicyError(
+                "EQ0327",
+                f"{name} asks for {one.activations}-bit activations; the model was quantised to "
+                f"{KEPT_BITS} bits already, and a policy can lower its weights alone",
+            )
+    return quantize.run(model.graph, bits, ranges or NO_RANGES, settings, rounder, kept)
 
 
 def place(

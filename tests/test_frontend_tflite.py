@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from tflites import Net, litert, tflm
 
 from edgeq import floatrun, frontends, parity, passes, pipeline, policy, reference, targets
+from edgeq.cli import main
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.exporters import image
 from edgeq.frontends import tflite_names
@@ -596,14 +599,58 @@ def test_a_policy_cannot_change_activations_that_are_quantised_already(tmp_path:
     assert caught.value.id == "EQ0327"
 
 
-@pytest.mark.parametrize("bits", ["INT4"])
-def test_weights_of_4_bits_are_stored_in_4_bits(bits: str, tmp_path: Path) -> None:
+def run(*arguments: str | Path) -> Any:
+    result = CliRunner().invoke(main, [*map(str, arguments), "--json"])
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_a_quantised_model_is_checked_exported_and_asked_about_without_samples(
+    tmp_path: Path,
+) -> None:
+    path = save(tmp_path, padded_conv(np.random.default_rng(1)))
+    found = run("check", path)
+    assert [operator["op"] for operator in found["operators"]] == ["PAD", "CONV_2D"]
+    assert [layer["name"] for layer in found["layers"]] == ["conv_2d"]
+    build = tmp_path / "build"
+    report = run("export", path, "--check", "none", "-o", build)
+    assert "no samples given: checked on random inputs" in report["notes"]
+    assert report["accuracy"] is None
+    assert not (build / "ranges.json").exists()
+    assert json.loads((build / "manifest.json").read_text("utf-8"))["calibration"] is None
+    change = run("explain", build, "--layer", "conv_2d", "--set", "weights=3", "--model", path)
+    assert (change["before"]["weights"], change["after"]["weights"]) == (8, 3)
+
+
+def test_samples_serve_the_layers_whose_bits_a_policy_lowers(tmp_path: Path) -> None:
+    path = save(tmp_path, padded_conv(np.random.default_rng(1)))
+    shape = frontends.load(path).inputs[0].shape[1:]
+    samples = np.random.default_rng(0).integers(-128, 128, (32, *shape)).astype(np.int8)
+    np.savez(tmp_path / "calib.npz", x=samples)
+    build = tmp_path / "build"
+    calib = ("--calib", tmp_path / "calib.npz")
+    run("export", path, "--check", "none", "-o", build, "--policy", "w3a8", *calib)
+    assert (build / "ranges.json").is_file()
+    change = run("explain", build, "--layer", "conv_2d", "--set", "weights=8", "--model", path)
+    assert (change["before"]["weights"], change["after"]["weights"]) == (3, 8)
+    run("export", path, "--check", "none", "-o", build, *calib)
+    assert not (build / "ranges.json").exists()
+
+
+def test_check_refuses_what_export_refuses(tmp_path: Path) -> None:
+    path = save(tmp_path, padded_conv(np.random.default_rng(1)))
+    result = CliRunner().invoke(main, ["check", str(path), "--policy", "w8a4"])
+    assert result.exit_code == 3
+    assert "EQ0327" in result.stderr
+
+
+def test_weights_of_4_bits_are_stored_in_4_bits(tmp_path: Path) -> None:
     net = Net()
     rng = np.random.default_rng(0)
     x = net.input((1, 6, 6, 3), "INT8", 0.05, 3)
     values = rng.integers(-7, 8, (4, 3, 3, 3))
     packed = (values.reshape(-1, 2)[:, 0] & 15) | (values.reshape(-1, 2)[:, 1] & 15) << 4
-    weights = net.tensor((4, 3, 3, 3), bits, [0.02] * 4, 0, packed.astype(np.uint8))
+    weights = net.tensor((4, 3, 3, 3), "INT4", [0.02] * 4, 0, packed.astype(np.uint8))
     bias = net.tensor((4,), "INT32", [0.001] * 4, 0, rng.integers(-99, 99, 4).astype(np.int32))
     y = net.tensor((1, 4, 4, 4), "INT8", 0.1, 0)
     net.op(
@@ -678,6 +725,7 @@ FLOAT = {"kind": "FLOAT32", "scale": None}
     ("changes", "id", "said"),
     [
         ({"w": {"zero": 1}}, "EQ0318", "w: weights have zero point 1; it must be 0"),
+        ({"w": {"data": np.full(72, -128, np.int8)}}, "EQ0318", "w: weights hold −128"),
         ({"w": {"axis": 3}}, "EQ0318", "4 scales along dimension 3 of shape (4, 3, 3, 2)"),
         ({"w": {"axis": 9}}, "EQ0318", "4 scales along dimension 9"),
         ({"w": {"axis": -1}}, "EQ0318", "4 scales along dimension -1"),

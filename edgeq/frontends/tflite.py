@@ -317,7 +317,7 @@ class _Reader:
         """What was decided on reading."""
         notes = list(self.notes)
         if self.state.twins:
-            notes.append("quantised already: its scales, zero points and 8-bit weights are kept")
+            notes.append("quantised already: what the policy does not lower is kept, bit for bit")
         else:
             widened = self.state.widened.items()
             notes += [f"{count} constants of {kind} read as float32" for kind, count in widened]

@@ -276,6 +276,12 @@ class Call:
                 f"{info.name}: {count} scales along dimension {scales.axis} of shape "
                 f"{info.shape}; {filters} along dimension {axis} would do",
             )
+        if info.bits == 8 and info.stored is not None and (info.values() == -128).any():
+            raise ModelError(
+                "EQ0318",
+                f"{info.name}: weights hold −128; TFLite's int8 weights are −127 to 127, and "
+                "fast kernels rely on it",
+            )
         scale = tuple(float(s) for s in scales.scale)
         return _qparams(info, scale, 0, info.bits, 0 if count > 1 else None)
 
