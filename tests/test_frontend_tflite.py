@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -487,6 +489,43 @@ def test_weights_stored_in_fewer_bits_become_float32_with_a_note(kind: str, tmp_
     rng = np.random.default_rng(1)
     source = assert_agrees(save(tmp_path, stored(kind, rng)), rng)
     assert source.notes == (f"1 constants of {kind} read as float32",)
+
+
+def reshaped(size: int) -> bytes:
+    """What Keras makes of Reshape where the batch is open: a shape computed from the input's."""
+    net = Net()
+    x = net.input((1, 24), signature=(-1, 24))
+    whole = net.op("SHAPE", [x], net.tensor((2,), "INT32"), "ShapeOptions", outType=2)
+    ends = [net.ints(value) for value in (0, 1, 1)]
+    batch = net.op("STRIDED_SLICE", [whole, *ends], net.tensor((), "INT32"), "StridedSliceOptions",
+                   shrinkAxisMask=1)  # fmt: skip
+    sizes = [net.ints(value, shape=()) for value in (4, 3, size)]
+    shape = net.op("PACK", [batch, *sizes], net.tensor((4,), "INT32"), "PackOptions", valuesCount=4)
+    y = net.op("RESHAPE", [x, shape], net.tensor((1, 4, 3, size)))
+    return net.bytes(net.op("RELU", [y], net.tensor((1, 4, 3, size))))
+
+
+def test_a_shape_that_is_computed_from_the_inputs_is_known(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    source = assert_agrees(save(tmp_path, reshaped(2)), rng)
+    assert [node.op.value for node in source.graph.nodes] == ["reshape", "clip"]
+    assert "cannot make shape (1, 4, 3, 5)" in refused(save(tmp_path, reshaped(5)), "EQ0315")
+
+
+def test_a_file_is_checked_without_any_library_of_formats(tmp_path: Path) -> None:
+    code = """
+import sys
+class Blocked:
+    def find_spec(self, name, *rest):
+        if name.split(".")[0] in ("onnx", "onnx_ir", "onnxruntime", "flatbuffers", "google"):
+            raise ImportError(f"{name} is blocked")
+sys.meta_path.insert(0, Blocked())
+import edgeq
+assert edgeq.check(sys.argv[1]).refusals == ()
+"""
+    path = save(tmp_path, padded_conv(np.random.default_rng(0)))
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 # Edges, names, samples, policies #

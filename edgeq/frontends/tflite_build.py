@@ -32,10 +32,10 @@ _LATER = {
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A constant; `real` where it was computed from another one, as by DEQUANTIZE."""
+    """A constant; `array` where it was computed, as reals by DEQUANTIZE or integers by SHAPE."""
 
     info: Info
-    real: Array | None = None
+    array: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,18 +235,20 @@ class Call:
         value = self.known(index)
         if value is None:
             return None
-        if value.info.kind not in ("INT32", "INT64") or value.info.stored is None:
+        info, array = value.info, value.array
+        if info.kind not in ("INT32", "INT64") or (info.stored is None and array is None):
             self.refuse(f"input {index} must hold constant integers")
-        if value.info.elements > 16:
-            self.refuse(f"input {index} holds {value.info.elements} values")
-        return tuple(int(number) for number in value.info.values().reshape(-1))
+        if info.elements > _MOST_INTEGERS:
+            self.refuse(f"input {index} holds {info.elements} values")
+        found = info.values() if array is None else array
+        return tuple(int(number) for number in found.reshape(-1))
 
     def reals(self, index: int) -> Array | None:
         """Input `index` as finite float32 in the file's shape; None if it was left out."""
         value = self.known(index)
         if value is None:
             return None
-        array = value.real if value.real is not None else dequantized(self.state, value.info)
+        array = value.array if value.array is not None else dequantized(self.state, value.info)
         if not array.size:
             raise ModelError("EQ0313", f"{value.info.name} is empty: shape {value.info.shape}")
         return array
@@ -257,7 +259,7 @@ class Call:
         Those with one scale for all have no axis, others axis 0, as the graph's rows.
         """
         value = self.known(index)
-        if value is None or value.info.kind not in WEIGHTS or value.real is not None:
+        if value is None or value.info.kind not in WEIGHTS or value.array is not None:
             kind = "missing" if value is None else value.info.kind
             self.refuse(f"weights are {kind}; beside int8 activations they are int8 or int4")
         info, scales = value.info, value.info.scales
@@ -408,6 +410,7 @@ def _along(info: Info, what: str) -> Array:
     return array.reshape([-1 if axis == scales.axis else 1 for axis in range(len(info.shape))])
 
 
+_MOST_INTEGERS = 16  # of a shape, axes or paddings
 _FAR = 1 << 20  # steps: beyond every integer of an activation
 IDENTITY = Function(Unary.IDENTITY)
 _CLAMPS: dict[str, Bounds] = {

@@ -469,6 +469,38 @@ def _as_node(call: Call, x: Computed, shape: tuple[int, ...]) -> Computed:
     return Computed(tensor, shape, x.qparams)
 
 
+def _shape(call: Call) -> Known:
+    """SHAPE, which exporters compute reshapes from: shapes are known here."""
+    x = call.given(0)
+    if not isinstance(x, Computed):
+        call.refuse("takes a tensor that is computed")
+    return Known(call.output, np.array(x.shape))
+
+
+def _strided_slice(call: Call) -> Known:
+    options = "StridedSliceOptions"
+    masks = [call.option(f"{name}_mask", options) for name in ("begin", "end", "shrink_axis")]
+    others = [call.option(f"{name}_mask", options) for name in ("ellipsis", "new_axis")]
+    if isinstance(call.given(0), Computed):
+        call.refuse("slices a tensor that the model computes with; edgeq slices shapes alone")
+    values, (begin, end, stride) = call.integers(0), (call.integers(i) for i in (1, 2, 3))
+    one = values and begin and end and stride and len(begin) == len(end) == len(stride) == 1
+    if not one or any(others) or not stride[0]:
+        call.refuse("slices something else than a list of integers")
+    ends = zip(masks, (begin, end), strict=False)
+    first, last = (None if mask & 1 else at[0] for mask, at in ends)
+    if masks[2] & 1:
+        last = None if begin[0] == -1 else begin[0] + 1
+    return Known(call.output, np.array(values)[first : last : stride[0]])
+
+
+def _pack(call: Call) -> Known:
+    if call.option("axis", "PackOptions") or any(isinstance(v, Computed) for v in call.inputs):
+        call.refuse("stacks tensors; edgeq stacks the sizes of a shape alone")
+    parts = [call.integers(index) or () for index in range(len(call.inputs))]
+    return Known(call.output, np.array([number for part in parts for number in part]))
+
+
 def _pad(call: Call) -> Computed:
     x, sizes = call.of_rank(4), call.known(1)
     if sizes is None or sizes.info.kind not in ("INT32", "INT64") or sizes.info.shape != (4, 2):
@@ -568,6 +600,7 @@ CONVERTERS: Mapping[str, Row] = {
         ("Mean",),
     ),
     "MUL": Row(_multiply, Op.MULTIPLY, "by a number: a table", ("mul", "Mul")),
+    "PACK": Row(_pack, Op.RESHAPE, "of the sizes of a shape"),
     "PAD": Row(_pad, Op.PAD, "on height, width and channels", ("Pad",)),
     "PADV2": Row(_pad, Op.PAD, "likewise, with any int8 number of the output's scale", ("PadV2",)),
     "QUANTIZE": Row(_quantize, Op.TABLE, "at an input; elsewhere from int8 to int8, a table"),
@@ -575,6 +608,7 @@ CONVERTERS: Mapping[str, Row] = {
     "RELU6": Row(_relu, Op.CLIP, "a table; input and output of one scale", ("Relu6",)),
     "RELU_N1_TO_1": Row(_relu, Op.CLIP, "a table"),
     "RESHAPE": Row(_reshape, Op.RESHAPE, "to rank 2 or 4, through any other", ("Reshape",)),
+    "SHAPE": Row(_shape, Op.RESHAPE, "known when the model is read"),
     "SOFTMAX": Row(
         _softmax,
         Op.SOFTMAX,
@@ -582,6 +616,7 @@ CONVERTERS: Mapping[str, Row] = {
         ("Softmax",),
     ),
     "SQUEEZE": Row(_squeeze, Op.RESHAPE, "as RESHAPE", ("Squeeze",)),
+    "STRIDED_SLICE": Row(_strided_slice, Op.RESHAPE, "of a shape"),
     "SUB": Row(
         _subtract, Op.BATCH_NORM, "a number and a tensor, either first: a table", ("sub", "Sub")
     ),

@@ -95,6 +95,11 @@ OPTIONS = {
         Options("ReducerOptions", 27, {"keep_dims": 0}),
         Options("SubOptions", 28, {"fused_activation_function": 0}),
         Options("SqueezeOptions", 30, {"squeeze_dims": 0}),
+        Options("StridedSliceOptions", 32, {
+            "begin_mask": 0, "end_mask": 1, "ellipsis_mask": 2, "new_axis_mask": 3,
+            "shrink_axis_mask": 4,
+        }),
+        Options("PackOptions", 59, {"axis": 1}),
         Options("LeakyReluOptions", 75, {"alpha": 0}),
     )
 }  # fmt: skip
