@@ -217,6 +217,14 @@ class Call:
             self.refuse(f"takes rank {wanted}, got shape {value.shape}")
         return self.regrouped(value, value.shape)
 
+    def plain(self, value: Computed) -> Computed:
+        """`value` in a tensor of rank 2 or 4 whose last axis is the file's."""
+        shape = value.shape
+        if len(shape) not in (2, 4):
+            last = shape[-1] if shape else 1
+            shape = (1, 1, math.prod(shape) // last, last)
+        return replace(self.regrouped(value, shape), shape=value.shape)
+
     def regrouped(self, value: Computed, shape: tuple[int, ...]) -> Computed:
         """`value` as a tensor of the graph of exactly `shape`, reshaped where it has another."""
         if self.state.builder.tensors[value.tensor].shape == shape:
@@ -322,10 +330,12 @@ class Call:
             pads=pads, axis=axis, function=function, beta=beta,
         )  # fmt: skip
         tensor = self.state.builder.append(node)
-        shape = self.state.builder.tensors[tensor].shape
+        tensors = self.state.builder.tensors
+        shape = tensors[tensor].shape
         if self.qparams is not None:
             self.state.twins[tensor] = Tensor(tensor, shape, DType.S8, self.qparams)
-        return Computed(tensor, shape, self.qparams)
+        grouped = x.shape if shape == tensors[x.tensor].shape else shape
+        return Computed(tensor, grouped, self.qparams)
 
     def table(
         self,

@@ -276,15 +276,13 @@ def _pair(call: Call, op: Op) -> tuple[Computed, Computed]:
     x, other = call.computed(0), call.computed(1)
     if x.shape != other.shape:
         call.limits(op, f"shapes {x.shape} and {other.shape} differ")
-    x = call.regrouped(x, x.shape)
-    return x, call.regrouped(other, x.shape)
+    return call.plain(x), call.plain(other)
 
 
 def _with_reals(call: Call) -> tuple[Computed, Array, int]:
     """The computed input, the constant one for each of its channels, and that one's index."""
     index = 0 if isinstance(call.given(0), Known) else 1
-    x, values = call.computed(1 - index), call.reals(index)
-    x = call.regrouped(x, x.shape)
+    x, values = call.plain(call.computed(1 - index)), call.reals(index)
     if (
         values is None
         or values.size not in (1, x.shape[-1])
@@ -483,9 +481,8 @@ def _strided_slice(call: Call) -> Known:
     others = [call.option(f"{name}_mask", options) for name in ("ellipsis", "new_axis")]
     if isinstance(call.given(0), Computed):
         call.refuse("slices a tensor that the model computes with; edgeq slices shapes alone")
-    values, (begin, end, stride) = call.integers(0), (call.integers(i) for i in (1, 2, 3))
-    one = values and begin and end and stride and len(begin) == len(end) == len(stride) == 1
-    if not one or any(others) or not stride[0]:
+    values, begin, end, stride = (call.integers(index) or () for index in range(4))
+    if not values or {len(begin), len(end), len(stride)} != {1} or any(others) or not stride[0]:
         call.refuse("slices something else than a list of integers")
     ends = zip(masks, (begin, end), strict=False)
     first, last = (None if mask & 1 else at[0] for mask, at in ends)
