@@ -134,8 +134,9 @@ class Net:
 
 def tflm(jobs: Sequence[tuple[bytes, Array]]) -> list[Array]:
     """What TensorFlow Lite Micro gives for each (model, samples), (samples, *output shape)."""
-    if importlib.util.find_spec("tflite_micro") is None:
-        pytest.skip("tflite_micro is missing")
+    for package in ("tflite_micro", "yaml"):  # its own import needs PyYAML and does not say so
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is missing")
     with tempfile.TemporaryDirectory() as folder:
         source, result = Path(folder, "jobs.npz"), Path(folder, "results.npz")
         arrays: dict[str, Array] = {}
