@@ -82,7 +82,7 @@ class _Build:
             y = qparams_of(self.kept[node.output])
             if y.scale[0] < floor:
                 raise GraphError(
-                    "EQ0338",
+                    "EQ0339",
                     f"{node.name}: its output has scale {y.scale[0]:g}; below {floor:g} its sums "
                     "could exceed int32 before they are shifted to it",
                 )

@@ -1068,4 +1068,4 @@ def test_a_sum_that_int32_cannot_hold_is_refused_with_the_scale_that_would_do(
     path = save(tmp_path, simple(y={"scale": 1e-9}).bytes())
     with pytest.raises(EdgeqError, match=r"below .* its sums could exceed int32") as caught:
         compiled(path)
-    assert caught.value.id == "EQ0338"
+    assert caught.value.id == "EQ0339"
