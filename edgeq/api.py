@@ -69,11 +69,12 @@ def export(
     A bundled example brings its policy and samples, for those that are not given.
 
     Args:
-        model: an ONNX file, a PyTorch `package.module:factory` or
+        model: an ONNX or TFLite file, a PyTorch `package.module:factory` or
             `package.module:factory@checkpoint`, or the name of a bundled example; default
             `fashion-resnet8`.
         policy: a JSON or TOML file, or a uniform policy such as `w4a8`; default `w8a8`.
-        calib: `.npz` of the samples that ranges come from.
+        calib: `.npz` of the samples that ranges come from; a model that is quantised already
+            needs none.
         data: `.npz` of labelled samples; accuracy is reported for these only.
         target: a name or alias that `edgeq.targets.load` knows.
         out: the build folder, replaced whole; default `build/NAME`.
@@ -107,11 +108,9 @@ def export(
         model = folder / "model.onnx"
         calib, data = calib or folder / "calib.npz", data or folder / "test.npz"
     read = pipeline.read(Path(model), shapes, name, None if calib is None else Path(calib))
-    if calib is None:
-        raise UsageError("EQ0202", "export needs --calib: samples to find activation ranges on")
     chosen = policies.load(policy or policies.DEFAULT)
     specs = pipeline.input_specs(read, chosen, inputs)
-    calibration = pipeline.read_samples(Path(calib), read, specs)
+    calibration = None if calib is None else pipeline.read_samples(Path(calib), read, specs)
     labelled = None if data is None else pipeline.read_samples(Path(data), read, specs)
     program = pipeline.compile(
         read, chosen, specs, calibration, device, optimize, tuple(labels), progress
@@ -126,7 +125,7 @@ def export(
         optimize=optimize,
         linked=assemble.linked_kernels(program.program, kernels, firmware_for),
         notes=() if policy else ("no policy given: w8a8, 8 bits everywhere",),
-        calibration_sha256=sha256(Path(calib).read_bytes()),
+        calibration_sha256=None if calib is None else sha256(Path(calib).read_bytes()),
         plots=plots,
     )
     folder = Path(out) if out is not None else Path("build") / read.name
@@ -160,7 +159,7 @@ def check(
     value with `refusals`; one that does not fit its budget is not refused.
 
     Args:
-        model: an ONNX file, or the name of a bundled example; default `fashion-resnet8`.
+        model: an ONNX or TFLite file, or the name of a bundled example; default `fashion-resnet8`.
         target: a name or alias that `edgeq.targets.load` knows.
         policy: a JSON or TOML file, or a uniform policy such as `w4a8`; default `w8a8`.
         flash: budget in bytes; default the target's first flash.
@@ -253,7 +252,7 @@ def explain(
         build: a folder that `export` wrote.
         layer: the layer, by its name in the report.
         weights: its bits, 2 to 8.
-        model: the ONNX file that the build was made of.
+        model: the file that the build was made of.
         calib: samples for the SQNR; without them there is none.
         policy: the policy of the build, where its `[calibration]` differs from the default.
         shapes: input shapes, by name, where the model leaves them open.

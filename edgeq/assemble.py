@@ -55,7 +55,7 @@ from edgeq.report import (
     Validate,
     dumps,
 )
-from edgeq.samples import Samples
+from edgeq.samples import Samples, drawn
 from edgeq.target import Target
 from edgeq.targets import emulators, runners, toolchain
 from edgeq.targets.emulators import EmulatorFaultError, Firmware
@@ -68,6 +68,7 @@ GOLDEN_CASES = 2
 HOST_SAMPLES = 64
 EMULATED_SAMPLES = 4
 FLOAT_BATCH = 100
+_DRAWN = "no samples given: checked on random inputs"
 DEPENDENCIES = ("numpy", "onnx", "onnx-ir", "onnxruntime")  # named in the manifest
 
 
@@ -86,19 +87,23 @@ class Request:
     model: Model
     policy: Policy
     compiled: Compiled
-    calibration: Samples
+    calibration: Samples | None
     labelled: Samples | None
     budget: Budget
     optimize: Optimize
     linked: tuple[Kernel, ...]
     notes: tuple[str, ...]
-    calibration_sha256: str
+    calibration_sha256: str | None
     plots: bool = False
 
     @property
     def program(self) -> Program:
         """The program to build."""
         return self.compiled.program
+
+    def samples(self) -> Samples:
+        """What the build is checked on: labelled samples, or others, or random integers."""
+        return self.labelled or self.calibration or drawn(self.model.source.inputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +169,7 @@ def run(request: Request, tools: Tools, out: Path, progress: Progress) -> Build:
         UsageError: `out` cannot be written.
     """
     program = request.program
-    samples = request.labelled or request.calibration
+    samples = request.samples()
     progress("predicting", 0, 1)
     expected = parity.expect(program, program.quantize(samples), labels=samples.labels)
     progress("predicting", 1, 1)
@@ -172,7 +177,9 @@ def run(request: Request, tools: Tools, out: Path, progress: Progress) -> Build:
         cases = _golden(request, samples, expected.outputs)
         built = c_arrays.export(program, folder, cases, request.linked)
         artefacts = _write_artefacts(program, folder, built)
-        (folder / "ranges.json").write_text(dumps(to_json(request.compiled.ranges)), "utf-8")
+        if request.compiled.ranges is not None:
+            ranges = dumps(to_json(request.compiled.ranges))
+            (folder / "ranges.json").write_text(ranges, "utf-8")
         if request.compiled.learned:
             rounding = adaround.to_json(request.compiled.learned)
             (folder / "rounding.json").write_text(dumps(rounding), "utf-8")
@@ -180,7 +187,7 @@ def run(request: Request, tools: Tools, out: Path, progress: Progress) -> Build:
         budget.check(
             program, measured.flash, measured.ram, request.budget, request.optimize, artefacts
         )
-        report = _report(request, tools, measured, artefacts, expected.outputs)
+        report = _report(request, tools, measured, artefacts, samples, expected.outputs)
         write_files(folder, pages.files(report, plots=request.plots))
         write_records(folder, report, _facts(request, tools))
     return Build(out, report)
@@ -345,11 +352,13 @@ def _report(
     tools: Tools,
     measured: _Measured,
     artefacts: tuple[Artefact, ...],
+    samples: Samples,
     expected: Sequence[Array],
 ) -> Report:
     program, compiled = request.program, request.compiled
     integer = program.network.blocks[0].variants[0].graph
-    noise = sqnr.by_layer(request.model.graph, integer, request.calibration.real())
+    real = (request.calibration or samples).real()
+    noise = sqnr.by_layer(request.model.graph, integer, real)
     checked = () if tools.target is not None else (_unchecked(program.target, measured.rows),)
     section = Export(
         layers=layers.describe(program, compiled.bits, noise),
@@ -361,7 +370,13 @@ def _report(
         accuracy=_accuracy(request, expected),
         compiler=None if tools.target is None else str(tools.target),
         optimize=request.optimize,
-        notes=(*request.notes, *request.model.source.notes, *_spare(program.target), *checked),
+        notes=(
+            *request.notes,
+            *request.model.source.notes,
+            *_spare(program.target),
+            *checked,
+            *(() if request.labelled or request.calibration else (_DRAWN,)),
+        ),
         arena=layers.arena(program),
         artefacts=artefacts,
     )

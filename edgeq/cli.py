@@ -184,8 +184,8 @@ def export(
 ) -> None:
     """Export MODEL as C that was compiled, run and found equal to its prediction.
 
-    MODEL is an ONNX file, or package.module:factory, a function that makes a PyTorch module;
-    @FILE after it names a checkpoint, as in nets.resnet:resnet20@resnet20.pt.
+    MODEL is an ONNX or TFLite file, or package.module:factory, a function that makes a PyTorch
+    module; @FILE after it names a checkpoint, as in nets.resnet:resnet20@resnet20.pt.
 
     MODEL may also name a bundled example, fashion-resnet8 (the default) or fashion-tiny, which
     bring their own policy and samples.

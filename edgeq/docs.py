@@ -62,14 +62,24 @@ def _table(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
 
 
 def _supported_ops() -> str:
+    from edgeq.frontends import tflite_ops
     from edgeq.frontends.onnx_ops import CONVERTERS  # imports onnx
 
-    device = [(f"`{op.value}`", i.sources, i.limits) for op, i in ops.OPS.items() if i.device]
-    gone = [(f"`{op.value}`", i.sources, i.limits) for op, i in ops.OPS.items() if not i.device]
+    names = tflite_ops.CONVERTERS.items()
+    tflite = {op: ", ".join(name for name, row in names if row.op is op) or "–" for op in ops.OPS}
+    device, gone = (
+        [
+            (f"`{op.value}`", info.sources, tflite[op], info.limits)
+            for op, info in ops.OPS.items()
+            if info.device is on_device
+        ]
+        for on_device in (True, False)
+    )
     read = [
         (name, f"`{row.op.value}`", ", ".join(sorted(row.attributes)) or "none")
         for name, row in sorted(CONVERTERS.items())
     ]
+    quantized = [(name, row.quantized) for name, row in names]
     lines = [
         GENERATED,
         "# Supported operators",
@@ -80,15 +90,25 @@ def _supported_ops() -> str:
         "",
         "## On the device",
         "",
-        *_table(("operator", "from ONNX", "limits"), device),
+        *_table(("operator", "from ONNX", "from TFLite", "limits"), device),
         "",
         "## Gone before the device",
         "",
-        *_table(("operator", "from ONNX", "what becomes of it"), gone),
+        *_table(("operator", "from ONNX", "from TFLite", "what becomes of it"), gone),
         "",
         "## ONNX operators and the attributes that are read",
         "",
         *_table(("ONNX", "becomes", "attributes"), read),
+        "",
+        "## TFLite operators of models that are quantised already",
+        "",
+        "Scales, zero points and weights stay as they are, and every integer is the one that",
+        "TensorFlow Lite Micro computes. Activations are int8 with one scale; weights int8 or",
+        "int4, with one scale or one for each output channel. Fused activations: RELU, RELU6,",
+        "RELU_N1_TO_1. A float or uint8 tensor may stand before QUANTIZE at an input, and behind",
+        "DEQUANTIZE or QUANTIZE at an output.",
+        "",
+        *_table(("TFLite", "int8"), quantized),
         "",
     ]
     return "\n".join(lines)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgeq import footprint, frontends, pipeline, quantize
+from edgeq import footprint, frontends, pipeline
 from edgeq import plan as planner
 from edgeq import policy as policies
 from edgeq.budget import excess
@@ -83,7 +83,7 @@ def _stand_in(
     bits = policies.resolve(policy, graph)
     names = [*graph.inputs, *(node.output for node in graph.nodes)]
     ranges = Ranges(dict.fromkeys(names, STAND_IN), {}, "none", 0)
-    integer = quantize.run(graph, bits, ranges, SETTINGS)
+    integer = pipeline.to_integers(model, bits, ranges, SETTINGS)
     return pipeline.place(model, integer, specs, target, "flash", ())
 
 

@@ -37,7 +37,7 @@ def quantize_multiplier(real: float) -> tuple[int, int]:
     if real == 0:
         return 0, 0
     fraction, shift = math.frexp(real)
-    multiplier = round(fraction * (1 << 31))
+    multiplier = math.floor(fraction * (1 << 31) + 0.5)  # ties up, as TFLite's round takes them
     if multiplier == 1 << 31:
         multiplier, shift = 1 << 30, shift + 1
     if shift < -31:
@@ -103,15 +103,15 @@ def _shift_left_saturate(x: Int64, exponent: int) -> Int64:
     return np.asarray(np.clip(x << exponent, -(1 << 31), INT32_MAX), np.int64)
 
 
-def exp_on_negative(x: Int64) -> Int64:
-    """exp(x) as Q0.31 for x ≤ 0 in Q5.26 (gemmlowp exp_on_negative_values).
+def exp_on_negative(x: Int64, integer_bits: int = SOFTMAX_INTEGER_BITS) -> Int64:
+    """exp(x) as Q0.31 for x ≤ 0 in Q5.26, or with 4 integer bits (gemmlowp exp_on_negative_values).
 
     A Taylor series around −1/8 covers [−1/4, 0); each set bit of the rest multiplies by a constant.
     """
     x = np.asarray(x, np.int64)
-    quarter = 1 << (31 - SOFTMAX_INTEGER_BITS - 2)
+    quarter = 1 << (31 - integer_bits - 2)
     reduced = (x & (quarter - 1)) - quarter
-    a = (reduced << SOFTMAX_INTEGER_BITS) + (1 << 28)
+    a = (reduced << integer_bits) + (1 << 28)
     a2 = high_multiply(a, a)
     a3 = high_multiply(a2, a)
     a4 = high_multiply(a2, a2)
@@ -121,20 +121,39 @@ def exp_on_negative(x: Int64) -> Int64:
     result = centre + high_multiply(a + rounding_shift_right(series, 1), centre)
     rest = reduced - x
     factors = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)
-    for exponent, factor in enumerate(factors, start=-2):  # exp(−2^exponent)
-        bit = 1 << (31 - SOFTMAX_INTEGER_BITS + exponent)
+    for exponent, factor in enumerate(factors[: integer_bits + 2], start=-2):  # exp(−2^exponent)
+        bit = 1 << (31 - integer_bits + exponent)
         result = np.where(rest & bit, high_multiply(result, factor), result)
     return np.asarray(np.where(x == 0, INT32_MAX, result), np.int64)
 
 
 def reciprocal_one_plus(x: Int64) -> Int64:
-    """1 / (1 + x) as Q0.31 for x in [0, 1) as Q0.31: three Newton–Raphson steps (gemmlowp)."""
+    """1 / (1 + x) as Q0.31 for x in [0, 1) as Q0.31 (gemmlowp one_over_one_plus_x)."""
+    return _shift_left_saturate(_reciprocal(x), 1)
+
+
+def _reciprocal(x: Int64) -> Int64:
+    """2 / (1 + x) as Q2.29: three Newton–Raphson steps."""
     half_denominator = (np.asarray(x, np.int64) + INT32_MAX + 1) >> 1
     estimate = 1515870810 + high_multiply(half_denominator, -1010580540)  # 48/17 − 32/17·d, Q2.29
     for _ in range(3):
         error = (1 << 29) - high_multiply(half_denominator, estimate)
         estimate = estimate + _shift_left_saturate(high_multiply(estimate, error), 2)
-    return _shift_left_saturate(estimate, 1)
+    return np.asarray(estimate, np.int64)
+
+
+def logistic(x: Int64) -> Int64:
+    """1 / (1 + exp(−x)) as Q0.31 for x in Q4.27 (gemmlowp logistic)."""
+    positive = reciprocal_one_plus(exp_on_negative(-np.abs(x), 4))
+    value = np.where(x > 0, positive, INT32_MAX - positive)
+    return np.asarray(np.where(x == 0, 1 << 30, value), np.int64)
+
+
+def tanh(x: Int64) -> Int64:
+    """The hyperbolic tangent as Q0.31 of x in Q4.27 (gemmlowp tanh)."""
+    exponential = exp_on_negative(-np.abs(x))  # of 2·x: the same bits with 5 integer bits
+    positive = _shift_left_saturate(_reciprocal(exponential) - (1 << 29), 2)
+    return np.asarray(np.where(x == 0, 0, np.where(x < 0, -positive, positive)), np.int64)
 
 
 def softmax(x: Int64, multiplier: int, shift: int) -> Int64:

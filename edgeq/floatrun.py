@@ -238,6 +238,24 @@ def _table(writer: _Writer, node: Node, output: str) -> None:
             writer.add("Mul", (x, gate), output)
         case Unary.LEAKY_RELU:
             writer.add("LeakyRelu", (x,), output, alpha=function.alpha)
+        case Unary.LINEAR:
+            product = f"{output}/product"
+            writer.add(
+                "Mul", (x, writer.constant(f"{output}/alpha", _real(function.alpha))), product
+            )
+            writer.add(
+                "Add", (product, writer.constant(f"{output}/beta", _real(function.beta))), output
+            )
+
+
+def _softmax(writer: _Writer, node: Node, output: str) -> None:
+    scaled = f"{output}/scaled"
+    writer.add("Mul", (*node.inputs, writer.constant(f"{output}/factor", _real(node.beta))), scaled)
+    writer.add("Softmax", (scaled,), output, axis=1)
+
+
+def _real(value: float) -> Array:
+    return np.array(value, np.float32)
 
 
 def _plain(op: str, **attributes: Any) -> Callable[[_Writer, Node, str], None]:
@@ -255,7 +273,7 @@ _WRITERS: Mapping[Op, Callable[[_Writer, Node, str], None]] = {
     Op.MAX_POOL: _max_pool,
     Op.AVERAGE_POOL: _average_pool,
     Op.RESHAPE: _reshape,
-    Op.SOFTMAX: _plain("Softmax", axis=1),
+    Op.SOFTMAX: _softmax,
     Op.BATCH_NORM: _batch_norm,
     Op.CLIP: _clip,
     Op.IDENTITY: _plain("Identity"),

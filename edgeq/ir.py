@@ -173,6 +173,7 @@ class Unary(Enum):
     SILU = "silu"  # x · sigmoid(x)
     HARD_SWISH = "hard_swish"  # x · hard_sigmoid(x)
     LEAKY_RELU = "leaky_relu"  # alpha · x below 0
+    LINEAR = "linear"  # alpha · x + beta
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +203,7 @@ class Node:
     pads: tuple[int, ...] = ()  # pad only: before height, width and channels, then after them
     axis: int = 0  # concat only, counting the batch
     function: Function | None = None  # table only
+    beta: float = 1.0  # softmax only: what its input is multiplied by
 
 
 @dataclass(frozen=True, slots=True)

@@ -274,6 +274,7 @@ def evaluate(function: Function, x: npt.NDArray[np.float64]) -> npt.NDArray[np.f
         Unary.SILU: x * soft,
         Unary.HARD_SWISH: x * hard,
         Unary.LEAKY_RELU: np.where(x < 0, alpha * x, x),
+        Unary.LINEAR: alpha * x + beta,
     }
     return np.asarray(values[function.kind], np.float64)
 

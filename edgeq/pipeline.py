@@ -35,6 +35,8 @@ TAKEN = (
     "threads", "time", "uchar", "wchar", "wctype",
 )  # fmt: skip
 TAKEN_PREFIXES = ("eq_", "harness")
+KEPT_BITS = 8  # of the activations of a model that was quantised already
+NO_RANGES = Ranges({}, {}, "none", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +56,14 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A program with the decisions that led to it."""
+    """A program with the decisions that led to it.
+
+    `ranges` is None for a model that kept its own and needed no others.
+    """
 
     program: Program
     bits: Mapping[str, Bits]
-    ranges: Ranges
+    ranges: Ranges | None
     learned: tuple[Learned, ...] = ()  # what AdaRound did, by layer
 
 
@@ -92,13 +97,15 @@ def identifier(text: str) -> str:
 def input_specs(
     model: Model, chosen: Policy, others: Mapping[str, InputSpec]
 ) -> dict[str, InputSpec]:
-    """What raw samples of each input mean: the policy's word, then the settings'.
+    """What raw samples of each input mean: the policy's word, then the settings', then the model's.
 
     Raises:
         PolicyError: a section names no input.
     """
-    specs = {**others, **chosen.input}
-    known = [port.name for port in model.source.inputs]
+    ports = model.source.inputs
+    own = {port.name: InputSpec(range=port.raw) for port in ports if port.raw is not None}
+    specs = {**own, **others, **chosen.input}
+    known = [port.name for port in ports]
     for name in specs:
         if name not in known:
             raise PolicyError(
@@ -116,27 +123,81 @@ def compile(
     model: Model,
     chosen: Policy,
     specs: Mapping[str, InputSpec],
-    calibration: Samples,
+    calibration: Samples | None,
     target: Target,
     optimize: Optimize,
     labels: tuple[str, ...],
     progress: Progress,
 ) -> Compiled:
-    """Every decision about `model`, as a program for `target`."""
+    """Every decision about `model`, as a program for `target`.
+
+    A model that was quantised already needs no calibration.
+    """
     if labels and len(labels) != model.classes:
         raise UsageError("EQ0227", f"{len(labels)} labels for {model.classes} outputs")
     bits = policy.resolve(chosen, model.graph)
+    decide = _calibrated if model.source.quantized is None else _kept
+    ranges, rounder = decide(model, bits, chosen.calibration, calibration, progress)
+    integer = to_integers(model, bits, ranges, chosen.calibration, rounder)
+    program = place(model, integer, specs, target, optimize, labels)
+    return Compiled(program, bits, ranges, tuple(rounder.log) if rounder is not None else ())
+
+
+def _calibrated(
+    model: Model,
+    bits: Mapping[str, Bits],
+    settings: Calibration,
+    calibration: Samples | None,
+    progress: Progress,
+) -> tuple[Ranges | None, AdaRound | None]:
+    """What the samples show of a float model, and what rounds its weights."""
+    if calibration is None:
+        raise UsageError("EQ0202", "export needs --calib: samples to find activation ranges on")
     ranges = calibrate.run(
         model.graph,
         bits,
         calibration.real(),
-        chosen.calibration,
+        settings,
         lambda done, total: progress("calibrating", done, total),
     )
-    rounder = learner(model.graph, bits, calibration, chosen.calibration, progress)
-    integer = quantize.run(model.graph, bits, ranges, chosen.calibration, rounder)
-    program = place(model, integer, specs, target, optimize, labels)
-    return Compiled(program, bits, ranges, tuple(rounder.log) if rounder is not None else ())
+    return ranges, learner(model.graph, bits, calibration, settings, progress)
+
+
+def _kept(
+    model: Model,
+    bits: Mapping[str, Bits],
+    settings: Calibration,
+    calibration: Samples | None,
+    progress: Progress,
+) -> tuple[Ranges | None, AdaRound | None]:
+    """Nothing for a model that keeps its integers; where bits are lowered, samples serve it too."""
+    lowered = any(one.weights < KEPT_BITS for one in bits.values())
+    if calibration is None or not lowered:
+        return None, None
+    return _calibrated(model, bits, settings, calibration, progress)
+
+
+def to_integers(
+    model: Model,
+    bits: Mapping[str, Bits],
+    ranges: Ranges | None,
+    settings: Calibration,
+    rounder: AdaRound | None = None,
+) -> Graph:
+    """The integer graph of `model`, from ranges or from what the model kept.
+
+    Raises:
+        PolicyError: the activations of a quantised model should have other bits.
+    """
+    kept = model.source.quantized
+    for name, one in bits.items():
+        if kept is not None and one.activations != KEPT_BITS:
+            raise PolicyError(
+                "EQ0327",
+                f"{name} asks for {one.activations}-bit activations; the model was quantised to "
+                f"{KEPT_BITS} bits already, and a policy can lower its weights alone",
+            )
+    return quantize.run(model.graph, bits, ranges or NO_RANGES, settings, rounder, kept)
 
 
 def place(

@@ -30,7 +30,9 @@ class Input:
     lut: Array | None
 
     def quantize(self, samples: Array) -> Array:
-        """Samples, channels last, float32 or raw uint8, as the integers that the device takes."""
+        """Samples, channels last, as the integers that the device takes; int8 ones are these."""
+        if samples.dtype == np.int8:
+            return samples
         if samples.dtype == np.uint8:
             if self.lut is None:
                 raise AssertionError(f"{self.port.name} has no table for raw bytes")

@@ -5,6 +5,9 @@ per output channel, integer clamps. Nothing after this stage looks at a float to
 
 Scales have 12 significant bits: the product of two is exact in float32, so that formats which keep
 scales in float32 give every runtime the multipliers that stand here.
+
+A model that was quantised already keeps what it has, instead of what ranges would give; only layers
+whose bits the policy lowers get new weights.
 """
 
 from __future__ import annotations
@@ -57,6 +60,7 @@ class _Build:
     ranges: Ranges
     settings: Calibration
     rounder: Rounder | None
+    kept: Mapping[str, Tensor] = field(default_factory=dict)  # `Source.quantized`
     nodes: list[Node] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
@@ -72,11 +76,25 @@ class _Build:
     def qparams(self, name: str) -> QParams:
         return qparams_of(self.tensors[name])
 
+    def kept_data(self, name: str) -> Array | None:
+        """The integers of `name` that a quantised model brought."""
+        found = self.kept.get(name)
+        return None if found is None else found.data
+
     def output_qparams(self, node: Node, floor: float) -> QParams:
         """Parameters of the node's output whose scale is at least `floor`.
 
         What only a concatenation reads takes its range at once, so that joining copies bytes.
         """
+        if node.output in self.kept:
+            y = qparams_of(self.kept[node.output])
+            if y.scale[0] < floor:
+                raise GraphError(
+                    "EQ0339",
+                    f"{node.name}: its output has scale {y.scale[0]:g}; below {floor:g} its sums "
+                    "could exceed int32 before they are shifted to it",
+                )
+            return y
         low, high = self.ranges.bounds[_joined(self.graph, node.output)]
         return affine(low, high, self.bits[node.name].activations, floor)
 
@@ -93,18 +111,27 @@ def run(
     ranges: Ranges,
     settings: Calibration,
     rounder: Rounder | None = None,
+    kept: Mapping[str, Tensor] | None = None,
 ) -> Graph:
     """The integer graph of `graph`, verified; `rounder` may choose weights, as AdaRound does.
 
     An input has 8 bits, or 16 where every layer that reads it gives 16.
+    `kept` is `Source.quantized` of a model that was quantised already. Without ranges of its means
+    the bias of a layer with fewer bits is not corrected.
 
     Raises:
         GraphError: a sum of products could exceed what the device holds.
         PolicyError: 16-bit activations reach an operator that reads bytes alone.
     """
-    build = _Build(graph, bits, ranges, settings, rounder)
+    build = _Build(graph, bits, ranges, settings, rounder, kept or {})
     for name in graph.inputs:
-        build.activation(name, affine(*ranges.bounds[name], _input_bits(graph, bits, name)))
+        found = build.kept.get(name)
+        kept_or_new = (
+            qparams_of(found)
+            if found is not None
+            else affine(*ranges.bounds[name], _input_bits(graph, bits, name))
+        )
+        build.activation(name, kept_or_new)
     for node in graph.nodes:
         _RULES[node.op](build, node)
     quantized = replace(graph, nodes=tuple(build.nodes), tensors=build.tensors)
@@ -185,53 +212,57 @@ def _quantize_rows(
     if settings.gain:
         gained = round_significant(weights.preserve_gain(rows, integers, scale))
         scale = np.maximum(gained, floor)
-    if settings.bias_correction:
+    if settings.bias_correction and node.name in build.ranges.means:
         mean = build.ranges.means[node.name].reshape(-1, rows.shape[1])
         bias = bias + ((rows - integers * scale[:, None]) * mean).sum(axis=1)
     return integers, scale, bias
 
 
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """Integer rows, the step of each row's sums, integer biases; scales and bits of the rows."""
+
+    rows: Array
+    steps: npt.NDArray[np.float64]
+    bias: Array
+    scale: npt.NDArray[np.float64]
+    bits: int
+
+
 def _weighted(build: _Build, node: Node) -> None:
     """Convolutions and fully connected layers: weights, bias, multiplier, shift."""
     x = build.qparams(node.inputs[0])
-    kernel = build.graph.constant(node.inputs[1]).astype(np.float64)
-    bias = build.graph.constant(node.inputs[2]).astype(np.float64)
-    rows = kernel.reshape(len(kernel), -1)
-    bits = build.bits[node.name].weights
-    # A channel of zeros has no scale of its own: its bias needs one that keeps it exact enough.
-    idle = ~rows.any(axis=1)
-    least = np.abs(bias) / (x.scale[0] * (WIDE_BIAS_LIMIT if x.wide else BIAS_LIMIT))
-    floor = round_significant(least, up=True)
-    integers, scale, bias = _quantize_rows(build, node, rows, bias, floor)
-    scale = np.where(idle, np.where(bias == 0, 1.0, floor * (1 << 12)), scale)
-    steps = x.scale[0] * scale
-    integer_bias = np.rint(bias / steps)
+    shape = build.graph.tensors[node.inputs[1]].shape
+    layer = _kept_layer(build, node, x) or _new_layer(build, node, x)
+    taps = layer.rows.shape[1]
     half = 1 << (x.width - 1)  # of what memory may hold: eq_init trusts nothing else
     largest = max(half - 1 - x.zero_point, x.zero_point + half)
     bound, unpacked = (
-        np.abs(integer_bias) + rows.shape[1] * (1 << (b - 1)) * largest for b in (bits, 8)
+        np.abs(layer.bias) + taps * (1 << (b - 1)) * largest for b in (layer.bits, 8)
     )
     limit = WIDE_LIMIT if x.wide else SUM_LIMIT
-    if bound.max() >= limit or np.abs(integer_bias).max() > fixedpoint.INT32_MAX:
+    if bound.max() >= limit or np.abs(layer.bias).max() > fixedpoint.INT32_MAX:
         raise GraphError(
             "EQ0331",
-            f"{node.name}: sums of {rows.shape[1]} products could reach {bound.max():.0f}; "
+            f"{node.name}: sums of {taps} products could reach {bound.max():.0f}; "
             f"{'int64' if x.wide else 'int32'} arithmetic needs them below {limit}",
         )
     largest_sum = np.minimum(unpacked, limit - 1)
-    y = build.output_qparams(node, float((steps / _largest_ratio(largest_sum, x)).max()))
-    multiplier, shift = _multipliers(steps / y.scale[0])
+    y = build.output_qparams(node, float((layer.steps / _largest_ratio(largest_sum, x)).max()))
     name = node.name
+    multiplier, shift = (build.kept_data(f"{name}.{what}") for what in ("multiplier", "shift"))
+    if multiplier is None or shift is None:
+        multiplier, shift = _multipliers(layer.steps / y.scale[0])
     build.emit(
         node,
         (
             build.constant(
                 f"{name}.weights",
-                integers.reshape(kernel.shape),
+                layer.rows.reshape(shape),
                 DType.S8,
-                QParams(tuple(float(s) for s in scale), 0, bits, axis=0),
+                QParams(tuple(float(s) for s in layer.scale), 0, layer.bits, axis=0),
             ),
-            build.constant(f"{name}.bias", integer_bias, DType.S32),
+            build.constant(f"{name}.bias", layer.bias, DType.S32),
             build.constant(f"{name}.multiplier", multiplier, DType.S32),
             build.constant(f"{name}.shift", shift, DType.S8),
         ),
@@ -250,6 +281,37 @@ def _largest_ratio(largest_sum: npt.NDArray[np.float64], x: QParams) -> npt.NDAr
         return np.asarray(np.minimum((SUM_LIMIT >> 2) / (largest_sum + 1), WIDE_RATIO), np.float64)
     headroom = np.floor(np.log2((SUM_LIMIT << 1) / (largest_sum + 1))) - 1
     return np.asarray(np.exp2(headroom), np.float64)
+
+
+def _new_layer(build: _Build, node: Node, x: QParams) -> _Layer:
+    """What a layer's reals become."""
+    kernel = build.graph.constant(node.inputs[1]).astype(np.float64)
+    bias = build.graph.constant(node.inputs[2]).astype(np.float64)
+    rows = kernel.reshape(len(kernel), -1)
+    # A channel of zeros has no scale of its own: its bias needs one that keeps it exact enough.
+    idle = ~rows.any(axis=1)
+    least = np.abs(bias) / (x.scale[0] * (WIDE_BIAS_LIMIT if x.wide else BIAS_LIMIT))
+    floor = round_significant(least, up=True)
+    integers, scale, bias = _quantize_rows(build, node, rows, bias, floor)
+    scale = np.where(idle, np.where(bias == 0, 1.0, floor * (1 << 12)), scale)
+    steps = x.scale[0] * scale
+    return _Layer(integers, steps, np.rint(bias / steps), scale, build.bits[node.name].weights)
+
+
+def _kept_layer(build: _Build, node: Node, x: QParams) -> _Layer | None:
+    """What a layer had in a quantised model, if its bits were not lowered."""
+    weights, bias = (build.kept_data(name) for name in node.inputs[1:3])
+    if weights is None or bias is None:
+        return None
+    q = qparams_of(build.kept[node.inputs[1]])
+    if build.bits[node.name].weights < q.bits:
+        return None
+    rows = weights.reshape(len(weights), -1).astype(np.int64)
+    scale = np.broadcast_to(np.asarray(q.scale), len(rows))
+    steps = x.scale[0] * scale
+    if node.op is Op.FULLY_CONNECTED and q.axis is None:  # this product TFLM takes in float32
+        steps = (np.float32(x.scale[0]) * scale.astype(np.float32)).astype(np.float64)
+    return _Layer(rows, steps, bias.astype(np.int64), scale, q.bits)
 
 
 def _multipliers(reals: Array) -> tuple[Array, Array]:
@@ -292,7 +354,7 @@ def _refuse_wide(build: _Build, node: Node) -> None:
 def _softmax(build: _Build, node: Node) -> None:
     _refuse_wide(build, node)
     x = build.qparams(node.inputs[0])
-    scaled = x.scale[0] * (1 << (31 - fixedpoint.SOFTMAX_INTEGER_BITS))
+    scaled = node.beta * x.scale[0] * (1 << (31 - fixedpoint.SOFTMAX_INTEGER_BITS))
     multiplier, shift = _multipliers(np.array([min(scaled, 2.0**30 - 1)]))
     constants = (
         build.constant(f"{node.name}.multiplier", multiplier, DType.S32),
@@ -324,7 +386,8 @@ def _pad(build: _Build, node: Node) -> None:
     """The output's integers mean what the input's meant; the value becomes one of them."""
     x = build.qparams(node.inputs[0])
     value = float(build.graph.constant(node.inputs[1]).reshape(-1)[0])
-    steps = value / x.scale[0] + x.zero_point
+    kept = build.kept_data(node.inputs[1])
+    steps = value / x.scale[0] + x.zero_point if kept is None else float(kept[0])
     if not (x.qmin <= round(steps) <= x.qmax and abs(steps - round(steps)) <= PAD_ERROR):
         raise GraphError(
             "EQ0337",
@@ -351,9 +414,14 @@ def _concat(build: _Build, node: Node) -> None:
 
 def _table(build: _Build, node: Node) -> None:
     """The output for every integer of the input: float64, ties to even, clipped."""
-    function = node.function
+    function, name = node.function, f"{node.name}.table"
     assert function is not None  # the operator table demands it
     _refuse_wide(build, node)
+    kept = build.kept_data(name)
+    if kept is not None:
+        y = build.output_qparams(node, 0.0)
+        build.emit(node, (build.constant(name, kept, DType.S8),), y)
+        return
     x, bits = build.qparams(node.inputs[0]), build.bits[node.name].activations
     if function.kind is Unary.IDENTITY:
         y = x  # a clip of integers: nothing is rounded again
@@ -372,7 +440,7 @@ def _table(build: _Build, node: Node) -> None:
     reals = evaluate(function, x.dequantize(np.arange(-128, 128)))
     low, high = integer_clamp(node.clamp, y)
     table = np.clip(y.quantize(reals), low, high)
-    build.emit(node, (build.constant(f"{node.name}.table", table, DType.S8),), y)
+    build.emit(node, (build.constant(name, table, DType.S8),), y)
 
 
 _RULES: Mapping[Op, Callable[[_Build, Node], None]] = {

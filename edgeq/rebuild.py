@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeq import calibrate, examples, footprint, pipeline, profiler, quantize
+from edgeq import calibrate, examples, footprint, pipeline, profiler
 from edgeq import policy as policies
 from edgeq.build import Build, read_manifest, sha256
 from edgeq.calibrate import Ranges
@@ -56,7 +56,7 @@ class Rebuilt:
 
     model: Model
     bits: Mapping[str, Bits]
-    ranges: Ranges
+    ranges: Ranges | None  # None of a model that kept its own
     policy: Policy  # its calibration settings and what samples mean; bits come from the build
     optimize: Optimize
     target: Target
@@ -72,7 +72,7 @@ class Rebuilt:
             rounder = pipeline.learner(
                 self.model.graph, self.bits, self.learned_on, settings, pipeline.quiet
             )
-        integer = quantize.run(self.model.graph, self.bits, self.ranges, settings, rounder)
+        integer = pipeline.to_integers(self.model, self.bits, self.ranges, settings, rounder)
         return pipeline.place(self.model, integer, self.specs, self.target, self.optimize, ())
 
     def samples(self, path: Path) -> Samples:
@@ -114,7 +114,8 @@ def run(build: Build, target: Target, given: Given) -> Rebuilt:
     chosen = policies.load(policy) if policy else Policy()
     specs = pipeline.input_specs(read, chosen, given.inputs)
     try:
-        ranges = calibrate.from_json(json.loads((build.folder / "ranges.json").read_bytes()))
+        file = build.folder / "ranges.json"
+        ranges = calibrate.from_json(json.loads(file.read_bytes())) if file.is_file() else None
         again = Rebuilt(
             model=read,
             bits=bits,

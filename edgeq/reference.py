@@ -270,7 +270,8 @@ def _softmax(o: Operands) -> Int64:
     if o.rounding is Rounding.DOUBLE:
         multiplier, shift = o.constant(1), o.constant(2)
         return fixedpoint.softmax(x, int(multiplier[0]), int(shift[0]))
-    scaled = (x - x.max(axis=-1, keepdims=True)) * qparams_of(o.tensors[0]).scale[0]
+    scale = o.node.beta * qparams_of(o.tensors[0]).scale[0]
+    scaled = (x - x.max(axis=-1, keepdims=True)) * scale
     exponential = np.exp(scaled)
     share = exponential / exponential.sum(axis=-1, keepdims=True)
     return np.asarray(np.clip(np.rint(share * 256) - 128, -128, 127), np.int64)

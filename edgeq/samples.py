@@ -1,7 +1,8 @@
 """Samples: an `.npz` with one array per model input, checked before anything computes with it.
 
-Arrays are in the source model's layout, first axis samples: float32 as the model takes them, or
-raw uint8 where an `[input]` section says how bytes become reals. `y` holds integer labels.
+Arrays are in the source model's layout, first axis samples: float32 as the model takes them, raw
+uint8 where an `[input]` section says how bytes become reals, or, for a model that was quantised
+already, the int8 integers of its input. `y` holds integer labels.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,23 +18,26 @@ import numpy.typing as npt
 
 from edgeq.errors import UsageError
 from edgeq.frontends import Port
-from edgeq.ir import Array
+from edgeq.ir import Array, QParams
 from edgeq.policy import InputSpec
 
 LABELS = "y"
 SINGLE = "x"  # serves for the only input, whatever its name
+DRAWN = 64  # samples, where none are given
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Checked samples, channels last: `inputs` float32 or raw uint8 by graph tensor, and labels.
+    """Checked samples, channels last: `inputs` by graph tensor, and labels.
 
-    `specs` says, by graph tensor, what raw bytes mean.
+    They are float32, raw uint8, whose meaning `specs` says by graph tensor, or int8, the device's
+    own integers, whose meaning `qparams` says.
     """
 
     inputs: Mapping[str, Array]
     labels: npt.NDArray[np.int64] | None
     specs: Mapping[str, InputSpec]
+    qparams: Mapping[str, QParams] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -42,14 +46,18 @@ class Samples:
         """Samples start .. stop, without copying."""
         part = {name: array[start:stop] for name, array in self.inputs.items()}
         labels = None if self.labels is None else self.labels[start:stop]
-        return Samples(part, labels, self.specs)
+        return replace(self, inputs=part, labels=labels)
 
     def real(self) -> dict[str, npt.NDArray[np.float32]]:
         """The reals that the float network takes, by graph tensor."""
-        return {
-            name: self.specs[name].real(array) if array.dtype == np.uint8 else array
-            for name, array in self.inputs.items()
-        }
+        return {name: self._real(name, array) for name, array in self.inputs.items()}
+
+    def _real(self, name: str, array: Array) -> npt.NDArray[np.float32]:
+        if array.dtype == np.uint8:
+            return self.specs[name].real(array)
+        if array.dtype == np.int8:
+            return self.qparams[name].dequantize(array).astype(np.float32)
+        return array
 
 
 def load(
@@ -88,7 +96,21 @@ def load(
     if len(set(counts.values())) > 1:
         raise UsageError("EQ0223", f"{path}: arrays disagree on the number of samples: {counts}")
     known = {port.tensor: specs[port.name] for port in ports if port.name in specs}
-    return Samples(inputs, labels, known)
+    return Samples(inputs, labels, known, _qparams(ports))
+
+
+def drawn(ports: Sequence[Port]) -> Samples:
+    """Random integers, the same every time, for a model that was quantised already."""
+    rng = np.random.default_rng(0)
+    found = _qparams(ports)
+    inputs = {
+        port.tensor: rng.integers(-128, 128, (DRAWN, *port.shape[1:]), np.int8) for port in ports
+    }
+    return Samples(inputs, None, {}, found)
+
+
+def _qparams(ports: Sequence[Port]) -> dict[str, QParams]:
+    return {port.tensor: port.qparams for port in ports if port.qparams is not None}
 
 
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -138,9 +160,13 @@ def _check(path: Path, name: str, array: Array, port: Port, spec: InputSpec | No
                 "what its bytes mean; add that to the policy, or give float32",
             )
         return array
+    if array.dtype == np.int8 and port.qparams is not None:
+        return array
     if array.dtype.kind != "f":
         raise UsageError(
-            "EQ0224", f"{path}: {name} has type {array.dtype}; samples are float32 or raw uint8"
+            "EQ0224",
+            f"{path}: {name} has type {array.dtype}; samples are float32 or raw uint8, or int8 "
+            "for a model that is quantised already",
         )
     with np.errstate(over="ignore", invalid="ignore"):
         reals = array.astype(np.float32)

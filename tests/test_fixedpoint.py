@@ -130,6 +130,11 @@ def test_a_multiplier_stays_in_its_ranges(real: float) -> None:
     assert -31 <= shift <= 30
 
 
+def test_a_multiplier_between_two_rounds_up_as_in_tflite() -> None:
+    assert fixedpoint.quantize_multiplier(((1 << 30) + 0.5) / (1 << 31)) == ((1 << 30) + 1, 0)
+    assert fixedpoint.quantize_multiplier(((1 << 30) + 1.5) / (1 << 31)) == ((1 << 30) + 2, 0)
+
+
 @pytest.mark.parametrize("real", [0.0, 2.0**-33, 1e-300])
 def test_a_multiplier_below_the_range_is_nothing(real: float) -> None:
     assert fixedpoint.quantize_multiplier(real) == (0, 0)

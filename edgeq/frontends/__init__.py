@@ -30,7 +30,10 @@ class Format:
     module: str
 
 
-FORMATS: tuple[Format, ...] = (Format("ONNX", (".onnx",), "edgeq.frontends.onnx"),)
+FORMATS: tuple[Format, ...] = (
+    Format("ONNX", (".onnx",), "edgeq.frontends.onnx"),
+    Format("TFLite", (".tflite",), "edgeq.frontends.tflite"),
+)
 
 
 def load(

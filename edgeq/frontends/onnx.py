@@ -16,16 +16,14 @@ import onnx_ir as ir
 
 from edgeq.errors import ModelError, UsageError
 from edgeq.frontends import onnx_constants, onnx_file
+from edgeq.frontends.builder import Builder, safe, unique
 from edgeq.frontends.onnx_build import (
-    Builder,
     Call,
     Computed,
     Known,
     Value,
     graph_shape,
     reads_channels_last,
-    safe,
-    unique,
 )
 from edgeq.frontends.onnx_ops import CONVERTERS, check, convert
 from edgeq.frontends.source import Operator, Port, Source, Survey

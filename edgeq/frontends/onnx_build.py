@@ -1,17 +1,17 @@
-"""The graph under construction: values as they are known so far, names, and refusals."""
+"""ONNX values as they are known so far, and one node about to become part of the graph."""
 
 from __future__ import annotations
 
 import math
-import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
 import onnx_ir as ir
 
 from edgeq.errors import ModelError
-from edgeq.ir import Array, Function, Graph, Node, Op, Tensor, Window
+from edgeq.frontends.builder import Builder
+from edgeq.ir import Array, Function, Node, Op, Window
 from edgeq.ops import OPS
 
 Image = tuple[int, int]  # channels, pixels
@@ -59,20 +59,6 @@ class Computed:
 Value = Known | Computed
 
 
-def safe(name: str) -> str:
-    """`name` with path separators as dots and nothing else that a file or terminal minds."""
-    return re.sub(r"[^\w.\-]", "_", re.sub(r"[/:]+", ".", name), flags=re.ASCII).strip(".") or "_"
-
-
-def unique(name: str, taken: set[str]) -> str:
-    """`name`, or the first of name_2, name_3 … that is not taken; taken from now on."""
-    chosen, count = name, 2
-    while chosen in taken:
-        chosen, count = f"{name}_{count}", count + 1
-    taken.add(chosen)
-    return chosen
-
-
 def graph_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The graph's shape for the file's: NCHW becomes NHWC."""
     return (shape[0], *shape[2:], shape[1]) if len(shape) == 4 else shape
@@ -101,54 +87,6 @@ def permutation(node: ir.Node, rank: int) -> tuple[int, ...]:
     if given is None or given.is_ref() or given.type != ir.AttributeType.INTS:
         return tuple(reversed(range(rank)))
     return tuple(int(axis) for axis in given.value)
-
-
-@dataclass(slots=True)
-class Builder:
-    """Grows a graph node by node; shapes come from the operator table."""
-
-    nodes: list[Node] = field(default_factory=list)
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    widened: dict[str, str] = field(default_factory=dict)  # initialiser to its stored type
-    node_names: set[str] = field(default_factory=set)
-    tensor_names: set[str] = field(default_factory=set)
-
-    def constant(self, name: str, array: Array) -> str:
-        """The name of a new constant, near `name`."""
-        name = unique(safe(name), self.tensor_names)
-        data = np.ascontiguousarray(array, dtype=np.float32)
-        self.tensors[name] = Tensor(name, data.shape, data=data)
-        return name
-
-    def activation(self, name: str, shape: tuple[int, ...]) -> str:
-        """The name of a new activation of the graph's shape `shape`, near `name`."""
-        name = unique(safe(name), self.tensor_names)
-        self.tensors[name] = Tensor(name, shape)
-        return name
-
-    def append(self, node: Node, shape: tuple[int, ...] | None = None) -> str:
-        """The output's final name; `shape` only where the operator does not give it (reshape)."""
-        inputs = [self.tensors[name] for name in node.inputs]
-        asked = Tensor(node.output, shape or inputs[0].shape)
-        output = self.activation(node.output, OPS[node.op].shape(node, inputs, asked))
-        self.nodes.append(replace(node, output=output))
-        return output
-
-    def add_bias(self, output: str, bias: Array, renamed: str) -> str | None:
-        """`bias` added to the layer that computes `output`, now called `renamed`; None if none."""
-        for index, node in enumerate(self.nodes):
-            if node.output == output and OPS[node.op].weighted:
-                old = self.tensors[node.inputs[2]]
-                total = np.broadcast_to(bias, old.shape) + old.data
-                self.tensors[old.name] = replace(old, data=total.astype(np.float32))
-                name = self.activation(renamed, self.tensors.pop(output).shape)
-                self.nodes[index] = replace(node, output=name)
-                return name
-        return None
-
-    def graph(self, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Graph:
-        """What was built, frozen."""
-        return Graph(name, inputs, outputs, tuple(self.nodes), dict(self.tensors))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from edgeq.frontends.builder import unique
 from edgeq.frontends.onnx_build import (
     TO_NCHW,
     TO_NHWC,
@@ -13,7 +14,6 @@ from edgeq.frontends.onnx_build import (
     Computed,
     limits,
     permutation,
-    unique,
 )
 from edgeq.ir import Op, Window
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from edgeq.ir import Array, Graph
+from edgeq.ir import Array, Graph, QParams, Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One input or output: its name, shape and layout in the file, its tensor in the graph."""
+    """One input or output: its name, shape and layout in the file, its tensor in the graph.
+
+    `qparams` are those of a model that was quantised before it came here; `raw` the reals of the
+    bytes 0 and 255, if it takes bytes.
+    """
 
     name: str
     tensor: str
     shape: tuple[int, ...]
     layout: str  # "NCHW", "NHWC" or "NC"
+    qparams: QParams | None = None
+    raw: tuple[float, float] | None = None
 
     def to_graph(self, samples: Array) -> Array:
         """`samples` (first axis samples, in the file's layout) in the graph's layout."""
@@ -29,7 +36,12 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A model as read: a float graph, ports in the file's order, what was decided on reading."""
+    """A model as read: a float graph, ports in the file's order, what was decided on reading.
+
+    Of a model that was quantised before it came here, `quantized` holds the integers that stand for
+    tensors of the graph, by name: every activation, weights, biases, the values of pads;
+    NODE.table for each table, and NODE.multiplier and NODE.shift where scales do not tell them.
+    """
 
     graph: Graph
     inputs: tuple[Port, ...]
@@ -37,6 +49,7 @@ class Source:
     notes: tuple[str, ...]
     name: str = "model"
     sha256: str = ""  # of the file, or of what would be one
+    quantized: Mapping[str, Tensor] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -247,11 +247,12 @@ EQ_NOINLINE static uint32_t reach(const eq_tensor_record_t *tensor)
 /*
  * Whether a sum of at most `bound` may be requantised: bounds are below 2^31, but for sums of 16-bit
  * activations, below 2^47, which right shifts bring there. These are 2^16 and above, so that what
- * shifts one left is at most 14.
+ * shifts one left is at most 14. A mean's multiplier, divided by its taps, may have one bit less than
+ * the others.
  */
 EQ_NOINLINE static int scale_fits(int32_t multiplier, int32_t shift, uint64_t bound)
 {
-    if ((multiplier != 0 && multiplier < 1 << 30) || shift < -31 || shift > 30) {
+    if ((multiplier != 0 && multiplier < 1 << 29) || shift < -31 || shift > 30) {
         return 0;
     }
     return shift < 0 ? (uint32_t)(bound >> 16) >> -shift < 1u << 15

@@ -433,7 +433,8 @@ static void test_arithmetic(void)
     REFUSED(EQ_E_ARITHMETIC, op[OP_PACKED_CONV].clamp_max = 8);
     REFUSED(EQ_E_ARITHMETIC, op[OP_PACKED_DEPTHWISE].clamp_max = 2);
     REFUSED(EQ_E_ARITHMETIC, op[0].clamp_min = 1; op[0].clamp_max = 0);
-    REFUSED(EQ_E_ARITHMETIC, put_word(tables + op[0].multiplier, (1 << 30) - 1));
+    REFUSED(EQ_E_ARITHMETIC, put_word(tables + op[0].multiplier, (1 << 29) - 1));
+    REFUSED(EQ_OK, put_word(tables + op[0].multiplier, 1 << 29));
     REFUSED(EQ_E_ARITHMETIC, put_word(tables + op[0].multiplier + 28, -(1 << 30)));
     REFUSED(EQ_OK, put_word(tables + op[0].multiplier, 0));
     REFUSED(EQ_E_ARITHMETIC, tables[op[0].shift] = (uint8_t)-32);
