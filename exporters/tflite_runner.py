@@ -8,13 +8,13 @@ from pathlib import Path
 
 from edgeq.ir import Array
 from edgeq.program import Program
-from edgeq.targets.interpreters import INTERPRETERS, Interpreter, RuntimeInfo
+from edgeq.targets.interpreters import INTERPRETERS, XNNPACK, Interpreter, RuntimeInfo
 
 
 class Runner:
     """The artefact at `path`, which was made of `program`."""
 
-    def __init__(self, program: Program, path: Path, row: RuntimeInfo) -> None:
+    def __init__(self, program: Program, path: Path, row: RuntimeInfo = XNNPACK) -> None:
         self._interpreter = Interpreter(row, path.read_bytes())
         self._inputs = tuple(tensor.name for tensor in program.network.inputs)
         self._tensors = tuple(node.output for g in program.network.graphs for node in g.nodes)

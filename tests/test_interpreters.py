@@ -86,7 +86,9 @@ def test_outputs_and_tensors_come_in_the_order_of_the_program(
 def test_a_row_of_the_report_names_runtime_and_rule(program: Program, tmp_path: Path) -> None:
     tflite.export(program, tmp_path / "net.tflite")
     runner = tflite_runner.Runner(program, tmp_path / "net.tflite")
-    row = parity.compare_executor(program, runner, integers(program))
+    row = parity.compare_executor(
+        program, runner, parity.expect(program, integers(program), runner.rounding)
+    )
     assert (row.runner, row.rule, row.verdict) == ("xnnpack", "xnnpack", Verdict.EXACT)
     assert row.version == f"ai-edge-litert {metadata.version('ai-edge-litert')}"
 
@@ -97,7 +99,9 @@ def test_the_first_layer_that_differs_is_named(tmp_path: Path) -> None:
     program, other = (compiled(random_graph(3), bits).program for bits in (8, 3))
     tflite.export(other, tmp_path / "net.tflite")
     runner = tflite_runner.Runner(program, tmp_path / "net.tflite")
-    row = parity.compare_executor(program, runner, integers(program))
+    row = parity.compare_executor(
+        program, runner, parity.expect(program, integers(program), runner.rounding)
+    )
     weighted = [node.name for node in program.network.graphs[0].nodes if len(node.inputs) == 5]
     assert (row.verdict, row.first_diverging_layer) == (Verdict.DIFFERS, weighted[0])
 
