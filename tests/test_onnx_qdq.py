@@ -65,7 +65,7 @@ def example(name: str, policy: str, target: str = "edge") -> Program:
     return found.compile(chosen, targets.load(target)).program
 
 
-def expected(program: Program, inputs: dict[str, Array]) -> parity.Expectation:
+def by_rule(program: Program, inputs: dict[str, Array]) -> parity.Expectation:
     """What onnxruntime is held to."""
     return parity.expect(program, inputs, Rounding.FLOAT32)
 
@@ -73,7 +73,7 @@ def expected(program: Program, inputs: dict[str, Array]) -> parity.Expectation:
 def assert_exact(program: Program, path: Path, inputs: dict[str, Array]) -> None:
     """Every output, and every layer of the first samples, as the float32 rule has it."""
     runner = onnx_runner.Runner(program, path)
-    row = parity.compare_executor(program, runner, expected(program, inputs))
+    row = parity.compare_executor(program, runner, by_rule(program, inputs))
     assert (row.verdict, row.mismatches, row.max_lsb) == (Verdict.EXACT, 0, 0), row
     assert row.rule == "float32"
     first = {name: values[:TRACED] for name, values in inputs.items()}
@@ -145,7 +145,7 @@ def test_an_example_is_exact_on_all_images(written: Write, name: str, policy: st
     row = parity.compare_executor(
         made,
         onnx_runner.Runner(made, written(made)),
-        expected(made, bundled.images().inputs(made)),
+        by_rule(made, bundled.images().inputs(made)),
     )
     assert row.verdict is Verdict.EXACT
 
@@ -411,8 +411,8 @@ def test_blocks_of_one_level_are_one_model(written: Write) -> None:
     chain = replace(made, network=in_blocks(made.network.graphs[0], [1], 1))
     values = integers(made)
     got = onnx_runner.Runner(chain, written(chain)).run(values)
-    wanted = parity.predict(made, values, Rounding.FLOAT32)
-    assert all(np.array_equal(a, b) for a, b in zip(got, wanted, strict=True))
+    expected = parity.predict(made, values, Rounding.FLOAT32)
+    assert all(np.array_equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
 # A difference is found
@@ -430,7 +430,7 @@ def test_the_first_layer_that_differs_is_named(written: Write) -> None:
     row = parity.compare_executor(
         made,
         onnx_runner.Runner(made, path),
-        expected(made, bundled.images().inputs(made, 4)),
+        by_rule(made, bundled.images().inputs(made, 4)),
     )
     assert (row.verdict, row.first_diverging_layer) == (Verdict.DIFFERS, names[2])
     assert row.mismatches and row.max_lsb
