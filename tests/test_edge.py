@@ -14,12 +14,14 @@ import pytest
 from programs import few_samples
 
 import edgeq
-from edgeq import assemble, budget, pages, report, targets
-from edgeq.assemble import Format
+from edgeq import budget, formats, pages, report, targets
 from edgeq.errors import BudgetError, MismatchError, MissingToolError, UsageError
 from edgeq.exporters import onnx_qdq
+from edgeq.formats import Format
 from edgeq.program import Program
+from edgeq.reference import Rounding
 from edgeq.report import Budget, Verdict
+from edgeq.targets.interpreters import RuntimeInfo
 
 Export = Callable[..., edgeq.Build]
 
@@ -130,8 +132,9 @@ def test_the_c_is_held_to_the_same_budget(export: Export) -> None:
 def test_a_missing_package_is_named_before_anything_is_computed(
     export: Export, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    row = Format("onnx", ".onnx", "none", "none", "no_such_package", "tflite")
-    monkeypatch.setattr(assemble, "FORMATS", (row,))
+    absent = RuntimeInfo("onnxruntime", Rounding.FLOAT32, ("no_such_package",), "tflite")
+    row = Format("onnx", ".onnx", "none", "none", (absent,))
+    monkeypatch.setattr(formats, "FORMATS", (row,))
     with pytest.raises(MissingToolError, match=r"EQ0608: edge takes onnx.*edgeq\[tflite\]"):
         export("missing")
 
