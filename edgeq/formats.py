@@ -52,18 +52,18 @@ ONNXRUNTIME = RuntimeInfo("onnxruntime", Rounding.FLOAT32, ("onnxruntime",), "")
 
 FORMATS: tuple[Format, ...] = (
     Format(
-        "tflite",
-        ".tflite",
-        "edgeq.exporters.tflite",
-        "edgeq.exporters.tflite_runner",
-        (interpreters.XNNPACK, interpreters.TFLM),
-    ),
-    Format(
         "onnx",
         ".onnx",
         "edgeq.exporters.onnx_qdq",
         "edgeq.exporters.onnx_runner",
         (ONNXRUNTIME,),
+    ),
+    Format(
+        "tflite",
+        ".tflite",
+        "edgeq.exporters.tflite",
+        "edgeq.exporters.tflite_runner",
+        (interpreters.XNNPACK, interpreters.TFLM),
     ),
 )
 

@@ -141,6 +141,12 @@ def run(build: Build, target: Target) -> Profile:
         UsageError: the build was not linked, or runs longer than can be counted.
         MissingToolError: the emulator or the disassembler is missing.
     """
+    if not target.linked:
+        raise UsageError(
+            "EQ0249",
+            f"no firmware is linked for {target.name}: instructions are counted on an emulated "
+            "core; export for one, as --target mcu",
+        )
     counted_by = emulator(target)
     path = build.folder / FIRMWARE
     if not path.is_file():

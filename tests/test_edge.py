@@ -156,7 +156,7 @@ def test_an_artefact_that_computes_something_else_is_refused(
 
 
 def test_what_needs_a_core_is_refused(build: edgeq.Build) -> None:
-    with pytest.raises(UsageError, match="EQ0244: edge: instructions are counted on"):
+    with pytest.raises(UsageError, match="EQ0249: no firmware is linked for edge"):
         edgeq.profile(build.folder)
 
 

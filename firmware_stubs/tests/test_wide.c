@@ -147,7 +147,7 @@ static void test_arithmetic(void)
     REFUSED(EQ_OK, put_word(tables + op[WIDE_CONV].bias, INT32_MIN)); /* shifted right by 4 */
     REFUSED(EQ_E_ARITHMETIC, put_word(tables + op[WIDE_CONV].bias, INT32_MAX - 7077887);
             tables[op[WIDE_CONV].shift] = 0);
-    REFUSED(EQ_E_ARITHMETIC, put_word(tables + op[WIDE_CONV].multiplier, (1 << 30) - 1));
+    REFUSED(EQ_E_ARITHMETIC, put_word(tables + op[WIDE_CONV].multiplier, (1 << 29) - 1));
     REFUSED(EQ_E_ARITHMETIC, tables[op[WIDE_ADD].shift] = 1); /* 2^15 · 2^15 · 2 */
     REFUSED(EQ_E_ARITHMETIC, tables[op[WIDE_ADD].shift + 2] = 1);
     REFUSED(EQ_OK, op[WIDE_AVERAGE_POOL].kernel_height = op[WIDE_AVERAGE_POOL].kernel_width = 181);
