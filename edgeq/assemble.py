@@ -16,7 +16,6 @@ import edgeq
 from edgeq import (
     adaround,
     budget,
-    floatrun,
     footprint,
     formats,
     kernels,
@@ -67,7 +66,6 @@ Check = Literal["none", "host", "emulator"]
 GOLDEN_CASES = 2
 HOST_SAMPLES = 64
 EMULATED_SAMPLES = 4
-FLOAT_BATCH = 100
 _DRAWN = "no samples given: checked on random inputs"
 DEPENDENCIES = ("numpy", "onnx", "onnx-ir", "onnxruntime")  # named in the manifest
 
@@ -402,13 +400,7 @@ def _accuracy(request: Request, expected: Sequence[Array]) -> Accuracy | None:
     labelled = request.labelled
     if labelled is None or labelled.labels is None:
         return None
-    graph = request.model.graph
-    session = floatrun.FloatRun(graph, graph.outputs[:1])
-    parts = [
-        session(labelled.take(start, start + FLOAT_BATCH).real())[graph.outputs[0]]
-        for start in range(0, len(labelled), FLOAT_BATCH)
-    ]
-    real = parity.top1([np.concatenate(parts)], labelled.labels)
+    real = parity.top1(parity.real_outputs(request.model.graph, labelled), labelled.labels)
     integer = parity.top1(expected, labelled.labels)
     if real is None or integer is None:
         return None

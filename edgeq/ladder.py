@@ -13,9 +13,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-
-from edgeq import floatrun, parity, pipeline
+from edgeq import parity, pipeline
 from edgeq.build import Build
 from edgeq.errors import MissingToolError, UsageError
 from edgeq.exporters import c_arrays
@@ -37,23 +35,21 @@ from edgeq.targets.runners import (
 )
 
 EMULATED_SAMPLES = 8  # the core is emulated instruction by instruction
-FLOAT_BATCH = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Rung:
     """One row of the ladder: what executes, and what it lacks here (None: nothing).
 
-    `compare` gives its row for what is expected of it. `applies` says whether the build's target
-    could ever have it; only such rungs are required by default.
+    `compare` gives its row for what is expected of it; `required` says whether a build must have it
+    where the user names no rungs.
     """
 
     name: str
     rounding: Rounding
     lacks: Callable[[Rebuilt, Path], str | None]
     compare: Callable[[Rebuilt, Path, Expectation, Progress], Row]
-    applies: Callable[[Rebuilt], bool] = lambda again: True
-    required: bool = False
+    required: Callable[[Rebuilt], bool] = lambda again: False
     most: int | None = None  # samples that it runs at most
 
 
@@ -107,14 +103,13 @@ def _artefact(form: Format, runtime: RuntimeInfo) -> Rung:
 
 
 RUNGS = (
-    Rung(HostRunner.name, Rounding.DOUBLE, _host_lacks, _host, required=True),
+    Rung(HostRunner.name, Rounding.DOUBLE, _host_lacks, _host, required=lambda again: True),
     Rung(
         EmulatorRunner.name,
         Rounding.DOUBLE,
         _emulator_lacks,
         _emulator,
-        applies=lambda again: bool(runners.emulators_of(again.target)),
-        required=True,
+        required=lambda again: bool(runners.emulators_of(again.target)),
         most=EMULATED_SAMPLES,
     ),
     *(_artefact(form, runtime) for form in FORMATS for runtime in form.runtimes),
@@ -139,8 +134,10 @@ def run(
     """
     lacks = {rung.name: rung.lacks(again, build.folder) for rung in RUNGS}
     _refuse_missing(lacks, _required(again, require))
-    real = _float(again, samples, progress)
-    expected = _expectations(again, samples, real, progress)
+    progress("running float", 0, 1)
+    real = parity.real_outputs(again.model.graph, samples)
+    progress("running float", 1, 1)
+    expected = _expectations(again, samples, real, _rules(lacks), progress)
     device = expected[Rounding.DOUBLE]
     return Validate(
         (
@@ -154,7 +151,7 @@ def run(
 def _required(again: Rebuilt, require: Sequence[str] | None) -> tuple[str, ...]:
     known = [rung.name for rung in RUNGS]
     if require is None:
-        return tuple(rung.name for rung in RUNGS if rung.required and rung.applies(again))
+        return tuple(rung.name for rung in RUNGS if rung.required(again))
     for name in require:
         if name not in known:
             raise UsageError("EQ0208", f"--require {name}: there are {', '.join(known)}")
@@ -170,29 +167,27 @@ def _refuse_missing(lacks: dict[str, str | None], required: Sequence[str]) -> No
         )
 
 
-def _float(again: Rebuilt, samples: Samples, progress: pipeline.Progress) -> list[Array]:
-    """The float network's outputs, one array each."""
-    graph = again.model.graph
-    session = floatrun.FloatRun(graph)
-    parts = []
-    for start in range(0, len(samples), FLOAT_BATCH):
-        progress("running float", start, len(samples))
-        parts.append(session(samples.take(start, start + FLOAT_BATCH).real()))
-    progress("running float", len(samples), len(samples))
-    return [np.concatenate([part[name] for part in parts]) for name in graph.outputs]
+def _rules(lacks: dict[str, str | None]) -> tuple[Rounding, ...]:
+    """The device's rule, and those of the rungs that run: not every network has every rule."""
+    used = {rung.rounding for rung in RUNGS if lacks[rung.name] is None}
+    return tuple(rule for rule in Rounding if rule is Rounding.DOUBLE or rule in used)
 
 
 def _expectations(
-    again: Rebuilt, samples: Samples, real: list[Array], progress: pipeline.Progress
+    again: Rebuilt,
+    samples: Samples,
+    real: list[Array],
+    rules: Sequence[Rounding],
+    progress: pipeline.Progress,
 ) -> dict[Rounding, Expectation]:
-    """What the reference computes under every rule."""
+    """What the reference computes under each of `rules`."""
     inputs = again.program.quantize(samples)
     expected = {}
-    for index, rounding in enumerate(Rounding):
-        progress("predicting", index, len(Rounding))
+    for index, rounding in enumerate(rules):
+        progress("predicting", index, len(rules))
         found = parity.expect(again.program, inputs, rounding, samples.labels)
         expected[rounding] = replace(found, real=real)
-    progress("predicting", len(Rounding), len(Rounding))
+    progress("predicting", len(rules), len(rules))
     return expected
 
 
@@ -227,8 +222,9 @@ def _row(
         return Row(
             rung.name, "", rung.rounding.value, 0, 0, 0, None, None, Verdict.SKIPPED, reason=lacks
         )
-    count = min(rung.most or len(expected[rung.rounding]), len(expected[rung.rounding]))
-    part = expected[rung.rounding].take(count)
+    whole = expected[rung.rounding]
+    count = min(rung.most or len(whole), len(whole))
+    part = whole.take(count)
     stage = f"running {rung.name}"
     progress(stage, 0, count)
     row = rung.compare(again, build.folder, part, lambda done, total: progress(stage, done, total))

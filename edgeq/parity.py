@@ -9,18 +9,20 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edgeq import reference, sqnr
+from edgeq import floatrun, reference, sqnr
 from edgeq.errors import MismatchError
-from edgeq.ir import Array, Tensor, qparams_of
+from edgeq.ir import Array, Graph, Tensor, qparams_of
 from edgeq.kernels import ALIASED
 from edgeq.packing import pack_activations, unpack_activations
 from edgeq.plan import activation_bytes
 from edgeq.program import Program
 from edgeq.reference import Rounding
 from edgeq.report import Distance, Row, Verdict
+from edgeq.samples import Samples
 from edgeq.targets.runners import Progress, Runner
 
 BATCH = 128  # samples of one reference run, which holds every activation of each
+FLOAT_BATCH = 100  # of one run of the float network
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,16 @@ def predict(
         for name, kept in parts.items():
             kept.append(values[name])
     return [np.concatenate(parts[name]) for name in names]
+
+
+def real_outputs(graph: Graph, samples: Samples) -> list[Array]:
+    """The float network's outputs, one array each, batch first."""
+    session = floatrun.FloatRun(graph)
+    parts = [
+        session(samples.take(start, start + FLOAT_BATCH).real())
+        for start in range(0, len(samples), FLOAT_BATCH)
+    ]
+    return [np.concatenate([part[name] for part in parts]) for name in graph.outputs]
 
 
 def top1(outputs: Sequence[Array], labels: npt.NDArray[np.int64] | None) -> float | None:

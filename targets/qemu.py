@@ -92,12 +92,14 @@ def program(qemu: Qemu) -> str:
     return f"qemu-system-{qemu.system}"
 
 
-@functools.cache
 def version(name: str) -> str | None:
     """The version of the program `name`, or None where it is missing."""
     path = shutil.which(name)
-    if path is None:
-        return None
+    return None if path is None else _version_at(path)
+
+
+@functools.cache
+def _version_at(path: str) -> str:
     done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
     found = re.search(r"\d+\.\d+\.\d+", done.stdout)
     return found[0] if found else "unknown"

@@ -40,6 +40,7 @@ FUNCTIONS = (
     Function(Unary.SILU),
     Function(Unary.HARD_SWISH, 1 / 6, 0.5),
     Function(Unary.LEAKY_RELU, 0.1),
+    Function(Unary.LINEAR, -0.7, 0.3),
 )
 
 Pair = tuple[int, int]

@@ -19,7 +19,6 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with no compiler and no emulator."""
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda name: None)
-    qemu.version.cache_clear()
     assert emulators.version() is None
 
 
@@ -79,3 +78,12 @@ def test_what_is_missing_is_said_with_the_command_that_installs_it() -> None:
 @pytest.mark.usefixtures("bare")
 def test_a_bare_machine_builds_and_runs_no_target() -> None:
     assert not any(device.compilers or device.emulators for device in edgeq.list_targets())
+
+
+def test_an_emulator_installed_after_a_look_for_it_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as without:
+        without.setattr(shutil, "which", lambda name: None)
+        assert qemu.version("python3") is None
+    assert qemu.version("python3") is not None

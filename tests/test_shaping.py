@@ -121,6 +121,7 @@ DEFINITIONS: dict[Unary, Callable[[float, Function], float]] = {
     Unary.SILU: lambda x, f: x / (1 + math.exp(-x)),
     Unary.HARD_SWISH: lambda x, f: x * min(max(f.alpha * x + f.beta, 0), 1),
     Unary.LEAKY_RELU: lambda x, f: x if x > 0 else f.alpha * x,
+    Unary.LINEAR: lambda x, f: f.alpha * x + f.beta,
 }
 functions = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.kind.value)
 

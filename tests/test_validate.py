@@ -151,6 +151,17 @@ def test_every_runtime_is_held_to_its_own_rule(tmp_path: Path, some: Path) -> No
             assert row.rule_distance.mismatches == apart
 
 
+def test_rules_that_no_row_needs_are_not_asked_for(tmp_path: Path, some: Path) -> None:
+    """16-bit activations have no float32 rule, and the build no artefact of it."""
+    if interpreters.XNNPACK.version() is None:
+        pytest.skip(f"xnnpack is missing: {interpreters.XNNPACK.install}")
+    wide = {"target": "edge-tflite", "policy": "w8a16", "check": "none"}
+    folder = bundled.load(EXAMPLE).export(tmp_path / "out", **wide).folder
+    found = rows(edgeq.validate(folder, data=some))
+    assert found["onnxruntime"].verdict is Verdict.SKIPPED
+    assert found["c-host"].verdict is found["xnnpack"].verdict is Verdict.EXACT
+
+
 def test_a_missing_row_is_skipped_with_what_to_install_and_refused_where_required(
     build: Path, some: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
