@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
+from edgeq import affine
 from edgeq.errors import ModelError
 from edgeq.ir import Graph, Network, Node, Op, Tensor, qparams_of
 from edgeq.ops import OPS
@@ -25,6 +26,8 @@ UNPACKED_MOST = (1 << 29) // (128 * 255)  # weights of a channel whose sums hold
 ALIASED = (Op.RESHAPE,)  # no kernel: the output is the input's memory
 ROWS = "rows"  # the family of the kernel that brings the others to packed activations
 PATCH_CHANNELS = 8  # EQ_PATCH_CHANNELS
+TABLES_BYTES = 2048  # EQ_TABLES_BYTES
+LONG = 512  # values of an addition that pay for tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class Kernel:
     isa: tuple[str, ...]
     layouts: tuple[str, ...]
     weights: tuple[int, ...]
+    limits: tuple[str, ...]
     scratch: str
     code_bytes: int
 
@@ -95,6 +99,7 @@ def table() -> tuple[Kernel, ...]:
             isa=tuple(row["isa"]),
             layouts=tuple(row.get("layouts", ())),
             weights=tuple(row.get("weights", ())),
+            limits=tuple(row.get("limits", ())),
             scratch=row["scratch"],
             code_bytes=row["code_bytes"],
         )
@@ -112,6 +117,8 @@ def scratch_bytes(rule: str, values: int, weight_bits: int) -> int:
         return 0 if weight_bits == 8 else values
     if rule == "pairs":
         return 16 * ((values + 1) // 2)
+    if rule == "tables":
+        return TABLES_BYTES
     return 0
 
 
@@ -147,6 +154,24 @@ def is_packed(tensor: Tensor) -> bool:
     return qparams_of(tensor).width < 8
 
 
+def _long_bytes(graph: Graph, node: Node) -> bool:
+    """As many values as tables are worth, and none packed, for which they would be made anew."""
+    output = graph.tensors[node.output]
+    tensors = (*graph.activations(node), output)
+    return output.elements >= LONG and not any(map(is_packed, tensors))
+
+
+def _affine(graph: Graph, node: Node) -> bool:
+    """An addition that an affine form equals."""
+    return affine.find(graph, node) is not None
+
+
+LIMITS: Mapping[str, Callable[[Graph, Node], bool]] = {
+    "long_bytes": _long_bytes,
+    "affine": _affine,
+}
+
+
 def choose(
     network: Network, isa: Iterable[str], optimize: Optimize, rows: Sequence[Kernel] | None = None
 ) -> Mapping[str, Choice]:
@@ -179,14 +204,16 @@ def _best(
         values = weights.elements // weights.shape[0]
         bits = weights.qparams.bits if weights.qparams is not None else 8
         stored = 8 if optimize == "time" and values <= UNPACKED_MOST else bits
-    fitting = [
+    fitting = (
         row
-        for row in rows
-        if row.op is node.op and isa.issuperset(row.isa) and (not bits or stored in row.weights)
-    ]
-    if not fitting:
+        for row in reversed(rows)
+        if row.op is node.op
+        and isa.issuperset(row.isa)
+        and (not bits or stored in row.weights)
+        and all(LIMITS[limit](graph, node) for limit in row.limits)
+    )
+    if (row := next(fitting, None)) is None:
         raise ModelError("EQ0341", f"{node.name}: no kernel for {node.op.value} on this core")
-    row = fitting[-1]
     layout = row.layouts[0] if row.layouts else LAYOUTS[0]
     inputs, output = graph.activations(node), graph.tensors[node.output]
     packed = any(map(is_packed, (*inputs, output)))

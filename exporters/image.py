@@ -14,6 +14,7 @@ from enum import IntEnum
 
 import numpy as np
 
+from edgeq import affine
 from edgeq.ir import Array, Graph, Node, Op, Tensor, qparams_of
 from edgeq.kernels import ALIASED, LAYOUTS
 from edgeq.ops import OPS, groups
@@ -153,6 +154,8 @@ def _operator(
         bias = _table(pools, f"{node.name}: value", graph.constant(constants[0]), "<i4")
     elif node.op is Op.TABLE:
         shift = _table(pools, f"{node.name}: table", graph.constant(constants[0]), "<i1")
+    elif choice.kernel.family == "affine":
+        multiplier = _table(pools, f"{node.name}: affine form", _affine(graph, node), "<i4")
     elif constants:
         label = f"{node.name}: multiplier"
         multiplier = _table(pools, label, graph.constant(constants[-2]), "<i4")
@@ -177,6 +180,12 @@ def _operator(
         *_window(node),
         _parameter(graph, node),
     )
+
+
+def _affine(graph: Graph, node: Node) -> Array:
+    form = affine.find(graph, node)
+    assert form is not None  # the kernel was chosen because there is one
+    return np.array([form.first, form.second, form.offset])
 
 
 def _table(pools: dict[Kind, _Pool], label: str, values: Array, dtype: str) -> int:

@@ -19,7 +19,7 @@ from golden.make import COMMAND, files, program
 from graphs import Builder, in_blocks, random_graph, resnet8
 from programs import SHA256, compiled
 
-from edgeq import fixedpoint, kernels, ops, plan
+from edgeq import affine, fixedpoint, kernels, ops, plan
 from edgeq.exporters import image
 from edgeq.exporters.image import Kind
 from edgeq.ir import Graph, Node, Op, qparams_of
@@ -400,7 +400,8 @@ def test_weights_unpack_to_the_integers_of_the_graph(make: Make) -> None:
 
 @every_program
 def test_tables_hold_biases_multipliers_and_shifts(make: Make) -> None:
-    read, found = operators(make())
+    p = make()
+    read, found = operators(p)
     for graph, node, record in found:
         constants = [n for n in node.inputs if graph.tensors[n].data is not None]
         if OPS[node.op].weighted:
@@ -412,6 +413,12 @@ def test_tables_hold_biases_multipliers_and_shifts(make: Make) -> None:
         elif node.op is Op.TABLE:
             table = graph.constant(constants[0]).tolist()
             assert read.table(record["shift"], 256, "<i1") == table
+        elif p.choices[node.name].kernel.family == "affine":
+            form = affine.find(graph, node)
+            assert form is not None
+            factors = [form.first, form.second, form.offset]
+            assert read.table(record["multiplier"], 3, "<i4") == factors
+            assert record["shift"] == 0
         elif constants:
             multiplier, shift = (graph.constant(name).tolist() for name in constants[-2:])
             assert read.table(record["multiplier"], len(multiplier), "<i4") == multiplier

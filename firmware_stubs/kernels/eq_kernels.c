@@ -17,5 +17,7 @@ const eq_kernel_t eq_kernels[] = {
     {22, EQ_FAMILY_CONCAT, EQ_SCRATCH_NONE, eq_concat_s8_ref},
     {23, EQ_FAMILY_TABLE, EQ_SCRATCH_NONE, eq_table_s8_ref},
     {24, EQ_FAMILY_ROWS, EQ_SCRATCH_NONE, eq_rows_s8_ref},
+    {50, EQ_FAMILY_ADD, EQ_SCRATCH_TABLES, eq_add_table_s8_dsp},
+    {51, EQ_FAMILY_AFFINE, EQ_SCRATCH_NONE, eq_add_affine_s8_dsp},
 };
-const uint16_t eq_kernel_count = 15;
+const uint16_t eq_kernel_count = 17;

@@ -310,6 +310,7 @@ void eq_rows_s8_ref(const eq_call_t *call)
         run_softmax(call);
         break;
     case EQ_FAMILY_ADD:
+    case EQ_FAMILY_AFFINE:
     case EQ_FAMILY_TABLE:
         run_values(call);
         break;

@@ -275,6 +275,8 @@ EQ_NOINLINE static uint64_t scratch_need(const operands_t *o, uint64_t weights)
         return unpacked + (o->op->weight_bits == 8 ? 0 : weights);
     case EQ_SCRATCH_PAIRS:
         return unpacked + 16 * ((weights + 1) / 2);
+    case EQ_SCRATCH_TABLES:
+        return unpacked + EQ_TABLES_BYTES;
     default:
         return unpacked;
     }
@@ -383,14 +385,19 @@ static int in_place_or_apart(const eq_tensor_record_t *in, const eq_tensor_recor
     return same || !tensors_overlap(in, out);
 }
 
+/* The operands of an addition, and three multipliers. */
+static int adds(const view_t *view, const operands_t *o)
+{
+    return without_weights(view, o) && o->other != NULL && same_shape(o->in, o->other) &&
+           same_shape(o->in, o->out) && in_place_or_apart(o->in, o->out) &&
+           in_place_or_apart(o->other, o->out) &&
+           in_tables(view, o->op->multiplier, 3, sizeof(int32_t));
+}
+
 static eq_status_t check_add(const view_t *view, const operands_t *o)
 {
     const eq_operator_t *op = o->op;
-    if (!without_weights(view, o) || o->other == NULL || !same_shape(o->in, o->other) ||
-        !same_shape(o->in, o->out) || !in_place_or_apart(o->in, o->out) ||
-        !in_place_or_apart(o->other, o->out) ||
-        !in_tables(view, op->multiplier, 3, sizeof(int32_t)) ||
-        !in_tables(view, op->shift, 3, sizeof(int8_t))) {
+    if (!adds(view, o) || !in_tables(view, op->shift, 3, sizeof(int8_t))) {
         return EQ_E_OPERATOR;
     }
     const eq_tensor_record_t *inputs[2] = {o->in, o->other};
@@ -405,6 +412,23 @@ static eq_status_t check_add(const view_t *view, const operands_t *o)
         bound += (uint32_t)eq_requantize((int32_t)term, multiplier[i], eq_shift(shift[i]));
     }
     return scale_fits(multiplier[2], shift[2], bound) ? EQ_OK : EQ_E_ARITHMETIC;
+}
+
+static uint64_t magnitude_of(int64_t value)
+{
+    return (uint64_t)(value < 0 ? -value : value);
+}
+
+/* A term is a factor times at most 128, divided by 256 and rounded. */
+static eq_status_t check_affine(const view_t *view, const operands_t *o)
+{
+    if (!adds(view, o) || o->op->shift != 0) {
+        return EQ_E_OPERATOR;
+    }
+    const int32_t *constant = table_s32(view, o->op->multiplier);
+    const uint64_t bound = (magnitude_of(constant[0]) + 1) / 2 +
+                           (magnitude_of(constant[1]) + 1) / 2 + magnitude_of(constant[2]);
+    return bound < MOST_SCALED ? EQ_OK : EQ_E_ARITHMETIC;
 }
 
 /* Whether the first and the last window of an axis, and so all between, hold an input. */
@@ -549,6 +573,8 @@ static eq_status_t check_family(const view_t *view, const operands_t *o)
         return check_concat(view, o);
     case EQ_FAMILY_TABLE:
         return check_table(view, o);
+    case EQ_FAMILY_AFFINE:
+        return check_affine(view, o);
     default:
         return EQ_E_KERNEL;
     }

@@ -70,7 +70,8 @@ typedef struct {
     uint16_t output;
     uint32_t weights;    /* output channels × (values a channel) of weight_bits, in `layout` */
     uint32_t bias;       /* int32 per output channel, at a multiple of 4; pad: one, the value */
-    uint32_t multiplier; /* as bias; add: for input 0, input 1 and the output; concat: for input 0
+    uint32_t multiplier; /* as bias; add: for input 0, input 1 and the output; affine:
+                            the three of edgeq/affine.py; concat: for input 0
                             and input 1; softmax: one */
     uint32_t shift;      /* int8, as many; table: 256, the outputs for -128 .. 127 */
     uint32_t scratch;    /* offset in the arena, a multiple of 8 */

@@ -48,15 +48,19 @@ typedef enum {
     EQ_FAMILY_PAD,
     EQ_FAMILY_CONCAT,
     EQ_FAMILY_TABLE,
-    EQ_FAMILY_ROWS /* not of an operator: brings the others to packed activations (eq_rows.h) */
+    EQ_FAMILY_AFFINE, /* additions whose constants are those of edgeq/affine.py */
+    EQ_FAMILY_ROWS    /* not of an operator: brings the others to packed activations (eq_rows.h) */
 } eq_family_t;
 
 /* Arena bytes that a kernel needs beside its tensors, for channels of K weights. */
 typedef enum {
     EQ_SCRATCH_NONE,
-    EQ_SCRATCH_ROW,  /* K, or 0 where the weights have 8 bits */
-    EQ_SCRATCH_PAIRS /* 16·⌈K/2⌉ */
+    EQ_SCRATCH_ROW,   /* K, or 0 where the weights have 8 bits */
+    EQ_SCRATCH_PAIRS, /* 16·⌈K/2⌉ */
+    EQ_SCRATCH_TABLES /* EQ_TABLES_BYTES */
 } eq_scratch_t;
+
+#define EQ_TABLES_BYTES 2048u /* an int32 for each value of each input */
 
 typedef struct eq_kernel {
     uint16_t id;     /* in kernels.toml */
@@ -82,6 +86,8 @@ void eq_depthwise_s8_dsp(const eq_call_t *call);
 void eq_fc_s8_ref(const eq_call_t *call);
 void eq_fc_s8_dsp(const eq_call_t *call);
 void eq_add_s8_ref(const eq_call_t *call);
+void eq_add_table_s8_dsp(const eq_call_t *call);
+void eq_add_affine_s8_dsp(const eq_call_t *call);
 void eq_max_pool_s8_ref(const eq_call_t *call);
 void eq_average_pool_s8_ref(const eq_call_t *call);
 void eq_softmax_s8_ref(const eq_call_t *call);

@@ -353,6 +353,7 @@ static void test_operands(void)
     REFUSED(EQ_E_OPERATOR, op[OP_ADD].scratch_bytes = 8);
     REFUSED(EQ_E_OPERATOR, op[OP_ADD].multiplier += 2);
     REFUSED(EQ_E_OPERATOR, op[OP_ADD].shift = section[6].bytes - 2);
+    REFUSED(EQ_E_OPERATOR, op[OP_ADD].kernel = 50); /* wants scratch */
     REFUSED(EQ_E_OPERATOR, op[OP_SOFTMAX].input[1] = 8);
     REFUSED(EQ_E_OPERATOR, op[OP_SOFTMAX].output = 7);
     REFUSED(EQ_E_OPERATOR, tensor[9].zero_point = -127);

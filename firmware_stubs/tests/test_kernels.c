@@ -303,7 +303,8 @@ static uint32_t scratch_for(const tested_t *tested, const case_t *c, uint32_t co
 {
     const uint32_t family = tested->kernel.family;
     const eq_rows_scratch_t rows = eq_rows_scratch(&c->op, family, &c->in[0], &c->in[1], &c->out);
-    const uint32_t own = tested->kernel.scratch == EQ_SCRATCH_PAIRS ? 16 * ((count + 1) / 2)
+    const uint32_t own = tested->kernel.scratch == EQ_SCRATCH_PAIRS    ? 16 * ((count + 1) / 2)
+                         : tested->kernel.scratch == EQ_SCRATCH_TABLES ? EQ_TABLES_BYTES
                          : tested->kernel.scratch == EQ_SCRATCH_NONE || c->op.weight_bits == 8
                              ? 0
                              : count;
@@ -445,12 +446,36 @@ static void store(const eq_tensor_record_t *tensor, int8_t *data, const int8_t *
     }
 }
 
+static int8_t naive_clamp(const eq_operator_t *op, int32_t value)
+{
+    return (int8_t)(value < op->clamp_min   ? op->clamp_min
+                    : value > op->clamp_max ? op->clamp_max
+                                            : value);
+}
+
+/* TensorFlow Lite's ADD, or the affine form. */
+static int8_t naive_add(const eq_call_t *call, int32_t a, int32_t b)
+{
+    const int32_t *multiplier = call->multiplier;
+    if (call->kernel->family == EQ_FAMILY_AFFINE) {
+        const int64_t terms = floor_divide((int64_t)multiplier[0] * a, 256) +
+                              floor_divide((int64_t)multiplier[1] * b, 256);
+        return naive_clamp(call->op, (int32_t)floor_divide(terms + multiplier[2], 1 << 21));
+    }
+    const int32_t x = a - call->in[0]->zero_point;
+    const int32_t y = b - call->in[1]->zero_point;
+    const int32_t sum = naive_requantize(x * (1 << 20), multiplier[0], call->shift[0]) +
+                        naive_requantize(y * (1 << 20), multiplier[1], call->shift[1]);
+    return naive_clamp(call->op, naive_requantize(sum, multiplier[2], call->shift[2]) +
+                                     call->out->zero_point);
+}
+
 /* Every pair of values; apart, or the output being either input. */
-static void check_add(const int32_t *multiplier, const int8_t *shift, uint32_t aliased)
+static void check_add(const tested_t *tested, const int32_t *multiplier, const int8_t *shift,
+                      uint32_t aliased)
 {
     enum { COUNT = 65536 };
     case_t c = {.block_count = 0};
-    static const eq_kernel_t kernel = {0, EQ_FAMILY_ADD, EQ_SCRATCH_NONE, eq_add_s8_ref};
     set_shape(&c.in[0], 1, 1, COUNT);
     set_shape(&c.in[1], 1, 1, COUNT);
     set_shape(&c.out, 1, 1, COUNT - random_next(&state) % 7);
@@ -458,7 +483,8 @@ static void check_add(const int32_t *multiplier, const int8_t *shift, uint32_t a
         c.out.bits = c.in[aliased - 1].bits;
         c.out.zero_point = c.in[aliased - 1].zero_point;
     }
-    random_memory(&c, 0);
+    random_memory(&c, scratch_for(tested, &c, 0));
+    c.call.kernel = &tested->kernel;
     int8_t *a = case_block(&c, eq_tensor_bytes(&c.in[0]), 1);
     int8_t *b = case_block(&c, eq_tensor_bytes(&c.in[1]), 2);
     int8_t *values = case_block(&c, COUNT, 0);
@@ -478,30 +504,40 @@ static void check_add(const int32_t *multiplier, const int8_t *shift, uint32_t a
     }
     store(&c.in[1], b, values);
     for (uint32_t i = 0; i < eq_elements(&c.out); i++) {
-        const int32_t x = eq_get(a, c.in[0].bits, i) - c.in[0].zero_point;
-        const int32_t y = eq_get(b, c.in[1].bits, i) - c.in[1].zero_point;
-        const int32_t left = naive_requantize(x * (1 << 20), multiplier[0], shift[0]);
-        const int32_t right = naive_requantize(y * (1 << 20), multiplier[1], shift[1]);
-        const int32_t value =
-            naive_requantize(left + right, multiplier[2], shift[2]) + c.out.zero_point;
-        expected[i] = (int8_t)(value < c.op.clamp_min   ? c.op.clamp_min
-                               : value > c.op.clamp_max ? c.op.clamp_max
-                                                        : value);
+        expected[i] = naive_add(&c.call, eq_get(a, c.in[0].bits, i), eq_get(b, c.in[1].bits, i));
     }
-    run_kernel(&kernel, &c.call);
-    check_output("eq_add_s8_ref", &c, expected);
+    run_kernel(&tested->kernel, &c.call);
+    check_output(tested->name, &c, expected);
     case_free(&c);
 }
 
 static void test_add(uint32_t rounds)
 {
+    static const tested_t kernels[] = {
+        {"eq_add_s8_ref", {0, EQ_FAMILY_ADD, EQ_SCRATCH_NONE, eq_add_s8_ref}},
+        {"eq_add_table_s8_dsp", {0, EQ_FAMILY_ADD, EQ_SCRATCH_TABLES, eq_add_table_s8_dsp}}};
     for (uint32_t i = 0; i < rounds; i++) {
         const int32_t multiplier[] = {(1 << 30) + (int32_t)(random_next(&state) >> 2),
                                       (1 << 30) + (int32_t)(random_next(&state) >> 2),
                                       (1 << 30) + (int32_t)(random_next(&state) >> 2)};
         const int8_t shift[] = {(int8_t)random_in(&state, -6, 0), (int8_t)random_in(&state, -6, 0),
-                                (int8_t)random_in(&state, -22, -12)};
-        check_add(multiplier, shift, i % 3);
+                                (int8_t)RANDOM_OF(&state, -25, -22, -21, -19, -17, -15, -12)};
+        check_add(&kernels[i % 2], multiplier, shift, i % 3);
+    }
+}
+
+/* Half of the greatest factors and offsets that eq_init lets pass, or about those of a model. */
+static void test_affine(uint32_t rounds)
+{
+    static const tested_t kernel = {"eq_add_affine_s8_dsp",
+                                    {0, EQ_FAMILY_AFFINE, EQ_SCRATCH_NONE, eq_add_affine_s8_dsp}};
+    static const int8_t shift[] = {0, 0, 0};
+    for (uint32_t i = 0; i < rounds; i++) {
+        const int32_t most = RANDOM_OF(&state, INT32_MAX - 1, 1 << 29, 1 << 27, 0);
+        const int32_t multiplier[] = {RANDOM_OF(&state, most, most / 3, -most),
+                                      RANDOM_OF(&state, most / 5, -most / 2, most / 7 * 2),
+                                      RANDOM_OF(&state, most / 4, -most / 4, 1 << 20, -(5 << 21))};
+        check_add(&kernel, multiplier, shift, i % 3);
     }
 }
 
@@ -569,6 +605,7 @@ int main(int argc, char **argv)
     test_depthwise(rounds);
     test_fc(rounds);
     test_pool(rounds);
-    test_add(30);
+    test_add(60);
+    test_affine(30);
     return check_report("test_kernels");
 }
