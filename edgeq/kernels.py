@@ -108,13 +108,16 @@ def table() -> tuple[Kernel, ...]:
     return tuple(sorted(rows, key=lambda kernel: kernel.id))
 
 
-def scratch_bytes(rule: str, values: int, weight_bits: int) -> int:
+def scratch_bytes(rule: str, values: int, weight_bits: int, row: int = 0) -> int:
     """Arena bytes that a kernel needs beside its tensors; the C twin stands in eq_check.c.
 
-    `values` counts the weights of one output channel.
+    `values` counts the weights of one output channel, `row` those of a row of the input.
     """
+    unpacked = 0 if weight_bits == 8 else values
     if rule == "row":
-        return 0 if weight_bits == 8 else values
+        return unpacked
+    if rule == "strip":
+        return unpacked + row
     if rule == "pairs":
         return 16 * ((values + 1) // 2)
     if rule == "tables":
@@ -166,9 +169,22 @@ def _affine(graph: Graph, node: Node) -> bool:
     return affine.find(graph, node) is not None
 
 
+def _three_by_three(graph: Graph, node: Node) -> bool:
+    """Windows of 3×3 at stride 1 or 2 that leave the input by at most a column, channel by channel.
+
+    The C twin is `serves` of the kernel.
+    """
+    x, y, w = graph.tensors[node.inputs[0]], graph.tensors[node.output], node.window
+    if w is None or w.kernel != (3, 3) or w.dilations != (1, 1) or x.shape[3] != y.shape[3]:
+        return False
+    beyond = (y.shape[2] - 1) * w.strides[1] - w.pads[1] + 3 - x.shape[2]
+    return w.strides in ((1, 1), (2, 2)) and max(w.pads[1], beyond) <= 1
+
+
 LIMITS: Mapping[str, Callable[[Graph, Node], bool]] = {
     "long_bytes": _long_bytes,
     "affine": _affine,
+    "three_by_three": _three_by_three,
 }
 
 
@@ -222,6 +238,6 @@ def _best(
         stored,
         layout,
         unpacked_bytes(row.family, node, inputs, output)
-        + scratch_bytes(row.scratch, values, stored),
+        + scratch_bytes(row.scratch, values, stored, _row(inputs[0])),
         next(row for row in table() if row.family == ROWS) if packed else None,
     )

@@ -19,5 +19,6 @@ const eq_kernel_t eq_kernels[] = {
     {24, EQ_FAMILY_ROWS, EQ_SCRATCH_NONE, eq_rows_s8_ref},
     {50, EQ_FAMILY_ADD, EQ_SCRATCH_TABLES, eq_add_table_s8_dsp},
     {51, EQ_FAMILY_AFFINE, EQ_SCRATCH_NONE, eq_add_affine_s8_dsp},
+    {52, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_STRIP, eq_depthwise_3x3_s8_dsp},
 };
-const uint16_t eq_kernel_count = 17;
+const uint16_t eq_kernel_count = 18;

@@ -270,9 +270,12 @@ EQ_NOINLINE static uint64_t scratch_need(const operands_t *o, uint64_t weights)
     const eq_tensor_record_t *other = o->other != NULL ? o->other : o->in;
     const eq_rows_scratch_t rows = eq_rows_scratch(o->op, o->kernel->family, o->in, other, o->out);
     const uint64_t unpacked = rows.input + rows.output;
+    const uint64_t row = o->op->weight_bits == 8 ? 0 : weights;
     switch (o->kernel->scratch) {
     case EQ_SCRATCH_ROW:
-        return unpacked + (o->op->weight_bits == 8 ? 0 : weights);
+        return unpacked + row;
+    case EQ_SCRATCH_STRIP:
+        return unpacked + row + eq_row(o->in);
     case EQ_SCRATCH_PAIRS:
         return unpacked + 16 * ((weights + 1) / 2);
     case EQ_SCRATCH_TABLES:

@@ -81,6 +81,30 @@ static inline int32_t eq_smlatt(uint32_t a, uint32_t b, int32_t sum)
     return result;
 }
 
+/* Two int16 as a pair. */
+static inline uint32_t eq_pkhbt(int32_t low, int32_t high)
+{
+    uint32_t result;
+    __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(result) : "r"(low), "r"(high));
+    return result;
+}
+
+/* sum + a.low · b.high */
+static inline int32_t eq_smlabt(uint32_t a, uint32_t b, int32_t sum)
+{
+    int32_t result;
+    __asm__("smlabt %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
+    return result;
+}
+
+/* sum + a.high · b.low */
+static inline int32_t eq_smlatb(uint32_t a, uint32_t b, int32_t sum)
+{
+    int32_t result;
+    __asm__("smlatb %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
+    return result;
+}
+
 /* sum + ⌊a · b.low / 2^16⌋ */
 static inline int32_t eq_smlawb(int32_t a, uint32_t b, int32_t sum)
 {
@@ -192,6 +216,21 @@ static inline int32_t eq_smlabb(uint32_t a, uint32_t b, int32_t sum)
 static inline int32_t eq_smlatt(uint32_t a, uint32_t b, int32_t sum)
 {
     return sum + (int16_t)(a >> 16) * (int16_t)(b >> 16);
+}
+
+static inline uint32_t eq_pkhbt(int32_t low, int32_t high)
+{
+    return ((uint32_t)low & 0xFFFFu) | (uint32_t)high << 16;
+}
+
+static inline int32_t eq_smlabt(uint32_t a, uint32_t b, int32_t sum)
+{
+    return sum + (int16_t)a * (int16_t)(b >> 16);
+}
+
+static inline int32_t eq_smlatb(uint32_t a, uint32_t b, int32_t sum)
+{
+    return eq_smlabt(b, a, sum);
 }
 
 static inline int32_t eq_smlawb(int32_t a, uint32_t b, int32_t sum)

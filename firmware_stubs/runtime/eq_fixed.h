@@ -11,7 +11,7 @@
 
 #include <stdint.h>
 
-#define EQ_ADD_LEFT_SHIFT 20 /* head-room bits of both inputs of an addition */
+#define EQ_ADD_LEFT_SHIFT 20  /* head-room bits of both inputs of an addition */
 #define EQ_AFFINE_FRACTION 21 /* bits below the point of an addition in affine form */
 
 static inline int32_t eq_clamp(int32_t x, int32_t low, int32_t high)

@@ -55,9 +55,10 @@ typedef enum {
 /* Arena bytes that a kernel needs beside its tensors, for channels of K weights. */
 typedef enum {
     EQ_SCRATCH_NONE,
-    EQ_SCRATCH_ROW,   /* K, or 0 where the weights have 8 bits */
-    EQ_SCRATCH_PAIRS, /* 16·⌈K/2⌉ */
-    EQ_SCRATCH_TABLES /* EQ_TABLES_BYTES */
+    EQ_SCRATCH_ROW,    /* K, or 0 where the weights have 8 bits */
+    EQ_SCRATCH_PAIRS,  /* 16·⌈K/2⌉ */
+    EQ_SCRATCH_TABLES, /* EQ_TABLES_BYTES */
+    EQ_SCRATCH_STRIP   /* as EQ_SCRATCH_ROW, and a row of the input */
 } eq_scratch_t;
 
 #define EQ_TABLES_BYTES 2048u /* an int32 for each value of each input */
@@ -83,6 +84,7 @@ void eq_conv_s8_ref(const eq_call_t *call);
 void eq_conv_s8_dsp(const eq_call_t *call);
 void eq_depthwise_s8_ref(const eq_call_t *call);
 void eq_depthwise_s8_dsp(const eq_call_t *call);
+void eq_depthwise_3x3_s8_dsp(const eq_call_t *call);
 void eq_fc_s8_ref(const eq_call_t *call);
 void eq_fc_s8_dsp(const eq_call_t *call);
 void eq_add_s8_ref(const eq_call_t *call);

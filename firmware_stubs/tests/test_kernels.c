@@ -303,11 +303,13 @@ static uint32_t scratch_for(const tested_t *tested, const case_t *c, uint32_t co
 {
     const uint32_t family = tested->kernel.family;
     const eq_rows_scratch_t rows = eq_rows_scratch(&c->op, family, &c->in[0], &c->in[1], &c->out);
-    const uint32_t own = tested->kernel.scratch == EQ_SCRATCH_PAIRS    ? 16 * ((count + 1) / 2)
-                         : tested->kernel.scratch == EQ_SCRATCH_TABLES ? EQ_TABLES_BYTES
-                         : tested->kernel.scratch == EQ_SCRATCH_NONE || c->op.weight_bits == 8
-                             ? 0
-                             : count;
+    const uint32_t row = c->op.weight_bits == 8 ? 0 : count;
+    const uint32_t own =
+        tested->kernel.scratch == EQ_SCRATCH_PAIRS    ? 16 * ((count + 1) / 2)
+        : tested->kernel.scratch == EQ_SCRATCH_TABLES ? EQ_TABLES_BYTES
+        : tested->kernel.scratch == EQ_SCRATCH_STRIP  ? row + (uint32_t)eq_row(&c->in[0])
+        : tested->kernel.scratch == EQ_SCRATCH_NONE || c->op.weight_bits == 8 ? 0
+                                                                              : count;
     return (uint32_t)(rows.input + rows.output) + own;
 }
 
@@ -372,7 +374,9 @@ static void test_depthwise(uint32_t rounds)
 {
     static const tested_t kernels[] = {
         {"eq_depthwise_s8_ref", {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_ROW, eq_depthwise_s8_ref}},
-        {"eq_depthwise_s8_dsp", {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_PAIRS, eq_depthwise_s8_dsp}}};
+        {"eq_depthwise_s8_dsp", {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_PAIRS, eq_depthwise_s8_dsp}},
+        {"eq_depthwise_3x3_s8_dsp",
+         {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_STRIP, eq_depthwise_3x3_s8_dsp}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
         const uint32_t channels = (uint32_t)RANDOM_OF(&state, 1, 3, 4, 5, 7, 8, 9);
@@ -385,7 +389,7 @@ static void test_depthwise(uint32_t rounds)
         random_memory(&c, 0);
         int8_t *expected = case_block(&c, eq_elements(&c.out), 0);
         expect_conv(&c, expected, 1);
-        check_kernels(&c, kernels, 2, count, expected);
+        check_kernels(&c, kernels, 3, count, expected);
         case_free(&c);
     }
 }
