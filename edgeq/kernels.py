@@ -14,17 +14,18 @@ from importlib import resources
 from typing import Any, Literal
 
 from edgeq.errors import ModelError
-from edgeq.ir import Graph, Network, Node, Op, Tensor, qparams_of
+from edgeq.ir import Array, Graph, Network, Node, Op, Tensor, qparams_of
 from edgeq.ops import OPS
-from edgeq.packing import ALIGN
+from edgeq.packing import ALIGN, LAYOUTS, PAIRS_BLOCK, PAIRS_GROUP, Scaling
 
 Optimize = Literal["flash", "time"]
-LAYOUTS = ("dense",)  # eq_layout_t: the index is the number in the image
 MAX_PORTS = 4  # EQ_MAX_PORTS
 UNPACKED_MOST = (1 << 29) // (128 * 255)  # weights of a channel whose sums hold any 8 bits
 ALIASED = (Op.RESHAPE,)  # no kernel: the output is the input's memory
 ROWS = "rows"  # the family of the kernel that brings the others to packed activations
 PATCH_CHANNELS = 8  # EQ_PATCH_CHANNELS
+PAIRS_PIXELS = 4  # of a strip of eq_pairs.c
+PAIRS_BATCH = 16  # pixels for which weights of fewer than 8 bits are unpacked once
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +41,17 @@ class Kernel:
     weights: tuple[int, ...]
     scratch: str
     code_bytes: int
+    sources: tuple[str, ...] = ()  # other files of kernels/
 
     @property
     def file(self) -> str:
         """The source file that holds it."""
         return f"{self.symbol}.c"
+
+    @property
+    def rules(self) -> str:
+        """The C name of what eq_init knows of its layout."""
+        return next((f"&eq_{name}_rules" for name in self.layouts if name != "dense"), "NULL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +104,7 @@ def table() -> tuple[Kernel, ...]:
             weights=tuple(row.get("weights", ())),
             scratch=row["scratch"],
             code_bytes=row["code_bytes"],
+            sources=tuple(row.get("sources", ())),
         )
         for row in _file()["kernel"]
     ]
@@ -106,13 +114,44 @@ def table() -> tuple[Kernel, ...]:
 def scratch_bytes(rule: str, values: int, weight_bits: int) -> int:
     """Arena bytes that a kernel needs beside its tensors; the C twin stands in eq_check.c.
 
-    `values` counts the weights of one output channel.
+    `values` counts the weights of one output channel. For the rule "layout" see `LAYOUT_SCRATCH`.
     """
     if rule == "row":
         return 0 if weight_bits == 8 else values
     if rule == "pairs":
         return 16 * ((values + 1) // 2)
     return 0
+
+
+def pairs_scratch(x: Tensor, y: Tensor, values: int, weight_bits: int) -> int:
+    """What eq_pairs.c uses: strips of pixels, unpacked weights, a patch; more than the least."""
+    groups = -(-values // PAIRS_GROUP)
+    pixels = math.prod(y.shape[1:-1])
+    batch = PAIRS_PIXELS if weight_bits == 8 else PAIRS_BATCH
+    held = (
+        min(-(-pixels // PAIRS_PIXELS) * PAIRS_PIXELS, batch) if pixels > PAIRS_PIXELS else pixels
+    )
+    strips = 8 * groups * held
+    row = 0 if weight_bits == 8 else 2 * -(-values // PAIRS_BLOCK) * PAIRS_BLOCK
+    patch = 0 if x.shape[-1] % PAIRS_GROUP == 0 else -(-groups * PAIRS_GROUP // ALIGN) * ALIGN
+    return row + patch + strips
+
+
+LAYOUT_SCRATCH = {"pairs": pairs_scratch}
+
+
+def scaling(graph: Graph, node: Node) -> Scaling:
+    """How the sums of a weighted node of an integer graph become values."""
+    x, y = qparams_of(graph.tensors[node.inputs[0]]), qparams_of(graph.tensors[node.output])
+    bias, multiplier, shift = map(graph.constant, node.inputs[-3:])
+    return Scaling(bias, multiplier, shift, x.zero_point, x.width, y.zero_point)
+
+
+def tables(graph: Graph, node: Node, layout: str) -> Array | None:
+    """What stands in the image in place of bias, multiplier and shift; None: beyond its limits."""
+    make = LAYOUTS[layout].tables
+    weights = graph.constant(node.inputs[1])
+    return None if make is None else make(weights.reshape(len(weights), -1), scaling(graph, node))
 
 
 def unpacked_bytes(family: str, node: Node, inputs: Sequence[Tensor], y: Tensor) -> int:
@@ -170,6 +209,11 @@ def choose(
     return choices
 
 
+def _within_limits(graph: Graph, node: Node, row: Kernel) -> bool:
+    """Whether the layout that the kernel reads is exact for these weights."""
+    return row.rules == "NULL" or tables(graph, node, row.layouts[0]) is not None
+
+
 def _best(
     graph: Graph, node: Node, isa: set[str], optimize: Optimize, rows: Sequence[Kernel]
 ) -> Choice:
@@ -186,15 +230,18 @@ def _best(
     ]
     if not fitting:
         raise ModelError("EQ0341", f"{node.name}: no kernel for {node.op.value} on this core")
-    row = fitting[-1]
-    layout = row.layouts[0] if row.layouts else LAYOUTS[0]
+    row = next(row for row in reversed(fitting) if _within_limits(graph, node, row))
+    layout = row.layouts[0] if row.layouts else "dense"
     inputs, output = graph.activations(node), graph.tensors[node.output]
     packed = any(map(is_packed, (*inputs, output)))
+    if row.scratch == "layout":
+        own = LAYOUT_SCRATCH[layout](inputs[0], output, values, stored)
+    else:
+        own = scratch_bytes(row.scratch, values, stored)
     return Choice(
         row,
         stored,
         layout,
-        unpacked_bytes(row.family, node, inputs, output)
-        + scratch_bytes(row.scratch, values, stored),
+        unpacked_bytes(row.family, node, inputs, output) + own,
         next(row for row in table() if row.family == ROWS) if packed else None,
     )

@@ -349,8 +349,8 @@ static void expect_conv(const case_t *c, int8_t *expected, int depthwise)
 static void test_conv(uint32_t rounds)
 {
     static const tested_t kernels[] = {
-        {"eq_conv_s8_ref", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, eq_conv_s8_ref}},
-        {"eq_conv_s8_dsp", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, eq_conv_s8_dsp}}};
+        {"eq_conv_s8_ref", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, eq_conv_s8_ref, NULL}},
+        {"eq_conv_s8_dsp", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, eq_conv_s8_dsp, NULL}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
         const uint32_t channels = (uint32_t)RANDOM_OF(&state, 1, 2, 3, 4, 5, 7, 8, 9);
@@ -370,8 +370,10 @@ static void test_conv(uint32_t rounds)
 static void test_depthwise(uint32_t rounds)
 {
     static const tested_t kernels[] = {
-        {"eq_depthwise_s8_ref", {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_ROW, eq_depthwise_s8_ref}},
-        {"eq_depthwise_s8_dsp", {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_PAIRS, eq_depthwise_s8_dsp}}};
+        {"eq_depthwise_s8_ref",
+         {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_ROW, eq_depthwise_s8_ref, NULL}},
+        {"eq_depthwise_s8_dsp",
+         {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_PAIRS, eq_depthwise_s8_dsp, NULL}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
         const uint32_t channels = (uint32_t)RANDOM_OF(&state, 1, 3, 4, 5, 7, 8, 9);
@@ -392,8 +394,8 @@ static void test_depthwise(uint32_t rounds)
 static void test_fc(uint32_t rounds)
 {
     static const tested_t kernels[] = {
-        {"eq_fc_s8_ref", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, eq_fc_s8_ref}},
-        {"eq_fc_s8_dsp", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, eq_fc_s8_dsp}}};
+        {"eq_fc_s8_ref", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, eq_fc_s8_ref, NULL}},
+        {"eq_fc_s8_dsp", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, eq_fc_s8_dsp, NULL}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
         const uint32_t count = i % 40 + 1;
@@ -413,8 +415,9 @@ static void test_fc(uint32_t rounds)
 static void test_pool(uint32_t rounds)
 {
     static const tested_t kernels[] = {
-        {"eq_max_pool_s8_ref", {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, eq_max_pool_s8_ref}},
-        {"eq_average_pool_s8_ref", {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, eq_average_pool_s8_ref}}};
+        {"eq_max_pool_s8_ref", {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, eq_max_pool_s8_ref, NULL}},
+        {"eq_average_pool_s8_ref",
+         {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, eq_average_pool_s8_ref, NULL}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
         const uint32_t channels = (uint32_t)random_in(&state, 1, 19);
@@ -450,7 +453,7 @@ static void check_add(const int32_t *multiplier, const int8_t *shift, uint32_t a
 {
     enum { COUNT = 65536 };
     case_t c = {.block_count = 0};
-    static const eq_kernel_t kernel = {0, EQ_FAMILY_ADD, EQ_SCRATCH_NONE, eq_add_s8_ref};
+    static const eq_kernel_t kernel = {0, EQ_FAMILY_ADD, EQ_SCRATCH_NONE, eq_add_s8_ref, NULL};
     set_shape(&c.in[0], 1, 1, COUNT);
     set_shape(&c.in[1], 1, 1, COUNT);
     set_shape(&c.out, 1, 1, COUNT - random_next(&state) % 7);
