@@ -44,8 +44,45 @@ def maximum(shape: Shape) -> Graph:
     return b.build(b.max_pool(b.input(*shape), Window((2, 2), (2, 2))))
 
 
+def conv(
+    shape: Shape, channels: int, kernel: tuple[int, int] = (1, 1), strides: tuple[int, int] = (1, 1)
+) -> Graph:
+    b = Builder("conv")
+    return b.build(b.conv(b.input(*shape), channels, same_window((1, *shape), kernel, strides)))
+
+
+def fully_connected(values: int, features: int) -> Graph:
+    b = Builder("fc")
+    return b.build(b.fully_connected(b.input(values), features))
+
+
 # Each with what its instructions are divided by: products, or values.
 LAYERS: dict[str, tuple[int, Callable[[], Graph]]] = {
+    "conv 1x1 64-64 @12x12": (12 * 12 * 64 * 64, lambda: conv((12, 12, 64), 64)),
+    "conv 1x1 16-32 @24x24": (24 * 24 * 16 * 32, lambda: conv((24, 24, 16), 32)),
+    "conv 1x1 128-128 @6x6": (6 * 6 * 128 * 128, lambda: conv((6, 6, 128), 128)),
+    "conv 1x1 256-256 @3x3": (3 * 3 * 256 * 256, lambda: conv((3, 3, 256), 256)),
+    "conv 1x1 16-32 @32x32 /2": (
+        16 * 16 * 16 * 32,
+        lambda: conv((32, 32, 16), 32, (1, 1), (2, 2)),
+    ),
+    "conv 3x3 32-32 @16x16": (16 * 16 * 32 * 9 * 32, lambda: conv((16, 16, 32), 32, (3, 3))),
+    "conv 3x3 16-16 @32x32": (32 * 32 * 16 * 9 * 16, lambda: conv((32, 32, 16), 16, (3, 3))),
+    "conv 3x3 64-64 @8x8": (8 * 8 * 64 * 9 * 64, lambda: conv((8, 8, 64), 64, (3, 3))),
+    "conv 3x3 16-32 @32x32 /2": (
+        16 * 16 * 16 * 9 * 32,
+        lambda: conv((32, 32, 16), 32, (3, 3), (2, 2)),
+    ),
+    "conv 3x3 3-16 @32x32": (32 * 32 * 3 * 9 * 16, lambda: conv((32, 32, 3), 16, (3, 3))),
+    "conv 3x3 3-8 @96x96 /2": (48 * 48 * 27 * 8, lambda: conv((96, 96, 3), 8, (3, 3), (2, 2))),
+    "conv 10x4 1-64 @49x10 /2": (
+        25 * 5 * 40 * 64,
+        lambda: conv((49, 10, 1), 64, (10, 4), (2, 2)),
+    ),
+    "fc 640-128": (640 * 128, lambda: fully_connected(640, 128)),
+    "fc 128-128": (128 * 128, lambda: fully_connected(128, 128)),
+    "fc 8-128": (8 * 128, lambda: fully_connected(8, 128)),
+    "fc 64-10": (64 * 10, lambda: fully_connected(64, 10)),
     "depthwise 64 @12x12": (12 * 12 * 64 * 9, lambda: depthwise((12, 12, 64))),
     "depthwise 64 @25x5": (25 * 5 * 64 * 9, lambda: depthwise((25, 5, 64))),
     "depthwise 8 @48x48": (48 * 48 * 8 * 9, lambda: depthwise((48, 48, 8))),

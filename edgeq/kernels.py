@@ -15,12 +15,11 @@ from typing import Any, Literal
 
 from edgeq import affine
 from edgeq.errors import ModelError
-from edgeq.ir import Graph, Network, Node, Op, Tensor, qparams_of
+from edgeq.ir import Array, Graph, Network, Node, Op, Tensor, qparams_of
 from edgeq.ops import OPS
-from edgeq.packing import ALIGN
+from edgeq.packing import ALIGN, LAYOUTS, PAIRS_BLOCK, PAIRS_GROUP, Scaling
 
 Optimize = Literal["flash", "time"]
-LAYOUTS = ("dense",)  # eq_layout_t: the index is the number in the image
 MAX_PORTS = 4  # EQ_MAX_PORTS
 UNPACKED_MOST = (1 << 29) // (128 * 255)  # weights of a channel whose sums hold any 8 bits
 ALIASED = (Op.RESHAPE,)  # no kernel: the output is the input's memory
@@ -28,6 +27,8 @@ ROWS = "rows"  # the family of the kernel that brings the others to packed activ
 PATCH_CHANNELS = 8  # EQ_PATCH_CHANNELS
 TABLES_BYTES = 2048  # EQ_TABLES_BYTES
 LONG = 512  # values of an addition that pay for tables
+PAIRS_PIXELS = 4  # of a strip of eq_pairs.c
+PAIRS_BATCH = 16  # pixels for which weights of fewer than 8 bits are unpacked once
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,17 @@ class Kernel:
     limits: tuple[str, ...]
     scratch: str
     code_bytes: int
+    sources: tuple[str, ...] = ()  # other files of kernels/
 
     @property
     def file(self) -> str:
         """The source file that holds it."""
         return f"{self.symbol}.c"
+
+    @property
+    def rules(self) -> str:
+        """The C name of what eq_init knows of its layout."""
+        return next((f"&eq_{name}_rules" for name in self.layouts if name != "dense"), "NULL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +109,7 @@ def table() -> tuple[Kernel, ...]:
             limits=tuple(row.get("limits", ())),
             scratch=row["scratch"],
             code_bytes=row["code_bytes"],
+            sources=tuple(row.get("sources", ())),
         )
         for row in _file()["kernel"]
     ]
@@ -111,7 +119,8 @@ def table() -> tuple[Kernel, ...]:
 def scratch_bytes(rule: str, values: int, weight_bits: int, row: int = 0) -> int:
     """Arena bytes that a kernel needs beside its tensors; the C twin stands in eq_check.c.
 
-    `values` counts the weights of one output channel, `row` those of a row of the input.
+    `values` counts the weights of one output channel, `row` those of a row of the input. For the
+    rule "layout" see `LAYOUT_SCRATCH`.
     """
     unpacked = 0 if weight_bits == 8 else values
     if rule == "row":
@@ -123,6 +132,37 @@ def scratch_bytes(rule: str, values: int, weight_bits: int, row: int = 0) -> int
     if rule == "tables":
         return TABLES_BYTES
     return 0
+
+
+def pairs_scratch(x: Tensor, y: Tensor, values: int, weight_bits: int) -> int:
+    """What eq_pairs.c uses: strips of pixels, unpacked weights, a patch; more than the least."""
+    groups = -(-values // PAIRS_GROUP)
+    pixels = math.prod(y.shape[1:-1])
+    batch = PAIRS_PIXELS if weight_bits == 8 else PAIRS_BATCH
+    held = (
+        min(-(-pixels // PAIRS_PIXELS) * PAIRS_PIXELS, batch) if pixels > PAIRS_PIXELS else pixels
+    )
+    strips = 8 * groups * held
+    row = 0 if weight_bits == 8 else 2 * -(-values // PAIRS_BLOCK) * PAIRS_BLOCK
+    patch = 0 if x.shape[-1] % PAIRS_GROUP == 0 else -(-groups * PAIRS_GROUP // ALIGN) * ALIGN
+    return row + patch + strips
+
+
+LAYOUT_SCRATCH = {"pairs": pairs_scratch}
+
+
+def scaling(graph: Graph, node: Node) -> Scaling:
+    """How the sums of a weighted node of an integer graph become values."""
+    x, y = qparams_of(graph.tensors[node.inputs[0]]), qparams_of(graph.tensors[node.output])
+    bias, multiplier, shift = map(graph.constant, node.inputs[-3:])
+    return Scaling(bias, multiplier, shift, x.zero_point, x.width, y.zero_point)
+
+
+def tables(graph: Graph, node: Node, layout: str) -> Array | None:
+    """What stands in the image in place of bias, multiplier and shift; None: beyond its limits."""
+    make = LAYOUTS[layout].tables
+    weights = graph.constant(node.inputs[1])
+    return None if make is None else make(weights.reshape(len(weights), -1), scaling(graph, node))
 
 
 def unpacked_bytes(family: str, node: Node, inputs: Sequence[Tensor], y: Tensor) -> int:
@@ -211,6 +251,13 @@ def choose(
     return choices
 
 
+def _within_limits(graph: Graph, node: Node, row: Kernel) -> bool:
+    """Whether the kernel serves the node, and the layout that it reads is exact for its weights."""
+    return all(LIMITS[limit](graph, node) for limit in row.limits) and (
+        row.rules == "NULL" or tables(graph, node, row.layouts[0]) is not None
+    )
+
+
 def _best(
     graph: Graph, node: Node, isa: set[str], optimize: Optimize, rows: Sequence[Kernel]
 ) -> Choice:
@@ -226,18 +273,21 @@ def _best(
         if row.op is node.op
         and isa.issuperset(row.isa)
         and (not bits or stored in row.weights)
-        and all(LIMITS[limit](graph, node) for limit in row.limits)
+        and _within_limits(graph, node, row)
     )
     if (row := next(fitting, None)) is None:
         raise ModelError("EQ0341", f"{node.name}: no kernel for {node.op.value} on this core")
-    layout = row.layouts[0] if row.layouts else LAYOUTS[0]
+    layout = row.layouts[0] if row.layouts else "dense"
     inputs, output = graph.activations(node), graph.tensors[node.output]
     packed = any(map(is_packed, (*inputs, output)))
+    if row.scratch == "layout":
+        own = LAYOUT_SCRATCH[layout](inputs[0], output, values, stored)
+    else:
+        own = scratch_bytes(row.scratch, values, stored, _row(inputs[0]))
     return Choice(
         row,
         stored,
         layout,
-        unpacked_bytes(row.family, node, inputs, output)
-        + scratch_bytes(row.scratch, values, stored, _row(inputs[0])),
+        unpacked_bytes(row.family, node, inputs, output) + own,
         next(row for row in table() if row.family == ROWS) if packed else None,
     )

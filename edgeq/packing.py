@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
 import numpy as np
+import numpy.typing as npt
 
 from edgeq.ir import Array
 
 ALIGN = 8  # every table and tensor of an image ends at a multiple of it
+PAIRS_GROUP = 4  # weights of a word of the layout "pairs"
+PAIRS_BLOCK = 16  # weights of a channel that share fields there, below 8 bits
+PAIRS_MOST_RIGHT, PAIRS_MOST_LEFT = 22, 7  # shifts that its requantisation is exact for
+PAIRS_ANY = 1 << 16  # EQ_STAGE_ANY
+PAIRS_SUM = (1 << 23) - 1  # what sums may reach
 
 
 def pad(data: bytes) -> bytes:
@@ -41,6 +50,132 @@ def unpack_dense(data: bytes, bits: int, count: int) -> Array:
     weight = (1 << np.arange(bits, dtype=np.int64)).astype(np.int64)
     weight[-1] = -weight[-1]
     return (digits.reshape(count, bits).astype(np.int64) @ weight).astype(np.int8)
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """How the sums of a layer become values: what a layout other than dense has in its tables."""
+
+    bias: Array  # of each channel, int32
+    multiplier: Array
+    shift: Array
+    input_zero_point: int
+    input_width: int  # bits of memory that an input value takes: 8, 4 or 2
+    output_zero_point: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the weights of an operator lie in the image: a row, one row of the weights a channel.
+
+    `tables` gives the int32 that stand in the image in place of bias, multiplier and shift, and
+    None where weights or scaling are beyond the layout's limits; None for "dense", which has
+    neither. Weights of 8 bits fill their bytes, others `bits` of each, as `pack` says.
+    """
+
+    name: str
+    id: int  # eq_layout_t
+    bytes: Callable[[int, int, int], int]  # of so many channels, weights a channel, bits; unpadded
+    pack: Callable[[Array, int], bytes]  # weights (channels, K), bits
+    tables: Callable[[Array, Scaling], Array | None] | None = None
+
+
+def dense_bytes(channels: int, values: int, bits: int) -> int:
+    """What `channels` × `values` weights take in the layout "dense"."""
+    return -(-channels * values * bits // 8)
+
+
+def pairs_bytes(channels: int, values: int, bits: int) -> int:
+    """What `channels` × `values` weights take in the layout "pairs": C twin eq_pairs.c."""
+    step = PAIRS_GROUP if bits == 8 else PAIRS_BLOCK
+    return 2 * -(-channels // 2) * -(-values // step) * step * bits // 8
+
+
+def pack_pairs(values: Array, bits: int) -> bytes:
+    """Weights (channels, K) as eq_pairs.h describes them; C twin eq_pairs.c.
+
+    Raises:
+        ValueError: a value needs more bits, or is −128 where its neighbour is negative.
+    """
+    limit = 1 << (bits - 1)
+    if values.size and not -limit <= values.min() <= values.max() < limit:
+        raise ValueError(f"values {values.min()} to {values.max()} do not fit {bits} bits")
+    halves = _pair_halves(values, PAIRS_GROUP if bits == 8 else PAIRS_BLOCK)
+    if bits == 8:
+        if halves.min(initial=0) < -(1 << 15):
+            raise ValueError("a weight of −128 whose neighbour is negative is no pair")
+        return halves.astype("<i2").tobytes()
+    pairs = len(halves)
+    words = (halves + limit * 0x101).astype("<i2").reshape(pairs, -1, 8, 2).view(np.uint8)
+    return b"".join(_fields(words.reshape(-1, 8, 4), bits))
+
+
+def _pair_halves(values: Array, step: int) -> npt.NDArray[np.int64]:
+    """256·w1 + w0 of neighbours, (pairs of channels, groups, channel of the pair, 2)."""
+    channels, count = values.shape
+    filled = np.zeros((-(-channels // 2) * 2, -(-count // step) * step), np.int64)
+    filled[:channels, :count] = values
+    halves = 256 * filled[:, 1::2] + filled[:, 0::2]
+    return halves.reshape(len(filled) // 2, 2, -1, 2).transpose(0, 2, 1, 3)
+
+
+def _fields(blocks: npt.NDArray[np.uint8], bits: int) -> list[bytes]:
+    """Blocks of 8 words of 4 bytes, (blocks, 8, 4): bits 0..3 of each byte, then two, then one."""
+    planes = []
+    shift = 0
+    for width in (4, 2, 1):
+        if bits & width:
+            parts = blocks >> shift & (1 << width) - 1
+            sharing = parts.reshape(len(blocks), width, 8 // width, 4)
+            places = (np.arange(8 // width) * width)[:, None]
+            planes.append(np.bitwise_or.reduce(sharing << places, axis=2).astype(np.uint8))
+            shift += width
+    return [np.concatenate(planes, axis=1).tobytes()] if planes else []
+
+
+def pairs_tables(values: Array, scaling: Scaling) -> Array | None:
+    """The stages of eq_pairs.h for weights (channels, K), 8 words for each two channels.
+
+    None where the layout would not be exact: sums of 2^23 and more are possible, a shift is out of
+    range, or a pair holds −128 beside a negative weight.
+    """
+    channels = len(values)
+    w = values.astype(np.int64)
+    shift = scaling.shift.astype(np.int64)
+    half = 1 << (scaling.input_width - 1)
+    start = scaling.bias.astype(np.int64) - scaling.input_zero_point * w.sum(axis=1)
+    above, below = np.maximum(w, 0).sum(axis=1), np.minimum(w, 0).sum(axis=1)
+    highest = start + above * (half - 1) - below * half
+    lowest = start + below * (half - 1) - above * half
+    if (
+        max(highest.max(), -lowest.min()) > PAIRS_SUM
+        or shift.min() < -PAIRS_MOST_RIGHT
+        or shift.max() > PAIRS_MOST_LEFT
+        or _pair_halves(values, PAIRS_GROUP).min(initial=0) < -(1 << 15)
+    ):
+        return None
+    stages = np.zeros((-(-channels // 2), 2, 4), np.int64)  # sum, then three words
+    right, left = np.maximum(-shift, 0), np.maximum(shift, 0)
+    flat = stages.reshape(-1, 4)
+    flat[:, 3] = 1 | PAIRS_MOST_LEFT << 8  # of a channel that is not there
+    flat[:, 2] = 1 + 2 * scaling.output_zero_point
+    flat[:channels, 0] = 256 * start - 127 * w[:, 0::2].sum(axis=1)
+    flat[:channels, 1] = scaling.multiplier
+    flat[:channels, 2] = np.where(right > 0, 1 << np.maximum(right - 1, 0), 0)
+    flat[:channels, 2] += scaling.output_zero_point << right
+    flat[:channels, 3] = right | PAIRS_MOST_LEFT - left << 8
+    stages[(stages[:, :, 3] & 0xFF == 0).any(axis=1), 0, 3] |= PAIRS_ANY
+    rows = np.concatenate([stages[:, :, 0], stages[:, :, 1:].reshape(-1, 6)], axis=1)
+    return rows.astype(np.uint32).view(np.int32)
+
+
+LAYOUTS: Mapping[str, Layout] = {
+    layout.name: layout
+    for layout in (
+        Layout("dense", 0, dense_bytes, pack_dense),
+        Layout("pairs", 1, pairs_bytes, pack_pairs, pairs_tables),
+    )
+}
 
 
 def pack_activations(values: Array, width: int) -> bytes:

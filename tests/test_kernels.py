@@ -16,6 +16,7 @@ from edgeq.exporters import c_arrays
 from edgeq.ir import Graph, Op, single
 from edgeq.kernels import ALIASED, Kernel, Optimize, choose, scratch_bytes, table
 from edgeq.ops import OPS
+from edgeq.packing import LAYOUTS
 
 STUBS = Path(__file__).parents[1] / "firmware_stubs"
 GOLDEN = Path(__file__).parent / "golden" / "kernel_ids.txt"
@@ -69,19 +70,21 @@ def test_families_and_scratch_rules_are_those_of_c(row: Kernel) -> None:
     header = runtime("eq_kernel.h")
     assert f"EQ_FAMILY_{row.family.upper()}" in header
     assert f"EQ_SCRATCH_{row.scratch.upper()}" in header
+    assert row.rules == "NULL" or f"{row.rules.removeprefix('&')};" in header
 
 
 @pytest.mark.parametrize("row", ROWS, ids=named)
 def test_weighted_kernels_read_every_width_in_a_known_layout(row: Kernel) -> None:
     weighted = row.op is not None and OPS[row.op].weighted
     assert row.weights == (tuple(range(2, 9)) if weighted else ())
-    assert set(row.layouts) <= set(kernels.LAYOUTS)
+    assert set(row.layouts) <= set(LAYOUTS)
     assert bool(row.layouts) == weighted
 
 
 def test_every_file_of_a_kernel_is_a_row() -> None:
     files = {file.name for file in (STUBS / "kernels").glob("eq_*.c")} - {"eq_kernels.c"}
-    assert files == {row.file for row in ROWS}
+    files |= {file.name for file in (STUBS / "kernels").glob("eq_*.[hS]")}
+    assert files == {file for row in ROWS for file in (row.file, *row.sources)}
 
 
 def test_the_list_that_firmware_is_linked_with_is_generated_from_the_table() -> None:
@@ -136,7 +139,7 @@ def test_a_core_without_extensions_gets_the_reference() -> None:
 
 
 def test_a_core_with_dsp_gets_the_faster_row() -> None:
-    assert chosen(("dsp",)).kernel is BY_SYMBOL["eq_conv_s8_dsp"]
+    assert chosen(("dsp",)).kernel is BY_SYMBOL["eq_conv_pairs_s8_dsp"]
 
 
 def test_an_extension_that_no_row_asks_for_does_no_harm() -> None:

@@ -57,6 +57,22 @@ static inline uint32_t eq_sxtb16_odd(uint32_t quad)
     return result;
 }
 
+/* The bytes of each half swapped. */
+static inline uint32_t eq_rev16(uint32_t quad)
+{
+    uint32_t result;
+    __asm__("rev16 %0, %1" : "=r"(result) : "r"(quad));
+    return result;
+}
+
+/* a − b by halves. */
+static inline uint32_t eq_ssub16(uint32_t a, uint32_t b)
+{
+    uint32_t result;
+    __asm__("ssub16 %0, %1, %2" : "=r"(result) : "r"(a), "r"(b));
+    return result;
+}
+
 /* sum + a.low · b.low + a.high · b.high */
 static inline int32_t eq_smlad(uint32_t a, uint32_t b, int32_t sum)
 {
@@ -201,6 +217,16 @@ static inline uint32_t eq_sxtb16(uint32_t quad)
 static inline uint32_t eq_sxtb16_odd(uint32_t quad)
 {
     return eq_sxtab16(0, quad >> 8);
+}
+
+static inline uint32_t eq_rev16(uint32_t quad)
+{
+    return (quad >> 8 & 0x00FF00FFu) | (quad & 0x00FF00FFu) << 8;
+}
+
+static inline uint32_t eq_ssub16(uint32_t a, uint32_t b)
+{
+    return ((a - b) & 0xFFFFu) | ((a >> 16) - (b >> 16)) << 16;
 }
 
 static inline int32_t eq_smlad(uint32_t a, uint32_t b, int32_t sum)

@@ -7,6 +7,7 @@
 #ifndef EQ_KERNEL_H
 #define EQ_KERNEL_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "eq_fixed.h"
@@ -58,17 +59,37 @@ typedef enum {
     EQ_SCRATCH_ROW,    /* K, or 0 where the weights have 8 bits */
     EQ_SCRATCH_PAIRS,  /* 16·⌈K/2⌉ */
     EQ_SCRATCH_TABLES, /* EQ_TABLES_BYTES */
-    EQ_SCRATCH_STRIP   /* as EQ_SCRATCH_ROW, and a row of the input */
+    EQ_SCRATCH_STRIP,  /* as EQ_SCRATCH_ROW, and a row of the input */
+    EQ_SCRATCH_LAYOUT  /* what the rules of its layout say */
 } eq_scratch_t;
 
 #define EQ_TABLES_BYTES 2048u /* an int32 for each value of each input */
+
+/*
+ * What eq_init must know of a layout other than "dense". An operator's `bias` is then where the
+ * tables of the layout begin, int32, and its `multiplier` and `shift` are 0. Weights begin at a
+ * multiple of 4. `count` is the weights of a channel, at most 2^28, as are those of all channels.
+ */
+typedef struct {
+    uint8_t layout; /* eq_layout_t */
+    uint64_t (*weight_bytes)(uint64_t channels, uint64_t count, uint32_t bits);
+    uint64_t (*table_bytes)(uint64_t channels);
+    /* The least that it takes; all that the operator has is its to use. */
+    uint64_t (*scratch_bytes)(const eq_operator_t *op, const eq_tensor_record_t *in,
+                              const eq_tensor_record_t *out, uint64_t count);
+    /* Whether these very weights and tables are exact for every input. */
+    int (*fits)(const eq_call_t *call, uint32_t count);
+} eq_layout_rules_t;
 
 typedef struct eq_kernel {
     uint16_t id;     /* in kernels.toml */
     uint8_t family;  /* eq_family_t */
     uint8_t scratch; /* eq_scratch_t */
     eq_kernel_function_t run;
+    const eq_layout_rules_t *rules; /* NULL: dense weights, or none */
 } eq_kernel_t;
+
+extern const eq_layout_rules_t eq_pairs_rules;
 
 /* eq_kernels.c: generated, the kernels of this firmware. */
 extern const eq_kernel_t eq_kernels[];
@@ -98,6 +119,8 @@ void eq_pad_s8_ref(const eq_call_t *call);
 void eq_concat_s8_ref(const eq_call_t *call);
 void eq_table_s8_ref(const eq_call_t *call);
 void eq_rows_s8_ref(const eq_call_t *call);
+void eq_conv_pairs_s8_dsp(const eq_call_t *call);
+void eq_fc_pairs_s8_dsp(const eq_call_t *call);
 
 /// What kernels share ///
 

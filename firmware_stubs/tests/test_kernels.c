@@ -352,8 +352,8 @@ static void expect_conv(const case_t *c, int8_t *expected, int depthwise)
 static void test_conv(uint32_t rounds)
 {
     static const tested_t kernels[] = {
-        {"eq_conv_s8_ref", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, eq_conv_s8_ref}},
-        {"eq_conv_s8_dsp", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, eq_conv_s8_dsp}}};
+        {"eq_conv_s8_ref", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, eq_conv_s8_ref, NULL}},
+        {"eq_conv_s8_dsp", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, eq_conv_s8_dsp, NULL}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
         const uint32_t channels = (uint32_t)RANDOM_OF(&state, 1, 2, 3, 4, 5, 7, 8, 9);
@@ -373,10 +373,12 @@ static void test_conv(uint32_t rounds)
 static void test_depthwise(uint32_t rounds)
 {
     static const tested_t kernels[] = {
-        {"eq_depthwise_s8_ref", {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_ROW, eq_depthwise_s8_ref}},
-        {"eq_depthwise_s8_dsp", {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_PAIRS, eq_depthwise_s8_dsp}},
+        {"eq_depthwise_s8_ref",
+         {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_ROW, eq_depthwise_s8_ref, NULL}},
+        {"eq_depthwise_s8_dsp",
+         {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_PAIRS, eq_depthwise_s8_dsp, NULL}},
         {"eq_depthwise_3x3_s8_dsp",
-         {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_STRIP, eq_depthwise_3x3_s8_dsp}}};
+         {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_STRIP, eq_depthwise_3x3_s8_dsp, NULL}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
         const uint32_t channels = (uint32_t)RANDOM_OF(&state, 1, 3, 4, 5, 7, 8, 9);
@@ -397,8 +399,8 @@ static void test_depthwise(uint32_t rounds)
 static void test_fc(uint32_t rounds)
 {
     static const tested_t kernels[] = {
-        {"eq_fc_s8_ref", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, eq_fc_s8_ref}},
-        {"eq_fc_s8_dsp", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, eq_fc_s8_dsp}}};
+        {"eq_fc_s8_ref", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, eq_fc_s8_ref, NULL}},
+        {"eq_fc_s8_dsp", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, eq_fc_s8_dsp, NULL}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
         const uint32_t count = i % 40 + 1;
@@ -418,8 +420,9 @@ static void test_fc(uint32_t rounds)
 static void test_pool(uint32_t rounds)
 {
     static const tested_t kernels[] = {
-        {"eq_max_pool_s8_ref", {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, eq_max_pool_s8_ref}},
-        {"eq_average_pool_s8_ref", {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, eq_average_pool_s8_ref}}};
+        {"eq_max_pool_s8_ref", {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, eq_max_pool_s8_ref, NULL}},
+        {"eq_average_pool_s8_ref",
+         {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, eq_average_pool_s8_ref, NULL}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
         const uint32_t channels = (uint32_t)random_in(&state, 1, 19);
@@ -518,8 +521,8 @@ static void check_add(const tested_t *tested, const int32_t *multiplier, const i
 static void test_add(uint32_t rounds)
 {
     static const tested_t kernels[] = {
-        {"eq_add_s8_ref", {0, EQ_FAMILY_ADD, EQ_SCRATCH_NONE, eq_add_s8_ref}},
-        {"eq_add_table_s8_dsp", {0, EQ_FAMILY_ADD, EQ_SCRATCH_TABLES, eq_add_table_s8_dsp}}};
+        {"eq_add_s8_ref", {0, EQ_FAMILY_ADD, EQ_SCRATCH_NONE, eq_add_s8_ref, NULL}},
+        {"eq_add_table_s8_dsp", {0, EQ_FAMILY_ADD, EQ_SCRATCH_TABLES, eq_add_table_s8_dsp, NULL}}};
     for (uint32_t i = 0; i < rounds; i++) {
         const int32_t multiplier[] = {(1 << 30) + (int32_t)(random_next(&state) >> 2),
                                       (1 << 30) + (int32_t)(random_next(&state) >> 2),
@@ -533,8 +536,8 @@ static void test_add(uint32_t rounds)
 /* Half of the greatest factors and offsets that eq_init lets pass, or about those of a model. */
 static void test_affine(uint32_t rounds)
 {
-    static const tested_t kernel = {"eq_add_affine_s8_dsp",
-                                    {0, EQ_FAMILY_AFFINE, EQ_SCRATCH_NONE, eq_add_affine_s8_dsp}};
+    static const tested_t kernel = {
+        "eq_add_affine_s8_dsp", {0, EQ_FAMILY_AFFINE, EQ_SCRATCH_NONE, eq_add_affine_s8_dsp, NULL}};
     static const int8_t shift[] = {0, 0, 0};
     for (uint32_t i = 0; i < rounds; i++) {
         const int32_t most = RANDOM_OF(&state, INT32_MAX - 1, 1 << 29, 1 << 27, 0);
