@@ -210,15 +210,18 @@ def _affine(graph: Graph, node: Node) -> bool:
 
 
 def _three_by_three(graph: Graph, node: Node) -> bool:
-    """Windows of 3×3 at stride 1 or 2 that leave the input by at most a column, channel by channel.
+    """Windows of 3×3 at stride 1 or 2 that leave the input by at most a row and a column.
 
-    The C twin is `serves` of the kernel.
+    Each channel has one output. The C twin is `serves` of the kernel.
     """
     x, y, w = graph.tensors[node.inputs[0]], graph.tensors[node.output], node.window
     if w is None or w.kernel != (3, 3) or w.dilations != (1, 1) or x.shape[3] != y.shape[3]:
         return False
-    beyond = (y.shape[2] - 1) * w.strides[1] - w.pads[1] + 3 - x.shape[2]
-    return w.strides in ((1, 1), (2, 2)) and max(w.pads[1], beyond) <= 1
+    beyond = [
+        (y.shape[axis + 1] - 1) * w.strides[axis] - w.pads[axis] + 3 - x.shape[axis + 1]
+        for axis in range(2)
+    ]
+    return w.strides in ((1, 1), (2, 2)) and max(*w.pads[:2], *beyond) <= 1
 
 
 LIMITS: Mapping[str, Callable[[Graph, Node], bool]] = {

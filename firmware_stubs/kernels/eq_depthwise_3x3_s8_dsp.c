@@ -1,34 +1,47 @@
 /*
  * Depthwise convolution 3×3, int8, weights of 2..8 bits, one channel at a time: vertical pairs of
- * inputs meet vertical pairs of weights in SMLAD, columns stream by, and of stride 1 two rows of
+ * inputs meet vertical pairs of weights in SMLAD, columns stream by, and at stride 1 two rows of
  * outputs share what they read.
  *
- * Outside the input lies the zero point: rows of it stand in scratch, columns of it are constants.
+ * Outside the input lies the zero point: a row of it stands in scratch, columns of it are constants.
  */
 #include "eq_depthwise.h"
 #include "eq_dsp.h"
 
 #define TAPS 9u
 
-/* A channel: its weights by column as vertical pairs, and from sums to outputs. */
+/*
+ * A channel, and rows of its output. Weights and sums are twice what they are, which saves
+ * requantisation a shift. The order is that of eq_depthwise_3x3_dsp.S.
+ */
 typedef struct {
-    uint32_t upper[3]; /* rows 0 and 1 */
-    uint32_t lower[3]; /* rows 1 and 2 */
-    int32_t bias;      /* less the zero point's share */
-    int32_t left;      /* where column 0 of the window lies outside */
-    int32_t right;     /* to add where column 2 does */
     eq_requantize_t scale;
-} channel_t;
-
-/* A run of output columns, of one or two rows. */
-typedef struct {
+    int32_t bias;        /* less the zero point's share */
+    uint32_t taps[3][2]; /* a column of weights: rows 0 and 1, rows 1 and 2 */
+    int32_t left;        /* the bias where column 0 of a window lies outside */
+    int32_t right;       /* to add where column 2 does */
     const int8_t *row[4];
     int8_t *output[2];
     int32_t step;    /* from column to column, of input and output */
-    int32_t columns; /* of the output, whose windows end inside */
+    int32_t triples; /* of columns whose windows end inside */
+    int32_t singles; /* and those left over */
     int32_t outside_left;
     int32_t outside_right;
-} run_t;
+    int32_t count;      /* of pairs of output rows, at stride 2 of rows */
+    int32_t input_next; /* from one to the next */
+    int32_t output_next;
+} eq_depthwise_run_t;
+
+/// The loops, in C; in eq_depthwise_3x3_dsp.S where the core has the instructions ///
+
+#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
+
+typedef char eq_run_is_what_the_loops_read[sizeof(eq_depthwise_run_t) == 104 ? 1 : -1];
+
+void eq_depthwise_two_rows(const eq_depthwise_run_t *run); /* stride 1 */
+void eq_depthwise_one_row(const eq_depthwise_run_t *run);  /* stride 2 */
+
+#else
 
 /* Two sums: of the upper and of the lower row of outputs. */
 typedef struct {
@@ -36,133 +49,135 @@ typedef struct {
     int32_t down;
 } sums_t;
 
-/* A column of four inputs, as two pairs. */
-typedef struct {
-    uint32_t top;
-    uint32_t bottom;
-} column_t;
-
-static inline column_t load_column(const int8_t *const row[4], int32_t at)
+/* Column `at` of four rows meets column `tap` of the window. */
+static sums_t add_column(const eq_depthwise_run_t *run, uint32_t tap, int32_t at, sums_t sums)
 {
-    const column_t column = {eq_pkhbt(row[0][at], row[1][at]), eq_pkhbt(row[2][at], row[3][at])};
-    return column;
-}
-
-static inline sums_t add_column(uint32_t upper, uint32_t lower, column_t in, sums_t sums)
-{
-    sums.up = eq_smlad(upper, in.top, sums.up);
-    sums.down = eq_smlabt(upper, in.top, sums.down);
-    sums.up = eq_smlatb(lower, in.bottom, sums.up);
-    sums.down = eq_smlad(lower, in.bottom, sums.down);
+    const int8_t *const *row = run->row;
+    const uint32_t *taps = run->taps[tap];
+    const uint32_t top = eq_pkhbt(row[0][at], row[1][at]);
+    const uint32_t bottom = eq_pkhbt(row[2][at], row[3][at]);
+    sums.up = eq_smlatb(taps[1], bottom, eq_smlad(taps[0], top, sums.up));
+    sums.down = eq_smlad(taps[1], bottom, eq_smlabt(taps[0], top, sums.down));
     return sums;
 }
 
-static inline void finish_two(const channel_t *channel, const run_t *run, int32_t at, sums_t sums)
+/* The upper row is stored last: it may lie on the lower one. */
+static void finish_column(const eq_depthwise_run_t *run, int32_t at, sums_t sums)
 {
-    run->output[1][at] = (int8_t)eq_requantize_s8(channel->scale, sums.down);
-    run->output[0][at] = (int8_t)eq_requantize_s8(channel->scale, sums.up);
+    run->output[1][at] = (int8_t)eq_requantize_twice(run->scale, sums.down);
+    run->output[0][at] = (int8_t)eq_requantize_twice(run->scale, sums.up);
 }
 
-/* Stride 1. */
-EQ_NOINLINE static void run_two_rows(const channel_t *channel, const run_t *run)
+static void one_pair(const eq_depthwise_run_t *run)
 {
-    const channel_t c = *channel;
-    const int8_t *const row[4] = {run->row[0], run->row[1], run->row[2], run->row[3]};
-    const sums_t start = {c.bias, c.bias};
-    const int32_t step = run->step;
-    sums_t first = {c.left, c.left};
+    const sums_t start = {run->bias, run->bias};
+    const sums_t left = {run->left, run->left};
+    sums_t sums[2] = {left, start};
     int32_t at = 0;
+    if (!run->outside_left) {
+        sums[0] = add_column(run, 0, at, start);
+        at += run->step;
+    }
+    sums[0] = add_column(run, 1, at, sums[0]);
+    sums[1] = add_column(run, 0, at, start);
     int32_t to = 0;
-    if (!run->outside_left) {
-        first = add_column(c.upper[0], c.lower[0], load_column(row, at), start);
-        at += step;
-    }
-    column_t in = load_column(row, at);
-    at += step;
-    first = add_column(c.upper[1], c.lower[1], in, first);
-    sums_t second = add_column(c.upper[0], c.lower[0], in, start);
-    for (int32_t count = run->columns; count > 0; count--) {
-        in = load_column(row, at);
-        at += step;
-        first = add_column(c.upper[2], c.lower[2], in, first);
-        finish_two(&c, run, to, first);
-        to += step;
-        first = add_column(c.upper[1], c.lower[1], in, second);
-        second = add_column(c.upper[0], c.lower[0], in, start);
+    for (int32_t count = 3 * run->triples + run->singles; count > 0; count--) {
+        at += run->step;
+        finish_column(run, to, add_column(run, 2, at, sums[0]));
+        sums[0] = add_column(run, 1, at, sums[1]);
+        sums[1] = add_column(run, 0, at, start);
+        to += run->step;
     }
     if (run->outside_right) {
-        first.up += c.right;
-        first.down += c.right;
-        finish_two(&c, run, to, first);
+        sums[0].up += run->right;
+        sums[0].down += run->right;
+        finish_column(run, to, sums[0]);
     }
 }
 
-/* Stride 2. */
-EQ_NOINLINE static void run_row(const channel_t *channel, const run_t *run)
+static int32_t add_three(const eq_depthwise_run_t *run, uint32_t tap, int32_t at, int32_t sum)
 {
-    const channel_t c = *channel;
-    const int8_t *const row[3] = {run->row[0], run->row[1], run->row[2]};
-    const int32_t step = run->step;
-    int32_t sum = c.left;
-    int32_t at = 0;
+    const int8_t *const *row = run->row;
+    sum = eq_smlad(run->taps[tap][0], eq_pkhbt(row[0][at], row[1][at]), sum);
+    return eq_smlatb(run->taps[tap][1], (uint32_t)row[2][at], sum);
+}
+
+static void one_row(const eq_depthwise_run_t *run)
+{
     int8_t *to = run->output[0];
-    if (!run->outside_left) {
-        sum = eq_smlad(c.upper[0], eq_pkhbt(row[0][at], row[1][at]), c.bias);
-        sum = eq_smlatb(c.lower[0], (uint32_t)row[2][at], sum);
-        at += step;
-    }
-    sum = eq_smlad(c.upper[1], eq_pkhbt(row[0][at], row[1][at]), sum);
-    sum = eq_smlatb(c.lower[1], (uint32_t)row[2][at], sum);
-    at += step;
-    for (int32_t count = run->columns;;) {
-        if (count == 0) {
-            break;
-        }
-        const uint32_t top = eq_pkhbt(row[0][at], row[1][at]);
-        const uint32_t bottom = (uint32_t)row[2][at];
-        at += step;
-        sum = eq_smlad(c.upper[2], top, sum);
-        sum = eq_smlatb(c.lower[2], bottom, sum);
-        *to = (int8_t)eq_requantize_s8(c.scale, sum);
-        to += step;
-        if (--count == 0 && !run->outside_right) {
-            return;
-        }
-        sum = eq_smlad(c.upper[0], top, c.bias);
-        sum = eq_smlatb(c.lower[0], bottom, sum);
-        sum = eq_smlad(c.upper[1], eq_pkhbt(row[0][at], row[1][at]), sum);
-        sum = eq_smlatb(c.lower[1], (uint32_t)row[2][at], sum);
-        at += step;
+    int32_t sum = run->outside_left ? run->left : add_three(run, 0, 0, run->bias);
+    int32_t at = run->outside_left ? 0 : run->step;
+    for (int32_t count = 3 * run->triples + run->singles; count > 0; count--) {
+        sum = add_three(run, 1, at, sum);
+        at += run->step;
+        *to = (int8_t)eq_requantize_twice(run->scale, add_three(run, 2, at, sum));
+        sum = add_three(run, 0, at, run->bias);
+        at += run->step;
+        to += run->step;
     }
     if (run->outside_right) {
-        *to = (int8_t)eq_requantize_s8(c.scale, sum + c.right);
+        sum = add_three(run, 1, at, sum) + run->right;
+        *to = (int8_t)eq_requantize_twice(run->scale, sum);
     }
 }
 
-static int32_t column_sum(const int8_t *weights, uint32_t column)
+static void all_rows(const eq_depthwise_run_t *run, void (*compute)(const eq_depthwise_run_t *run))
 {
-    return weights[column] + weights[3 + column] + weights[6 + column];
+    eq_depthwise_run_t part = *run;
+    for (int32_t i = 0; i < run->count; i++) {
+        compute(&part);
+        for (uint32_t k = 0; k < 4; k++) {
+            part.row[k] += run->input_next;
+        }
+        part.output[0] += run->output_next;
+        part.output[1] += run->output_next;
+    }
 }
 
-static channel_t load_channel(const eq_call_t *call, uint32_t index)
+static void eq_depthwise_two_rows(const eq_depthwise_run_t *run)
+{
+    all_rows(run, one_pair);
+}
+
+static void eq_depthwise_one_row(const eq_depthwise_run_t *run)
+{
+    all_rows(run, one_row);
+}
+
+#endif
+
+/// Channels ///
+
+/* Wraps around, as sums do: twice the sum of a window is an int32. */
+static int32_t twice(int32_t value)
+{
+    return (int32_t)(2u * (uint32_t)value);
+}
+
+static void load_channel(const eq_call_t *call, uint32_t index, eq_depthwise_run_t *run)
 {
     const int8_t *weights = eq_weight_row(call, index, TAPS);
     const int32_t zero_point = call->in[0]->zero_point;
     const int32_t multiplier = call->multiplier[index];
-    channel_t channel;
-    int32_t total = 0;
-    for (uint32_t i = 0; i < 3; i++) {
-        channel.upper[i] = eq_pack(weights[i], weights[3 + i]);
-        channel.lower[i] = eq_pack(weights[3 + i], weights[6 + i]);
-        total += column_sum(weights, i);
+    int32_t bias = call->bias[index];
+    int32_t share = 0;
+    for (uint32_t i = 3; i-- > 0;) {
+        const int32_t top = 2 * weights[i];
+        const int32_t middle = 2 * weights[3 + i];
+        const int32_t bottom = 2 * weights[6 + i];
+        run->taps[i][0] = eq_pkhbt(top, middle);
+        run->taps[i][1] = eq_pkhbt(middle, bottom);
+        share = zero_point * (top + middle + bottom);
+        run->right = i == 2 ? share : run->right;
+        bias -= share / 2;
     }
-    channel.bias = call->bias[index] - zero_point * total;
-    channel.left = channel.bias + zero_point * column_sum(weights, 0);
-    channel.right = zero_point * column_sum(weights, 2);
-    channel.scale = eq_requantize_of(multiplier, multiplier == 0 ? -1 : call->shift[index],
-                                     call->out->zero_point);
-    return channel;
+    run->bias = twice(bias);
+    run->left = twice(bias + share / 2);
+    run->scale = eq_requantize_of(multiplier, multiplier == 0 ? -1 : call->shift[index],
+                                  call->out->zero_point);
 }
+
+/// Rows ///
 
 /* The row of zero points, in scratch behind unpacked weights. */
 static int8_t *strip_of(const eq_call_t *call)
@@ -184,13 +199,6 @@ static void fill_strip(const eq_call_t *call)
     }
 }
 
-/* Columns that the last window has beyond the input. */
-static int32_t beyond(const eq_call_t *call)
-{
-    const int32_t last = ((int32_t)call->out->shape[1] - 1) * call->op->stride_width;
-    return last - call->op->pad_left + 3 - (int32_t)call->in[0]->shape[1];
-}
-
 /* A row of the input, or of its zero point. */
 static const int8_t *input_row(const eq_call_t *call, int32_t y)
 {
@@ -199,32 +207,67 @@ static const int8_t *input_row(const eq_call_t *call, int32_t y)
     return y < 0 || y >= height ? strip_of(call) : call->input[0] + y * row;
 }
 
-/* All rows of a channel. */
-static void run_channel(const eq_call_t *call, uint32_t index, const channel_t *channel)
+/* Rows of the output that are taken alike, in channel 0: pairs of them, or at stride 2 single ones. */
+typedef struct {
+    const int8_t *row[4];
+    int8_t *output[2];
+    int32_t count;
+} rows_t;
+
+/* The first, those whose windows lie inside, the last: what `serves` demands leaves no more. */
+enum { MOST_ROWS = 3 };
+
+static uint32_t split_rows(const eq_call_t *call, rows_t all[MOST_ROWS])
 {
-    const uint32_t *shape = call->out->shape;
     const int32_t stride = call->op->stride_height;
-    const int32_t rows = stride == 1 ? 2 : 1;
-    const int32_t row = (int32_t)(shape[1] * shape[2]);
-    run_t run;
-    run.step = (int32_t)shape[2];
-    run.outside_left = call->op->pad_left;
-    run.outside_right = beyond(call) > 0;
-    run.columns = (int32_t)shape[1] - run.outside_right;
-    run.output[0] = call->output + index;
-    for (int32_t y = 0; y < (int32_t)shape[0]; y += rows) {
+    const int32_t each = stride == 1 ? 2 : 1;
+    const int32_t end = (int32_t)call->out->shape[0];
+    const int32_t length = (int32_t)(call->out->shape[1] * call->out->shape[2]);
+    uint32_t used = 0;
+    int inside = 0;
+    for (int32_t y = 0; y < end; y += each) {
         const int32_t top = y * stride - call->op->pad_top;
-        for (int32_t i = 0; i < 2 + rows; i++) {
-            run.row[i] = input_row(call, top + i) + index;
+        const int was_inside = inside;
+        inside = top >= 0 && top + 1 + each < (int32_t)call->in[0]->shape[0] && y + each <= end;
+        if (inside && was_inside) {
+            all[used - 1].count++;
+            continue;
         }
-        if (stride == 1) {
-            run.output[1] = run.output[0] + (y + 1 < (int32_t)shape[0] ? row : 0);
-            run_two_rows(channel, &run);
-        } else {
-            run_row(channel, &run);
+        rows_t *rows = &all[used++];
+        for (int32_t i = 0; i < 4; i++) {
+            rows->row[i] = input_row(call, top + i);
         }
-        run.output[0] += rows * row;
+        rows->output[0] = call->output + y * length;
+        rows->output[1] = rows->output[0] + (y + 1 < end ? length : 0);
+        rows->count = 1;
     }
+    return used;
+}
+
+static void run_rows(const rows_t *rows, uint32_t channel, int32_t stride, eq_depthwise_run_t *run)
+{
+    for (uint32_t i = 0; i < 4; i++) {
+        run->row[i] = rows->row[i] + channel;
+    }
+    run->output[0] = rows->output[0] + channel;
+    run->output[1] = rows->output[1] + channel;
+    run->count = rows->count;
+    if (stride == 1) {
+        eq_depthwise_two_rows(run);
+    } else {
+        eq_depthwise_one_row(run);
+    }
+}
+
+/// The operator ///
+
+/* Rows (axis 0) or columns that the last window has beyond the input. */
+static int32_t beyond(const eq_call_t *call, uint32_t axis)
+{
+    const eq_operator_t *op = call->op;
+    const int32_t last = ((int32_t)call->out->shape[axis] - 1) * op->stride_height;
+    const int32_t before = axis == 0 ? op->pad_top : op->pad_left;
+    return last - before + 3 - (int32_t)call->in[0]->shape[axis];
 }
 
 /* Whether all windows are of the one kind; kernels.py asks the same. */
@@ -233,22 +276,45 @@ static int serves(const eq_call_t *call)
     const eq_operator_t *op = call->op;
     return op->kernel_height == 3 && op->kernel_width == 3 &&
            op->stride_height == op->stride_width && op->stride_height <= 2 &&
-           op->dilation_height == 1 && op->dilation_width == 1 && op->pad_left <= 1 &&
-           beyond(call) <= 1 && call->out->shape[2] == call->in[0]->shape[2];
+           op->dilation_height == 1 && op->dilation_width == 1 && op->pad_top <= 1 &&
+           op->pad_left <= 1 && beyond(call, 0) <= 1 && beyond(call, 1) <= 1 &&
+           call->out->shape[2] == call->in[0]->shape[2];
+}
+
+/* What all channels share. */
+static void begin(const eq_call_t *call, eq_depthwise_run_t *run)
+{
+    const uint32_t *shape = call->out->shape;
+    const int32_t rows = call->op->stride_height == 1 ? 2 : 1;
+    run->step = (int32_t)shape[2];
+    run->outside_left = call->op->pad_left;
+    run->outside_right = beyond(call, 1) > 0;
+    const int32_t columns = (int32_t)shape[1] - run->outside_right;
+    run->triples = columns / 3;
+    run->singles = columns % 3;
+    run->input_next = 2 * (int32_t)(call->in[0]->shape[1] * shape[2]);
+    run->output_next = rows * (int32_t)(shape[1] * shape[2]);
 }
 
 void eq_depthwise_3x3_s8_dsp(const eq_call_t *call)
 {
     const int all = serves(call);
+    eq_depthwise_run_t run;
+    rows_t rows[MOST_ROWS];
+    uint32_t used = 0;
     if (all) {
         fill_strip(call);
+        begin(call, &run);
+        used = split_rows(call, rows);
     }
     for (uint32_t i = 0; i < call->out->shape[2]; i++) {
-        if (all && (call->multiplier[i] == 0 || eq_requantize_fits(call->shift[i]))) {
-            const channel_t channel = load_channel(call, i);
-            run_channel(call, i, &channel);
-        } else {
+        if (!all || (call->multiplier[i] != 0 && !eq_requantize_fits(call->shift[i]))) {
             eq_depthwise_channel(call, i);
+            continue;
+        }
+        load_channel(call, i, &run);
+        for (uint32_t k = 0; k < used; k++) {
+            run_rows(&rows[k], i, call->op->stride_height, &run);
         }
     }
     eq_clamp_bytes(call->output, eq_elements(call->out), call->op->clamp_min, call->op->clamp_max);

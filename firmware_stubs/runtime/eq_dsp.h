@@ -231,7 +231,9 @@ static inline uint32_t eq_ssub16(uint32_t a, uint32_t b)
 
 static inline int32_t eq_smlad(uint32_t a, uint32_t b, int32_t sum)
 {
-    return sum + (int16_t)a * (int16_t)b + (int16_t)(a >> 16) * (int16_t)(b >> 16);
+    const uint32_t low = (uint32_t)((int16_t)a * (int16_t)b);
+    const uint32_t high = (uint32_t)((int16_t)(a >> 16) * (int16_t)(b >> 16));
+    return (int32_t)((uint32_t)sum + low + high); /* sums wrap around */
 }
 
 static inline int32_t eq_smlabb(uint32_t a, uint32_t b, int32_t sum)
@@ -251,7 +253,7 @@ static inline uint32_t eq_pkhbt(int32_t low, int32_t high)
 
 static inline int32_t eq_smlabt(uint32_t a, uint32_t b, int32_t sum)
 {
-    return sum + (int16_t)a * (int16_t)(b >> 16);
+    return (int32_t)((uint32_t)sum + (uint32_t)((int16_t)a * (int16_t)(b >> 16)));
 }
 
 static inline int32_t eq_smlatb(uint32_t a, uint32_t b, int32_t sum)

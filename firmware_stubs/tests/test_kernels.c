@@ -370,6 +370,29 @@ static void test_conv(uint32_t rounds)
     }
 }
 
+/* Windows of 3×3 about the limits of the kernel that knows no others, and beyond them. */
+static int three_by_three(case_t *c, uint32_t channels)
+{
+    eq_operator_t *op = &c->op;
+    const uint32_t height = (uint32_t)random_in(&state, 1, 13);
+    const uint32_t width = (uint32_t)random_in(&state, 1, 13);
+    op->kernel_height = op->kernel_width = 3;
+    op->stride_height = (uint16_t)RANDOM_OF(&state, 1, 1, 2, 2, 3);
+    op->stride_width = random_next(&state) % 16 == 0 ? 1 : op->stride_height;
+    op->dilation_height = op->dilation_width = random_next(&state) % 32 == 0 ? 2 : 1;
+    op->pad_top = (uint16_t)RANDOM_OF(&state, 0, 0, 0, 1, 1, 1, 1, 2);
+    op->pad_left = (uint16_t)RANDOM_OF(&state, 0, 0, 0, 1, 1, 1, 1, 2);
+    const uint32_t bottom = (uint32_t)RANDOM_OF(&state, 0, 0, 0, 1, 1, 1, 1, 2);
+    const uint32_t right = (uint32_t)RANDOM_OF(&state, 0, 0, 0, 1, 1, 1, 1, 2);
+    const uint32_t out_height =
+        window_outputs(height, op->pad_top + bottom, 3, op->stride_height, op->dilation_height);
+    const uint32_t out_width =
+        window_outputs(width, op->pad_left + right, 3, op->stride_width, op->dilation_width);
+    set_shape(&c->in[0], height, width, channels);
+    set_shape(&c->out, out_height, out_width, channels);
+    return out_height > 0 && out_width > 0;
+}
+
 static void test_depthwise(uint32_t rounds)
 {
     static const tested_t kernels[] = {
@@ -383,7 +406,9 @@ static void test_depthwise(uint32_t rounds)
         case_t c = {.block_count = 0};
         const uint32_t channels = (uint32_t)RANDOM_OF(&state, 1, 3, 4, 5, 7, 8, 9);
         const uint32_t multiplier = (uint32_t)RANDOM_OF(&state, 1, 1, 1, 2, 3);
-        if (!random_shapes(&c, channels, channels * multiplier, 0)) {
+        const int fits = i % 2 == 0 ? random_shapes(&c, channels, channels * multiplier, 0)
+                                    : three_by_three(&c, channels);
+        if (!fits) {
             continue;
         }
         const uint32_t count = (uint32_t)c.op.kernel_height * c.op.kernel_width;
