@@ -22,5 +22,7 @@ const eq_kernel_t eq_kernels[] = {
     {50, EQ_FAMILY_ADD, EQ_SCRATCH_TABLES, eq_add_table_s8_dsp, NULL},
     {51, EQ_FAMILY_AFFINE, EQ_SCRATCH_NONE, eq_add_affine_s8_dsp, NULL},
     {52, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_STRIP, eq_depthwise_3x3_s8_dsp, NULL},
+    {53, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, eq_max_pool_s8_dsp, NULL},
+    {54, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, eq_average_pool_s8_dsp, NULL},
 };
-const uint16_t eq_kernel_count = 20;
+const uint16_t eq_kernel_count = 22;

@@ -113,6 +113,8 @@ void eq_add_table_s8_dsp(const eq_call_t *call);
 void eq_add_affine_s8_dsp(const eq_call_t *call);
 void eq_max_pool_s8_ref(const eq_call_t *call);
 void eq_average_pool_s8_ref(const eq_call_t *call);
+void eq_max_pool_s8_dsp(const eq_call_t *call);
+void eq_average_pool_s8_dsp(const eq_call_t *call);
 void eq_softmax_s8_ref(const eq_call_t *call);
 void eq_grouped_s8_ref(const eq_call_t *call);
 void eq_pad_s8_ref(const eq_call_t *call);
