@@ -10,10 +10,10 @@ import pytest
 from graphs import Builder, random_graph
 from programs import compiled
 
-from edgeq import kernels
+from edgeq import affine, kernels
 from edgeq.errors import ModelError
 from edgeq.exporters import c_arrays
-from edgeq.ir import Graph, Op, single
+from edgeq.ir import Graph, Op, Window, single
 from edgeq.kernels import ALIASED, Kernel, Optimize, choose, scratch_bytes, table
 from edgeq.ops import OPS
 from edgeq.packing import LAYOUTS
@@ -116,10 +116,13 @@ def test_estimates_count_something() -> None:
         ("pairs", 9, 4, 80),
         ("pairs", 9, 8, 80),
         ("pairs", 8, 8, 64),
+        ("strip", 9, 4, 9 + 48),
+        ("strip", 9, 8, 48),
+        ("tables", 0, 0, 2048),
     ],
 )
 def test_scratch_is_what_eq_check_demands(rule: str, values: int, bits: int, expected: int) -> None:
-    assert scratch_bytes(rule, values, bits) == expected
+    assert scratch_bytes(rule, values, bits, row=48) == expected
 
 
 # Choosing
@@ -195,3 +198,56 @@ def test_every_operator_but_reshapes_gets_a_kernel(seed: int) -> None:
     program = compiled(random_graph(seed)).program
     nodes = program.network.graphs[0].nodes
     assert list(program.choices) == [node.name for node in nodes if node.op not in ALIASED]
+
+
+# Limits
+
+
+def kernel_of(graph: Graph) -> str:
+    """What runs the last node on a core with the DSP extension."""
+    network = compiled(graph).program.network
+    choices = choose(network, ("dsp",), "flash")
+    return choices[network.graphs[0].nodes[-1].name].kernel.symbol
+
+
+@pytest.mark.parametrize(
+    ("window", "served"),
+    [
+        (Window((3, 3), pads=(1, 1, 1, 1)), True),
+        (Window((3, 3)), True),
+        (Window((3, 3), (2, 2), pads=(0, 0, 1, 1)), True),
+        (Window((3, 3), (3, 3)), False),
+        (Window((3, 3), (1, 2)), False),
+        (Window((3, 3), dilations=(2, 1)), False),
+        (Window((3, 2)), False),
+        (Window((3, 3), pads=(2, 0, 0, 0)), False),
+        (Window((3, 3), pads=(0, 2, 0, 0)), False),
+        (Window((3, 3), pads=(0, 0, 2, 0)), False),
+        (Window((3, 3), pads=(0, 0, 0, 2)), False),
+    ],
+)
+def test_windows_beyond_three_by_three_go_to_the_row_before(window: Window, served: bool) -> None:
+    b = Builder("depthwise")
+    symbol = kernel_of(b.build(b.depthwise(b.input(9, 8, 3), 1, window)))
+    assert symbol == ("eq_depthwise_3x3_s8_dsp" if served else "eq_depthwise_s8_dsp")
+
+
+def test_channels_with_several_outputs_go_to_the_row_before() -> None:
+    b = Builder("depthwise")
+    assert kernel_of(b.build(b.depthwise(b.input(9, 8, 3), 2))) == "eq_depthwise_s8_dsp"
+
+
+@pytest.mark.parametrize(("values", "symbol"), [(512, "table_s8_dsp"), (511, "s8_ref")])
+def test_additions_without_a_form_use_tables_where_they_pay(
+    values: int, symbol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(affine, "find", lambda graph, node: None)
+    b = Builder("add")
+    graph = b.build(b.add(*(b.input(values, name=name) for name in "ab")))
+    assert kernel_of(graph) == f"eq_add_{symbol}"
+
+
+def test_additions_with_a_form_use_it() -> None:
+    b = Builder("add")
+    graph = b.build(b.add(*(b.input(16, name=name) for name in "ab")))
+    assert kernel_of(graph) == "eq_add_affine_s8_dsp"
