@@ -19,5 +19,7 @@ const eq_kernel_t eq_kernels[] = {
     {24, EQ_FAMILY_ROWS, EQ_SCRATCH_NONE, eq_rows_s8_ref, NULL},
     {40, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, eq_conv_pairs_s8_dsp, &eq_pairs_rules},
     {41, EQ_FAMILY_FC, EQ_SCRATCH_LAYOUT, eq_fc_pairs_s8_dsp, &eq_pairs_rules},
+    {42, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, eq_conv_fields_s8_dsp, &eq_fields_rules},
+    {43, EQ_FAMILY_FC, EQ_SCRATCH_LAYOUT, eq_fc_fields_s8_dsp, &eq_fields_rules},
 };
-const uint16_t eq_kernel_count = 17;
+const uint16_t eq_kernel_count = 19;

@@ -20,6 +20,11 @@ static inline uint32_t eq_load_quad(const int8_t *bytes)
     return quad;
 }
 
+static inline void eq_store_quad(int8_t *bytes, uint32_t quad)
+{
+    __builtin_memcpy(bytes, &quad, sizeof quad);
+}
+
 /* The bytes 0 and 2 of a quad, added to a pair. */
 static inline uint32_t eq_sxtab16(uint32_t pair, uint32_t quad)
 {
@@ -96,6 +101,13 @@ static inline uint32_t eq_load_quad(const int8_t *bytes)
 {
     return (uint32_t)(uint8_t)bytes[0] | (uint32_t)(uint8_t)bytes[1] << 8 |
            (uint32_t)(uint8_t)bytes[2] << 16 | (uint32_t)(uint8_t)bytes[3] << 24;
+}
+
+static inline void eq_store_quad(int8_t *bytes, uint32_t quad)
+{
+    for (uint32_t i = 0; i < 4; i++) {
+        bytes[i] = (int8_t)(quad >> 8 * i);
+    }
 }
 
 static inline uint32_t eq_extend(uint32_t byte)
