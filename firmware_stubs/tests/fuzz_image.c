@@ -8,6 +8,7 @@
  * built with sanitizers, a byte read or written too far, an overflow or a misaligned access stops
  * it. The sequence is fixed. What is checked here by value names its guarantee.
  */
+#include "pairs.h"
 #include "shaping.h"
 
 enum { MOST_ARENA = 1 << 20 };
@@ -160,6 +161,7 @@ int main(int argc, char **argv)
     fuzz("hand-made model", seed_image(), rounds);
     fuzz("shaping model", shaping_image(8), rounds);
     fuzz("packed shaping model", shaping_image(4), rounds);
+    fuzz("model in pairs", pairs_image(), rounds);
     for (int i = 2; i < argc; i++) {
         fuzz(argv[i], read_image(argv[i]), rounds);
     }

@@ -4,133 +4,11 @@
  *
  *     test_pairs [rounds]
  *
- * Weights and tables are packed here, plainly, from eq_pairs.h and eq_fields.h; whether a case is
- * within the layout's limits is found with wide sums. Blocks have their exact size.
+ * Whether a case is within the layout's limits is found with wide sums. Blocks have their exact size.
  */
-#include <string.h>
-
-#include "check.h"
-#include "eq_image.h"
-#include "eq_kernel.h"
-#include "eq_pairs.h"
-#include "eq_rows.h"
-
-enum { MOST_CHANNELS = 12 };
+#include "pairs.h"
 
 static uint32_t state = 20261122u;
-
-typedef struct {
-    eq_operator_t op;
-    eq_tensor_record_t in;
-    eq_tensor_record_t out;
-    uint32_t count; /* weights of a channel */
-    int fully_connected;
-    int8_t *weights;
-    int32_t bias[MOST_CHANNELS];
-    int32_t multiplier[MOST_CHANNELS];
-    int8_t shift[MOST_CHANNELS];
-} layer_t;
-
-/// Packing ///
-
-static int32_t weight(const layer_t *layer, uint32_t channel, uint32_t k)
-{
-    return channel < layer->out.shape[2] && k < layer->count
-               ? layer->weights[channel * layer->count + k]
-               : 0;
-}
-
-static uint32_t padded(uint32_t count, uint32_t step)
-{
-    return (count + step - 1) / step * step;
-}
-
-/* Word i of two channels. */
-static uint32_t pair_word(const layer_t *layer, uint32_t pair, uint32_t i)
-{
-    uint32_t word = 0;
-    for (uint32_t half = 0; half < 2; half++) {
-        const uint32_t k = i / 2 * 4 + half * 2, channel = 2 * pair + i % 2;
-        const int32_t h = 256 * weight(layer, channel, k + 1) + weight(layer, channel, k);
-        word |= ((uint32_t)h & 0xFFFFu) << 16 * half;
-    }
-    return word;
-}
-
-static uint32_t row_words(const layer_t *layer)
-{
-    return layer->op.weight_bits == 8 ? padded(layer->count, 4) / 2
-                                      : padded(layer->count, 16) / 16 * layer->op.weight_bits;
-}
-
-/* Bit b of byte `byte` of word j of a block: the word that has it, and where. */
-static void place(uint32_t bits, uint32_t j, uint32_t byte, uint32_t b, uint32_t *word,
-                  uint32_t *bit)
-{
-    uint32_t first = 0, low = 0, width = 4;
-    while ((bits & width) == 0 || b >= low + width) {
-        first += bits & width;
-        low += bits & width;
-        width /= 2;
-    }
-    *word = first + j / (8 / width);
-    *bit = 8 * byte + j % (8 / width) * width + b - low;
-}
-
-static uint32_t *pack_weights(const layer_t *layer, uint32_t *words)
-{
-    const uint32_t bits = layer->op.weight_bits, pairs = (layer->out.shape[2] + 1) / 2;
-    *words = row_words(layer) * pairs;
-    uint32_t *packed = exact_block(*words * sizeof *packed);
-    for (uint32_t pair = 0; pair < pairs; pair++) {
-        uint32_t *row = packed + pair * row_words(layer);
-        for (uint32_t i = 0; i < padded(layer->count, bits == 8 ? 4 : 16) / 2; i++) {
-            if (bits == 8) {
-                row[i] = pair_word(layer, pair, i);
-                continue;
-            }
-            for (uint32_t byte = 0; byte < 4; byte++) {
-                const int32_t w = weight(layer, 2 * pair + i % 2, i / 2 * 4 + byte);
-                const uint32_t value = (uint32_t)(w + (1 << (bits - 1)));
-                for (uint32_t b = 0; b < bits; b++) {
-                    uint32_t word, bit;
-                    place(bits, i % 8, byte, b, &word, &bit);
-                    row[i / 8 * bits + word] |= (value >> b & 1u) << bit;
-                }
-            }
-        }
-    }
-    return packed;
-}
-
-static int32_t *pack_tables(const layer_t *layer)
-{
-    const uint32_t channels = layer->out.shape[2];
-    int32_t *tables = exact_block((channels + 1) / 2 * EQ_STAGE_WORDS * sizeof *tables);
-    for (uint32_t c = 0; c < padded(channels, 2); c++) {
-        int32_t *stage = tables + c / 2 * EQ_STAGE_WORDS;
-        const int32_t shift = c < channels ? layer->shift[c] : -1;
-        const int32_t right = shift < 0 ? -shift : 0, left = shift > 0 ? shift : 0;
-        int64_t sum = c < channels ? 256 * (int64_t)layer->bias[c] : 0;
-        for (uint32_t k = 0; k < layer->count; k++) {
-            sum -= weight(layer, c, k) * (256 * layer->in.zero_point + (k % 2 == 0 ? 127 : 0));
-        }
-        stage[c % 2] = (int32_t)(uint32_t)(uint64_t)sum;
-        stage += c % 2 * EQ_STAGE_STEP;
-        stage[EQ_STAGE_MULTIPLIER] = c < channels ? layer->multiplier[c] : 0;
-        const int64_t offset =
-            (INT64_C(1) << right) / 2 + layer->out.zero_point * (INT64_C(1) << right);
-        stage[EQ_STAGE_OFFSET] = (int32_t)(uint32_t)(uint64_t)offset;
-        stage[EQ_STAGE_SHIFT] = right + (7 - left) * 256;
-    }
-    for (uint32_t pair = 0; pair < (channels + 1) / 2; pair++) {
-        int32_t *stage = tables + pair * EQ_STAGE_WORDS;
-        const int32_t rights[] = {stage[EQ_STAGE_SHIFT] & 255,
-                                  stage[EQ_STAGE_SHIFT + EQ_STAGE_STEP] & 255};
-        stage[EQ_STAGE_SHIFT] |= rights[0] == 0 || rights[1] == 0 ? EQ_STAGE_ANY : 0;
-    }
-    return tables;
-}
 
 /* Whether the layout is exact for the layer: eq_init must find the same. */
 static int within_limits(const layer_t *layer)
@@ -350,8 +228,72 @@ static void test_layers(uint32_t rounds)
     }
 }
 
+/// Refusals ///
+
+/* Damages a fresh image by a statement over the names below, and expects a status. */
+#define REFUSED(expected, statement)                                                               \
+    do {                                                                                           \
+        const image_t image = pairs_image();                                                       \
+        const uint32_t arena_bytes = image_header(image)->arena_bytes;                             \
+        eq_section_t *section = image_sections(image) - 1; /* by kind */                           \
+        eq_tensor_record_t *tensor = image_section(image, EQ_SECTION_TENSORS);                     \
+        eq_operator_t *op = image_section(image, EQ_SECTION_OPERATORS);                            \
+        int32_t *stage =                                                                           \
+            (void *)((uint8_t *)image_section(image, EQ_SECTION_TABLES) + op[OP_CONV_PAIRS].bias); \
+        uint32_t *weights = image_section(image, EQ_SECTION_WEIGHTS);                              \
+        (void)section, (void)tensor, (void)op, (void)stage, (void)weights;                         \
+        statement;                                                                                 \
+        image_seal(image);                                                                         \
+        uint8_t *arena = exact_block(arena_bytes);                                                 \
+        eq_ctx_t ctx;                                                                              \
+        const eq_config_t config = {image.bytes, image.length, arena, arena_bytes};                \
+        const eq_status_t status = eq_init(&ctx, &config);                                         \
+        CHECK(status == expected, "%s: %s", #statement, eq_status_name(status));                   \
+        CHECK(status != EQ_OK || eq_run(&ctx, NULL) == EQ_OK, "%s runs", #statement);              \
+        free(arena);                                                                               \
+        free(image.bytes);                                                                         \
+    } while (0)
+
+static void test_refusals(void)
+{
+    REFUSED(EQ_OK, (void)0);
+    REFUSED(EQ_E_LAYOUT, op[OP_CONV_PAIRS].layout = EQ_LAYOUT_DENSE);
+    REFUSED(EQ_E_LAYOUT, op[OP_CONV_PAIRS].layout = EQ_LAYOUT_FIELDS);
+    REFUSED(EQ_E_LAYOUT, op[OP_CONV_PAIRS].kernel = 2; image_header(image)->kernels[0] |= 4u);
+    REFUSED(EQ_E_ARITHMETIC, op[OP_FC_PAIRS].weight_bits = 7);
+    REFUSED(EQ_E_ARITHMETIC, op[OP_FC_FIELDS].weight_bits = 2);
+    REFUSED(EQ_E_OPERATOR, op[OP_FC_FIELDS].weight_bits = 8);
+    REFUSED(EQ_E_OPERATOR, op[OP_CONV_PAIRS].weights += 2);
+    REFUSED(EQ_E_OPERATOR, op[OP_FC_PAIRS].weights += 4); /* beyond the end */
+    REFUSED(EQ_E_OPERATOR, op[OP_CONV_PAIRS].bias += 2);
+    REFUSED(EQ_E_OPERATOR, op[OP_FC_PAIRS].bias += 8);
+    REFUSED(EQ_E_OPERATOR, op[OP_CONV_PAIRS].multiplier = 8);
+    REFUSED(EQ_E_OPERATOR, op[OP_CONV_PAIRS].shift = 8);
+    REFUSED(EQ_E_OPERATOR, op[OP_CONV_PAIRS].scratch_bytes -= 1);
+    REFUSED(EQ_E_OPERATOR, op[OP_CONV_FIELDS].scratch_bytes -= 1);
+    REFUSED(EQ_E_OPERATOR, op[OP_FC_FIELDS].scratch_bytes -= 1);
+    REFUSED(EQ_E_OPERATOR, op[OP_CONV_PAIRS].scratch += 4);
+    REFUSED(EQ_E_OPERATOR, op[OP_CONV_FIELDS].dilation_width = 2); /* windows need a patch */
+    REFUSED(EQ_E_OPERATOR, op[OP_CONV_FIELDS].pad_left = 1);
+    REFUSED(EQ_E_ARITHMETIC, stage[EQ_STAGE_SUM] += 1); /* 256 times a sum no more */
+    REFUSED(EQ_OK, stage[EQ_STAGE_SUM] += 256);
+    REFUSED(EQ_E_ARITHMETIC, stage[EQ_STAGE_SUM] += INT32_MIN);
+    REFUSED(EQ_E_ARITHMETIC, stage[EQ_STAGE_MULTIPLIER] = (1 << 30) - 1);
+    REFUSED(EQ_E_ARITHMETIC, stage[EQ_STAGE_MULTIPLIER] = -1);
+    REFUSED(EQ_E_ARITHMETIC, stage[EQ_STAGE_OFFSET] += 1);
+    REFUSED(EQ_E_ARITHMETIC, stage[EQ_STAGE_SHIFT] += 1);
+    REFUSED(EQ_E_ARITHMETIC, stage[EQ_STAGE_SHIFT] += 1 << 8);
+    REFUSED(EQ_E_ARITHMETIC, stage[EQ_STAGE_SHIFT] -= 1 << 8); /* both ways */
+    REFUSED(EQ_E_ARITHMETIC, stage[EQ_STAGE_SHIFT] |= EQ_STAGE_ANY);
+    REFUSED(EQ_E_ARITHMETIC, stage[EQ_STAGE_WORDS + EQ_STAGE_SHIFT] ^= EQ_STAGE_ANY);
+    REFUSED(EQ_E_ARITHMETIC, stage[EQ_STAGE_SHIFT + EQ_STAGE_STEP] |= EQ_STAGE_ANY);
+    REFUSED(EQ_E_ARITHMETIC, tensor[1].zero_point += 1); /* it stands in the offsets, too */
+    REFUSED(EQ_E_ARITHMETIC, weights[0] += 1);           /* and each weight in the sums */
+}
+
 int main(int argc, char **argv)
 {
+    test_refusals();
     test_layers(argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 4000u);
     return check_report("test_pairs");
 }
