@@ -17,7 +17,7 @@ from edgeq import affine
 from edgeq.errors import ModelError
 from edgeq.ir import Array, Graph, Network, Node, Op, Tensor, qparams_of
 from edgeq.ops import OPS
-from edgeq.packing import ALIGN, LAYOUTS, PAIRS_BLOCK, PAIRS_GROUP, Scaling
+from edgeq.packing import ALIGN, FIELDS_BLOCK, LAYOUTS, PAIRS_GROUP, Scaling
 
 Optimize = Literal["flash", "time"]
 MAX_PORTS = 4  # EQ_MAX_PORTS
@@ -28,7 +28,7 @@ PATCH_CHANNELS = 8  # EQ_PATCH_CHANNELS
 TABLES_BYTES = 2048  # EQ_TABLES_BYTES
 LONG = 512  # values of an addition that pay for tables
 PAIRS_PIXELS = 4  # of a strip of eq_pairs.c
-PAIRS_BATCH = 16  # pixels for which weights of fewer than 8 bits are unpacked once
+FIELDS_STRIPS = 4  # for which weights of fewer than 8 bits are unpacked once
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,21 +134,44 @@ def scratch_bytes(rule: str, values: int, weight_bits: int, row: int = 0) -> int
     return 0
 
 
-def pairs_scratch(x: Tensor, y: Tensor, values: int, weight_bits: int) -> int:
-    """What eq_pairs.c uses: strips of pixels, unpacked weights, a patch; more than the least."""
+def pairs_scratch(node: Node, x: Tensor, y: Tensor, values: int) -> int:
+    """What eq_pairs.c takes: a strip of pixels, and a patch where windows are no runs of groups."""
+    pixels = min(math.prod(y.shape[1:-1]), PAIRS_PIXELS)
+    groups = -(-values // PAIRS_GROUP)
+    return 8 * groups * pixels + _patch(node, x, y, pixels, groups)
+
+
+def fields_scratch(node: Node, x: Tensor, y: Tensor, values: int) -> int:
+    """What eq_fields.c uses: the same, two channels of unpacked weights, and more strips.
+
+    The least that it takes has one strip; weights are unpacked once for all that there are.
+    """
     groups = -(-values // PAIRS_GROUP)
     pixels = math.prod(y.shape[1:-1])
-    batch = PAIRS_PIXELS if weight_bits == 8 else PAIRS_BATCH
-    held = (
-        min(-(-pixels // PAIRS_PIXELS) * PAIRS_PIXELS, batch) if pixels > PAIRS_PIXELS else pixels
+    strips = min(-(-pixels // PAIRS_PIXELS), FIELDS_STRIPS) - 1
+    row = 2 * -(-values // FIELDS_BLOCK) * FIELDS_BLOCK
+    return row + pairs_scratch(node, x, y, values) + strips * 8 * groups * PAIRS_PIXELS
+
+
+def _patch(node: Node, x: Tensor, y: Tensor, pixels: int, groups: int) -> int:
+    window = node.window
+    if window is None:
+        return 0  # fully connected
+    run = window.kernel[1] * x.shape[-1]
+    whole = run % PAIRS_GROUP == 0
+    inside = all(
+        (outputs - 1) * stride + (taps - 1) * dilation < size
+        for outputs, size, taps, stride, dilation in zip(
+            y.shape[1:3], x.shape[1:3], window.kernel, window.strides, window.dilations, strict=True
+        )
     )
-    strips = 8 * groups * held
-    row = 0 if weight_bits == 8 else 2 * -(-values // PAIRS_BLOCK) * PAIRS_BLOCK
-    patch = 0 if x.shape[-1] % PAIRS_GROUP == 0 else -(-groups * PAIRS_GROUP // ALIGN) * ALIGN
-    return row + patch + strips
+    clear = inside and window.pads[:2] == (0, 0) and window.dilations[1] == 1
+    if clear and (whole or (window.kernel == (1, 1) and pixels == 1)):
+        return 0
+    return -(-pixels * (run if whole else PAIRS_GROUP * groups) // ALIGN) * ALIGN
 
 
-LAYOUT_SCRATCH = {"pairs": pairs_scratch}
+LAYOUT_SCRATCH = {"pairs": pairs_scratch, "fields": fields_scratch}
 
 
 def scaling(graph: Graph, node: Node) -> Scaling:
@@ -284,7 +307,7 @@ def _best(
     inputs, output = graph.activations(node), graph.tensors[node.output]
     packed = any(map(is_packed, (*inputs, output)))
     if row.scratch == "layout":
-        own = LAYOUT_SCRATCH[layout](inputs[0], output, values, stored)
+        own = LAYOUT_SCRATCH[layout](node, inputs[0], output, values)
     else:
         own = scratch_bytes(row.scratch, values, stored, _row(inputs[0]))
     return Choice(

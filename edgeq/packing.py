@@ -12,7 +12,7 @@ from edgeq.ir import Array
 
 ALIGN = 8  # every table and tensor of an image ends at a multiple of it
 PAIRS_GROUP = 4  # weights of a word of the layout "pairs"
-PAIRS_BLOCK = 16  # weights of a channel that share fields there, below 8 bits
+FIELDS_BLOCK = 16  # weights of a channel in a block of the layout "fields"
 PAIRS_MOST_RIGHT, PAIRS_MOST_LEFT = 22, 7  # shifts that its requantisation is exact for
 PAIRS_ANY = 1 << 16  # EQ_STAGE_ANY
 PAIRS_SUM = (1 << 23) - 1  # what sums may reach
@@ -36,10 +36,7 @@ def pack_dense(values: Array, bits: int) -> bytes:
     Raises:
         ValueError: a value needs more bits.
     """
-    flat = values.reshape(-1).astype(np.int64)
-    limit = 1 << (bits - 1)
-    if flat.size and not -limit <= flat.min() <= flat.max() < limit:
-        raise ValueError(f"values {flat.min()} to {flat.max()} do not fit {bits} bits")
+    flat = _fitting(values.reshape(-1).astype(np.int64), bits)
     digits = (flat[:, None] >> np.arange(bits)) & 1
     return np.packbits(digits.astype(np.uint8).reshape(-1), bitorder="little").tobytes()
 
@@ -69,8 +66,7 @@ class Layout:
     """How the weights of an operator lie in the image: a row, one row of the weights a channel.
 
     `tables` gives the int32 that stand in the image in place of bias, multiplier and shift, and
-    None where weights or scaling are beyond the layout's limits; None for "dense", which has
-    neither. Weights of 8 bits fill their bytes, others `bits` of each, as `pack` says.
+    None where weights or scaling are beyond the layout's limits; "dense" has none.
     """
 
     name: str
@@ -86,28 +82,53 @@ def dense_bytes(channels: int, values: int, bits: int) -> int:
 
 
 def pairs_bytes(channels: int, values: int, bits: int) -> int:
-    """What `channels` × `values` weights take in the layout "pairs": C twin eq_pairs.c."""
-    step = PAIRS_GROUP if bits == 8 else PAIRS_BLOCK
-    return 2 * -(-channels // 2) * -(-values // step) * step * bits // 8
+    """What `channels` × `values` weights of 8 bits take in the layout "pairs"."""
+    return -(-channels // 2) * 2 * -(-values // PAIRS_GROUP) * PAIRS_GROUP
+
+
+def fields_bytes(channels: int, values: int, bits: int) -> int:
+    """What `channels` × `values` weights of 2..7 bits take in the layout "fields"."""
+    return -(-channels // 2) * -(-values // FIELDS_BLOCK) * FIELDS_BLOCK * 2 * bits // 8
 
 
 def pack_pairs(values: Array, bits: int) -> bytes:
-    """Weights (channels, K) as eq_pairs.h describes them; C twin eq_pairs.c.
+    """Weights (channels, K) of 8 bits as eq_pairs.h describes them.
 
     Raises:
-        ValueError: a value needs more bits, or is −128 where its neighbour is negative.
+        ValueError: a value is no int8, or −128 where its neighbour is negative.
     """
+    halves = _pair_halves(_fitting(values, bits), PAIRS_GROUP)
+    if halves.min(initial=0) < -(1 << 15):
+        raise ValueError("a weight of −128 whose neighbour is negative is no pair")
+    return halves.astype("<i2").tobytes()
+
+
+def pack_fields(values: Array, bits: int) -> bytes:
+    """Weights (channels, K) of 2..7 bits as eq_fields.h describes them.
+
+    Raises:
+        ValueError: a value needs more bits.
+    """
+    limit = 1 << (bits - 1)
+    halves = _pair_halves(_fitting(values, bits), FIELDS_BLOCK) + limit * 0x101
+    blocks = halves.astype("<i2").reshape(-1, 8, 2).view(np.uint8)
+    parts = []
+    shift = 0
+    for width in (4, 2, 1):
+        if bits & width:
+            share = 8 // width
+            part = (blocks >> shift & (1 << width) - 1).reshape(-1, width, share, 4)
+            places = (np.arange(share) * width).astype(np.uint8)[:, None]
+            parts.append(np.bitwise_or.reduce(part << places, axis=2))
+            shift += width
+    return np.concatenate(parts, axis=1).astype(np.uint8).tobytes()
+
+
+def _fitting(values: Array, bits: int) -> Array:
     limit = 1 << (bits - 1)
     if values.size and not -limit <= values.min() <= values.max() < limit:
         raise ValueError(f"values {values.min()} to {values.max()} do not fit {bits} bits")
-    halves = _pair_halves(values, PAIRS_GROUP if bits == 8 else PAIRS_BLOCK)
-    if bits == 8:
-        if halves.min(initial=0) < -(1 << 15):
-            raise ValueError("a weight of −128 whose neighbour is negative is no pair")
-        return halves.astype("<i2").tobytes()
-    pairs = len(halves)
-    words = (halves + limit * 0x101).astype("<i2").reshape(pairs, -1, 8, 2).view(np.uint8)
-    return b"".join(_fields(words.reshape(-1, 8, 4), bits))
+    return values
 
 
 def _pair_halves(values: Array, step: int) -> npt.NDArray[np.int64]:
@@ -117,20 +138,6 @@ def _pair_halves(values: Array, step: int) -> npt.NDArray[np.int64]:
     filled[:channels, :count] = values
     halves = 256 * filled[:, 1::2] + filled[:, 0::2]
     return halves.reshape(len(filled) // 2, 2, -1, 2).transpose(0, 2, 1, 3)
-
-
-def _fields(blocks: npt.NDArray[np.uint8], bits: int) -> list[bytes]:
-    """Blocks of 8 words of 4 bytes, (blocks, 8, 4): bits 0..3 of each byte, then two, then one."""
-    planes = []
-    shift = 0
-    for width in (4, 2, 1):
-        if bits & width:
-            parts = blocks >> shift & (1 << width) - 1
-            sharing = parts.reshape(len(blocks), width, 8 // width, 4)
-            places = (np.arange(8 // width) * width)[:, None]
-            planes.append(np.bitwise_or.reduce(sharing << places, axis=2).astype(np.uint8))
-            shift += width
-    return [np.concatenate(planes, axis=1).tobytes()] if planes else []
 
 
 def pairs_tables(values: Array, scaling: Scaling) -> Array | None:
@@ -174,6 +181,7 @@ LAYOUTS: Mapping[str, Layout] = {
     for layout in (
         Layout("dense", 0, dense_bytes, pack_dense),
         Layout("pairs", 1, pairs_bytes, pack_pairs, pairs_tables),
+        Layout("fields", 2, fields_bytes, pack_fields, pairs_tables),
     )
 }
 

@@ -407,11 +407,11 @@ def test_weights_unpack_to_the_integers_of_the_graph(make: Make) -> None:
 
 
 def unpacked(record: dict[str, int], stored: bytes, shape: tuple[int, ...]) -> Array:
-    """Weights (channels, K) from their layout, word by word as eq_pairs.h describes it."""
+    """Weights (channels, K) from their layout, word by word as eq_pairs.h and eq_fields.h say."""
     bits, (channels, count) = record["weight_bits"], shape
     if record["layout"] == LAYOUTS["dense"].id:
         return unpack_dense(stored, bits, channels * count).reshape(shape)
-    assert record["layout"] == LAYOUTS["pairs"].id
+    assert record["layout"] == LAYOUTS["pairs" if bits == 8 else "fields"].id
     groups = -(-count // 4)
     row = 2 * groups if bits == 8 else -(-groups // 4) * bits
     words = np.frombuffer(stored, "<u4", row * -(-channels // 2)).reshape(-1, row)
@@ -432,7 +432,7 @@ def unpacked(record: dict[str, int], stored: bytes, shape: tuple[int, ...]) -> A
 
 
 def field(block: list[int], bits: int, j: int) -> int:
-    """Word j of a block of 8, as eq_pairs.c puts it together."""
+    """Word j of a block of 8, as eq_fields.c puts it together."""
     word = shift = 0
     for width, mask in ((4, 0x0F0F0F0F), (2, 0x03030303), (1, 0x01010101)):
         if bits & width:
@@ -444,7 +444,7 @@ def field(block: list[int], bits: int, j: int) -> int:
 
 
 def check_stages(read: Read, record: dict[str, int], graph: Graph, node: Node) -> None:
-    """The tables of the layout "pairs" mean the bias, multiplier and shift of the graph."""
+    """The tables of "pairs" and "fields" mean the bias, multiplier and shift of the graph."""
     kernel, bias, multiplier, shift = map(graph.constant, node.inputs[1:])
     w = kernel.reshape(len(kernel), -1).astype(np.int64)
     x = qparams_of(graph.tensors[node.inputs[0]])
@@ -469,7 +469,7 @@ def test_tables_hold_biases_multipliers_and_shifts(make: Make) -> None:
     read, found = operators(p)
     for graph, node, record in found:
         constants = [n for n in node.inputs if graph.tensors[n].data is not None]
-        if OPS[node.op].weighted and record["layout"] == LAYOUTS["pairs"].id:
+        if OPS[node.op].weighted and record["layout"] != LAYOUTS["dense"].id:
             check_stages(read, record, graph, node)
             continue
         if OPS[node.op].weighted:

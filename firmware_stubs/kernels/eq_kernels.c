@@ -19,10 +19,12 @@ const eq_kernel_t eq_kernels[] = {
     {24, EQ_FAMILY_ROWS, EQ_SCRATCH_NONE, eq_rows_s8_ref, NULL},
     {40, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, eq_conv_pairs_s8_dsp, &eq_pairs_rules},
     {41, EQ_FAMILY_FC, EQ_SCRATCH_LAYOUT, eq_fc_pairs_s8_dsp, &eq_pairs_rules},
+    {42, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, eq_conv_fields_s8_dsp, &eq_fields_rules},
+    {43, EQ_FAMILY_FC, EQ_SCRATCH_LAYOUT, eq_fc_fields_s8_dsp, &eq_fields_rules},
     {50, EQ_FAMILY_ADD, EQ_SCRATCH_TABLES, eq_add_table_s8_dsp, NULL},
     {51, EQ_FAMILY_AFFINE, EQ_SCRATCH_NONE, eq_add_affine_s8_dsp, NULL},
     {52, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_STRIP, eq_depthwise_3x3_s8_dsp, NULL},
     {53, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, eq_max_pool_s8_dsp, NULL},
     {54, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, eq_average_pool_s8_dsp, NULL},
 };
-const uint16_t eq_kernel_count = 22;
+const uint16_t eq_kernel_count = 24;

@@ -10,8 +10,7 @@
 
 enum {
     PIXELS = 4, /* of a strip */
-    GROUP = 4,  /* weights of a word */
-    BLOCK = 8   /* words that share fields, where weights have fewer than 8 bits */
+    GROUP = 4   /* weights of a word */
 };
 
 /* What of the sum is in each word, for `values` (v0, v1, v2, v3). */
@@ -31,7 +30,7 @@ static inline uint32_t low_word(uint32_t values)
 #if defined(__ARM_FEATURE_DSP) && defined(__GNUC__)
 
 void eq_pairs_four(const uint32_t *strip, const uint32_t *weights, const int32_t *stages,
-                   int8_t *output, uint32_t stride, uint32_t pairs, uint32_t groups);
+                   int8_t *output, uint32_t stride, uint32_t count, uint32_t groups);
 void eq_pairs_one(const uint32_t *strip, const uint32_t *weights, const int32_t *stages,
                   int8_t *output, uint32_t pairs, uint32_t groups);
 void eq_pairs_widen_four(uint32_t *strip, const int8_t *a, const int8_t *b, const int8_t *c,
@@ -51,8 +50,8 @@ static int8_t requantize(int32_t sum, const int32_t *stage)
 }
 
 /* All pairs of channels of one pixel, whose words of a group are `high` and `low` apart. */
-static void pixel(const uint32_t *strip, uint32_t step, uint32_t low, const uint32_t *weights,
-                  const int32_t *stages, int8_t *output, uint32_t pairs, uint32_t groups)
+static void one_pixel(const uint32_t *strip, uint32_t step, uint32_t low, const uint32_t *weights,
+                      const int32_t *stages, int8_t *output, uint32_t pairs, uint32_t groups)
 {
     for (uint32_t pair = 0; pair < pairs; pair++) {
         for (uint32_t c = 0; c < 2; c++) {
@@ -69,19 +68,25 @@ static void pixel(const uint32_t *strip, uint32_t step, uint32_t low, const uint
     }
 }
 
-/* Pixels lie `stride` bytes apart in the output; in the strip their words alternate. */
+/*
+ * Pixels lie `stride` bytes apart in the output; in the strip their words alternate. `count` pairs of
+ * channels of one strip, or, with EQ_STRIPS, one pair of `count` strips.
+ */
 static void eq_pairs_four(const uint32_t *strip, const uint32_t *weights, const int32_t *stages,
-                          int8_t *output, uint32_t stride, uint32_t pairs, uint32_t groups)
+                          int8_t *output, uint32_t stride, uint32_t count, uint32_t groups)
 {
-    for (uint32_t i = 0; i < PIXELS; i++) {
-        pixel(strip + i, 2 * PIXELS, PIXELS, weights, stages, output + i * stride, pairs, groups);
+    const uint32_t strips = (count & EQ_STRIPS) != 0 ? count & ~EQ_STRIPS : 1;
+    const uint32_t pairs = (count & EQ_STRIPS) != 0 ? 1 : count;
+    for (uint32_t i = 0; i < strips * PIXELS; i++) {
+        one_pixel(strip + i / PIXELS * (2 * PIXELS * groups) + i % PIXELS, 2 * PIXELS, PIXELS,
+                  weights, stages, output + i * stride, pairs, groups);
     }
 }
 
 static void eq_pairs_one(const uint32_t *strip, const uint32_t *weights, const int32_t *stages,
                          int8_t *output, uint32_t pairs, uint32_t groups)
 {
-    pixel(strip, 2, 1, weights, stages, output, pairs, groups);
+    one_pixel(strip, 2, 1, weights, stages, output, pairs, groups);
 }
 
 /* The words of a group: high of each pixel, low of each pixel. */
@@ -101,100 +106,62 @@ static void eq_pairs_widen_four(uint32_t *strip, const int8_t *a, const int8_t *
 
 #endif
 
-/// Weights of fewer than 8 bits ///
-
-/*
- * Word j of a block, as w + 2^(bits−1) in bytes: bits 0..3 of it in word j / 2 (where it has so
- * many), the next two in word j / 4 of two, the last in word 0 of one.
- */
-static uint32_t field(const uint32_t *block, uint32_t bits, uint32_t j)
-{
-    uint32_t word = 0, shift = 0;
-    if ((bits & 4u) != 0) {
-        word = block[j / 2u] >> j % 2u * 4u & 0x0F0F0F0Fu;
-        shift = 4;
-        block += 4;
-    }
-    if ((bits & 2u) != 0) {
-        word |= (block[j / 4u] >> j % 4u * 2u & 0x03030303u) << shift;
-        shift += 2;
-        block += 2;
-    }
-    if ((bits & 1u) != 0) {
-        word |= (block[0] >> j & 0x01010101u) << shift;
-    }
-    return word;
-}
-
-static uint32_t offset_of(uint32_t bits)
-{
-    return (1u << (bits - 1u)) * 0x01010101u;
-}
-
-/* The words of two channels. */
-static void unpack_row(uint32_t *to, const uint32_t *from, uint32_t bits, uint32_t blocks)
-{
-    const uint32_t offset = offset_of(bits);
-    for (; blocks > 0; blocks--) {
-        for (uint32_t j = 0; j < BLOCK; j++) {
-            *to++ = eq_ssub16(field(from, bits, j), offset);
-        }
-        from += bits;
-    }
-}
-
 /// Sizes ///
 
-static uint64_t groups_of(uint64_t count)
+uint64_t eq_pairs_groups(uint64_t count)
 {
     return (count + GROUP - 1) / GROUP;
 }
 
-/* Blocks that two channels take. */
-static uint64_t blocks_of(uint64_t groups)
-{
-    return (2 * groups + BLOCK - 1) / BLOCK;
-}
-
-/* Words of two channels. */
-static uint64_t row_words(uint64_t groups, uint32_t bits)
-{
-    return bits == 8 ? 2 * groups : blocks_of(groups) * bits;
-}
-
-static uint64_t weight_bytes(uint64_t channels, uint64_t count, uint32_t bits)
-{
-    return (channels + 1) / 2 * row_words(groups_of(count), bits) * sizeof(uint32_t);
-}
-
-static uint64_t table_bytes(uint64_t channels)
+uint64_t eq_pairs_table_bytes(uint64_t channels)
 {
     return (channels + 1) / 2 * EQ_STAGE_WORDS * sizeof(int32_t);
 }
 
-/* Scratch beside the strips: unpacked weights, and the values of a window that are no whole words. */
-static uint64_t row_bytes(uint64_t groups, uint32_t bits)
+static uint64_t weight_bytes(uint64_t channels, uint64_t count, uint32_t bits)
 {
-    return bits == 8 ? 0 : blocks_of(groups) * BLOCK * sizeof(uint32_t);
+    (void)bits;
+    return (channels + 1) / 2 * 2 * eq_pairs_groups(count) * sizeof(uint32_t);
 }
 
-static uint64_t patch_bytes(uint64_t groups, uint32_t channels)
+/* Whether no window reaches beyond the input and a row of each is a run of values. */
+static int all_clear(const eq_operator_t *op, const eq_tensor_record_t *in,
+                     const eq_tensor_record_t *out)
 {
-    return channels % GROUP == 0 ? 0 : (GROUP * groups + 7) / 8 * 8;
+    const uint64_t bottom = (uint64_t)(out->shape[0] - 1) * op->stride_height +
+                            (uint64_t)op->kernel_height * op->dilation_height;
+    const uint64_t right = (uint64_t)(out->shape[1] - 1) * op->stride_width + op->kernel_width;
+    return (op->pad_top | op->pad_left) == 0 && op->dilation_width == 1 && right <= in->shape[1] &&
+           bottom < (uint64_t)in->shape[0] + op->dilation_height;
 }
 
-static uint64_t strip_bytes(uint64_t groups, uint64_t pixels)
+static uint64_t strip_pixels(const eq_tensor_record_t *out)
 {
-    return 2 * sizeof(uint32_t) * groups * (pixels < PIXELS ? pixels : PIXELS);
-}
-
-static uint64_t scratch_bytes(const eq_operator_t *op, const eq_tensor_record_t *in,
-                              const eq_tensor_record_t *out, uint64_t count)
-{
-    const uint64_t groups = groups_of(count);
     const uint64_t pixels = (uint64_t)out->shape[0] * out->shape[1];
-    return row_bytes(groups, op->weight_bits) + patch_bytes(groups, in->shape[2]) +
-           strip_bytes(groups, pixels);
+    return pixels < PIXELS ? pixels : PIXELS;
+}
+
+/*
+ * For each pixel of a strip a row of its window, or the window where its rows are no whole groups;
+ * nothing where all can be read as it lies.
+ */
+static uint64_t patch_bytes(const eq_operator_t *op, const eq_tensor_record_t *in,
+                            const eq_tensor_record_t *out, uint64_t groups)
+{
+    const uint64_t run = (uint64_t)op->kernel_width * in->shape[2];
+    const uint64_t pixels = strip_pixels(out);
+    const int point = op->kernel_height == 1 && op->kernel_width == 1 && pixels == 1;
+    if (all_clear(op, in, out) && (run % GROUP == 0 || point)) {
+        return 0;
+    }
+    return (pixels * (run % GROUP == 0 ? run : GROUP * groups) + 7) / 8 * 8;
+}
+
+uint64_t eq_pairs_scratch(const eq_operator_t *op, const eq_tensor_record_t *in,
+                          const eq_tensor_record_t *out, uint64_t count)
+{
+    const uint64_t groups = eq_pairs_groups(count);
+    return 2 * sizeof(uint32_t) * groups * strip_pixels(out) + patch_bytes(op, in, out, groups);
 }
 
 /// What eq_init checks ///
@@ -215,26 +182,22 @@ static int stage_fits(const int32_t *stage, int32_t zero_point, int32_t any)
 }
 
 /* The least and greatest sum of a channel, whatever the values, stays below 2^23. */
-static int sums_fit(const eq_call_t *call, const uint32_t *row, uint32_t channel, int32_t first,
-                    uint32_t groups)
+static int sums_fit(const eq_call_t *call, const uint32_t *row, eq_pairs_word_t word,
+                    uint32_t channel, int32_t first, uint32_t groups)
 {
-    const uint32_t bits = call->op->weight_bits;
     const int32_t greatest = (1 << (eq_width(call->in[0]->bits) - 1u)) - 1;
     int64_t low = 0, high = 0, even = 0;
     for (uint32_t i = 0; i < groups; i++) {
-        const uint32_t j = 2 * i + channel;
-        uint32_t word =
-            bits == 8 ? row[j]
-                      : eq_ssub16(field(row + j / BLOCK * bits, bits, j % BLOCK), offset_of(bits));
+        uint32_t halves = word(row, call->op->weight_bits, 2 * i + channel);
         for (uint32_t half = 0; half < 2; half++) {
-            const int32_t h = (int16_t)word;
-            const int32_t w[2] = {(int8_t)word, (h - (int8_t)word) / 256};
+            const int32_t h = (int16_t)halves;
+            const int32_t w[2] = {(int8_t)halves, (h - (int8_t)halves) / 256};
             even += w[0];
             for (uint32_t k = 0; k < 2; k++) {
                 low += w[k] * (w[k] < 0 ? greatest : -greatest - 1);
                 high += w[k] * (w[k] < 0 ? -greatest - 1 : greatest);
             }
-            word >>= 16;
+            halves >>= 16;
         }
     }
     const int32_t start = (int32_t)((uint32_t)first + (uint32_t)(127 * even));
@@ -242,30 +205,55 @@ static int sums_fit(const eq_call_t *call, const uint32_t *row, uint32_t channel
     return start % 256 == 0 && low + start / 256 >= -most && high + start / 256 <= most;
 }
 
-static int fits(const eq_call_t *call, uint32_t count)
+int eq_pairs_fits(const eq_call_t *call, uint32_t groups, uint32_t row_words, eq_pairs_word_t word)
 {
-    const uint32_t groups = (uint32_t)groups_of(count);
-    const uint32_t words = (uint32_t)row_words(groups, call->op->weight_bits);
     const uint32_t *row = (const void *)call->weights;
     const int32_t *stage = call->bias;
     for (uint32_t pair = 0; pair < (call->out->shape[2] + 1) / 2; pair++) {
-        const int32_t none = (stage[EQ_STAGE_SHIFT] & 0xFF) == 0 ||
-                             (stage[EQ_STAGE_SHIFT + EQ_STAGE_STEP] & 0xFF) == 0;
+        const int none = (stage[EQ_STAGE_SHIFT] & 0xFF) == 0 ||
+                         (stage[EQ_STAGE_SHIFT + EQ_STAGE_STEP] & 0xFF) == 0;
         for (uint32_t c = 0; c < 2; c++) {
             const int32_t any = c == 0 && none ? EQ_STAGE_ANY : 0;
             if (!stage_fits(stage + c * EQ_STAGE_STEP, call->out->zero_point, any) ||
-                !sums_fit(call, row, c, stage[EQ_STAGE_SUM + c], groups)) {
+                !sums_fit(call, row, word, c, stage[EQ_STAGE_SUM + c], groups)) {
                 return 0;
             }
         }
-        row += words;
+        row += row_words;
         stage += EQ_STAGE_WORDS;
     }
     return 1;
 }
 
-const eq_layout_rules_t eq_pairs_rules = {EQ_LAYOUT_PAIRS, weight_bytes, table_bytes, scratch_bytes,
-                                          fits};
+static uint32_t stored_word(const uint32_t *row, uint32_t bits, uint32_t j)
+{
+    (void)bits;
+    return row[j];
+}
+
+static int fits(const eq_call_t *call, uint32_t count)
+{
+    const uint32_t groups = (uint32_t)eq_pairs_groups(count);
+    return call->op->weight_bits == 8 && eq_pairs_fits(call, groups, 2 * groups, stored_word);
+}
+
+const eq_layout_rules_t eq_pairs_rules = {EQ_LAYOUT_PAIRS, weight_bytes, eq_pairs_table_bytes,
+                                          eq_pairs_scratch, fits};
+
+void eq_pairs_pixel(eq_pixel_t *pixel, const eq_call_t *call)
+{
+    pixel->call = *call;
+    pixel->op = *call->op;
+    pixel->in = *call->in[0];
+    pixel->op.kernel_height = pixel->op.kernel_width = 1;
+    pixel->op.stride_height = pixel->op.stride_width = 1;
+    pixel->op.dilation_height = pixel->op.dilation_width = 1;
+    pixel->op.pad_top = pixel->op.pad_left = 0;
+    pixel->in.shape[2] = eq_elements(&pixel->in);
+    pixel->in.shape[0] = pixel->in.shape[1] = 1;
+    pixel->call.op = &pixel->op;
+    pixel->call.in[0] = &pixel->in;
+}
 
 /// Gathering ///
 
@@ -273,46 +261,37 @@ const eq_layout_rules_t eq_pairs_rules = {EQ_LAYOUT_PAIRS, weight_bytes, table_b
 typedef struct {
     const eq_call_t *call;
     uint32_t groups;
-    uint32_t run; /* values of a kernel row */
+    uint32_t run;   /* values of a kernel row */
+    uint32_t width; /* of the output */
+    int32_t y;      /* where the window begins */
+    int32_t x;
+    uint32_t column;
+    int clear; /* every pixel */
     int8_t *patch;
-    uint32_t y;
-    uint32_t x;
+    const int8_t *point; /* the next pixel, where windows are points side by side; or NULL */
 } walk_t;
 
-/* Where the window of a pixel begins. */
-typedef struct {
-    int32_t y;
-    int32_t x;
-} corner_t;
-
-/* Where the next words of a pixel go. */
-typedef struct {
-    uint32_t *to;
-    uint32_t low; /* words from high to low */
-    uint32_t step;
-} lane_t;
-
-static corner_t next_corner(walk_t *walk)
+static void copy(int8_t *to, const int8_t *from, uint32_t count)
 {
-    const eq_operator_t *op = walk->call->op;
-    const corner_t corner = {(int32_t)walk->y * op->stride_height - op->pad_top,
-                             (int32_t)walk->x * op->stride_width - op->pad_left};
-    walk->x++;
-    if (walk->x == walk->call->out->shape[1]) {
-        walk->x = 0;
-        walk->y++;
+    uint32_t i = 0;
+    for (; i + 4 <= count; i += 4) {
+        eq_store_quad(to + i, eq_load_quad(from + i));
     }
-    return corner;
+    if (count >= 4) {
+        eq_store_quad(to + count - 4, eq_load_quad(from + count - 4));
+        return;
+    }
+    for (; i < count; i++) {
+        to[i] = from[i];
+    }
 }
 
-/* Whether every tap of a window lies inside the input, and its rows are runs. */
-static int clear(const walk_t *walk, corner_t corner)
+static int8_t *fill(int8_t *to, int32_t value, uint32_t count)
 {
-    const eq_operator_t *op = walk->call->op;
-    const uint32_t *shape = walk->call->in[0]->shape;
-    const int32_t last = corner.y + (op->kernel_height - 1) * op->dilation_height;
-    return corner.y >= 0 && corner.x >= 0 && last < (int32_t)shape[0] &&
-           corner.x + op->kernel_width <= (int32_t)shape[1] && op->dilation_width == 1;
+    for (uint32_t i = 0; i < count; i++) {
+        to[i] = (int8_t)value;
+    }
+    return to + count;
 }
 
 static const int8_t *values_at(const walk_t *walk, int32_t y, int32_t x)
@@ -321,135 +300,231 @@ static const int8_t *values_at(const walk_t *walk, int32_t y, int32_t x)
     return walk->call->input[0] + (y * (int32_t)shape[1] + x) * (int32_t)shape[2];
 }
 
-static void put_word(lane_t *lane, uint32_t values)
-{
-    lane->to[0] = high_word(values);
-    lane->to[lane->low] = low_word(values);
-    lane->to += lane->step;
-}
-
-/* Values, a whole number of groups; or as many zero points, where there is no input. */
-static void put_groups(const walk_t *walk, lane_t *lane, const int8_t *values, uint32_t count)
-{
-    const uint32_t nothing = (uint32_t)(uint8_t)walk->call->in[0]->zero_point * 0x01010101u;
-    for (uint32_t i = 0; i < count; i += GROUP) {
-        put_word(lane, values != NULL ? eq_load_quad(values + i) : nothing);
-    }
-}
-
-static int8_t *put_bytes(const walk_t *walk, int8_t *to, const int8_t *values, uint32_t count)
-{
-    const int8_t nothing = (int8_t)walk->call->in[0]->zero_point;
-    for (uint32_t i = 0; i < count; i++) {
-        to[i] = values != NULL ? values[i] : nothing;
-    }
-    return to + count;
-}
-
-/* Any window: piece by piece, through the patch where pixels are no whole groups. */
-static void gather_one(const walk_t *walk, corner_t corner, lane_t lane)
+/* The values under a row of the window whose corner is (y, x): where they lie, or in `patch`. */
+static const int8_t *row_values(const walk_t *walk, int32_t y, int32_t x, int8_t *patch)
 {
     const eq_operator_t *op = walk->call->op;
     const uint32_t *shape = walk->call->in[0]->shape;
-    const int whole = shape[2] % GROUP == 0;
-    const eq_span_t rows =
-        eq_clip(corner.y, op->kernel_height, op->dilation_height, (int32_t)shape[0]);
-    const eq_span_t columns =
-        eq_clip(corner.x, op->kernel_width, op->dilation_width, (int32_t)shape[1]);
-    const int32_t taps = op->dilation_width == 1 ? columns.last - columns.first : 1;
-    int8_t *to = walk->patch;
-    for (int32_t ky = 0; ky < op->kernel_height; ky++) {
-        const int inside = ky >= rows.first && ky < rows.last;
-        for (int32_t kx = 0; kx < op->kernel_width;) {
-            const int8_t *values = NULL;
-            int32_t next = op->kernel_width;
-            if (inside && kx < columns.last && columns.first < columns.last) {
-                next = columns.first;
-                if (kx >= columns.first) {
-                    values = values_at(walk, corner.y + ky * op->dilation_height,
-                                       corner.x + kx * op->dilation_width);
-                    next = kx + taps;
-                }
-            }
-            const uint32_t count = (uint32_t)(next - kx) * shape[2];
-            if (whole) {
-                put_groups(walk, &lane, values, count);
-            } else {
-                to = put_bytes(walk, to, values, count);
-            }
-            kx = next;
-        }
+    const int32_t nothing = walk->call->in[0]->zero_point;
+    if (y < 0 || y >= (int32_t)shape[0]) {
+        (void)fill(patch, nothing, walk->run);
+        return patch;
     }
-    if (!whole) {
-        (void)put_bytes(walk, to, NULL, (uint32_t)(walk->patch + GROUP * walk->groups - to));
-        put_groups(walk, &lane, walk->patch, GROUP * walk->groups);
+    if (op->dilation_width == 1 && x >= 0 && x + op->kernel_width <= (int32_t)shape[1]) {
+        return values_at(walk, y, x);
+    }
+    const eq_span_t span = eq_clip(x, op->kernel_width, op->dilation_width, (int32_t)shape[1]);
+    const int32_t taps = op->dilation_width == 1 ? span.last - span.first : 1;
+    int8_t *to = fill(patch, nothing, (uint32_t)span.first * shape[2]);
+    for (int32_t kx = span.first; kx < span.last; kx += taps) {
+        copy(to, values_at(walk, y, x + kx * op->dilation_width), (uint32_t)taps * shape[2]);
+        to += (uint32_t)taps * shape[2];
+    }
+    (void)fill(to, nothing, (uint32_t)(op->kernel_width - span.last) * shape[2]);
+    return patch;
+}
+
+static void next_pixel(walk_t *walk)
+{
+    const eq_operator_t *op = walk->call->op;
+    walk->x += op->stride_width;
+    walk->column++;
+    if (walk->column == walk->width) {
+        walk->column = 0;
+        walk->x = -op->pad_left;
+        walk->y += op->stride_height;
     }
 }
 
+/* Whether every tap of the window at hand lies inside the input, and its rows are runs. */
+static int is_clear(const walk_t *walk)
+{
+    const eq_operator_t *op = walk->call->op;
+    const uint32_t *shape = walk->call->in[0]->shape;
+    const int32_t last = walk->y + (op->kernel_height - 1) * op->dilation_height;
+    return walk->clear ||
+           (walk->y >= 0 && walk->x >= 0 && last < (int32_t)shape[0] &&
+            walk->x + op->kernel_width <= (int32_t)shape[1] && op->dilation_width == 1);
+}
+
+/* The words of one pixel; `count` values, filled up to a group. */
+static uint32_t *widen_one(uint32_t *strip, const int8_t *values, uint32_t count)
+{
+    for (; count >= GROUP; count -= GROUP) {
+        const uint32_t quad = eq_load_quad(values);
+        *strip++ = high_word(quad);
+        *strip++ = low_word(quad);
+        values += GROUP;
+    }
+    if (count != 0) {
+        int8_t last[GROUP] = {0};
+        copy(last, values, count);
+        *strip++ = high_word(eq_load_quad(last));
+        *strip++ = low_word(eq_load_quad(last));
+    }
+    return strip;
+}
+
+/* Windows whose rows are whole groups: row by row. */
+static void gather_rows(const walk_t *walk, const int32_t *y, const int32_t *x, uint32_t *strip)
+{
+    const uint32_t groups = walk->run / GROUP;
+    int32_t down = 0;
+    for (uint32_t ky = 0; ky < walk->call->op->kernel_height; ky++) {
+        const int8_t *rows[PIXELS];
+        for (uint32_t i = 0; i < PIXELS; i++) {
+            rows[i] = row_values(walk, y[i] + down, x[i], walk->patch + i * walk->run);
+        }
+        eq_pairs_widen_four(strip, rows[0], rows[1], rows[2], rows[3], groups);
+        strip += groups * 2 * PIXELS;
+        down += walk->call->op->dilation_height;
+    }
+}
+
+/* The window whose corner is (y, x), in the patch. */
+static void gather_window(const walk_t *walk, int32_t y, int32_t x, int8_t *patch)
+{
+    for (uint32_t ky = 0; ky < walk->call->op->kernel_height; ky++) {
+        const int8_t *values = row_values(walk, y, x, patch);
+        if (values != patch) {
+            copy(patch, values, walk->run);
+        }
+        patch += walk->run;
+        y += walk->call->op->dilation_height;
+    }
+}
+
+/* Windows that lie inside the input. */
+static void gather_clear(const walk_t *walk, const int32_t *y, const int32_t *x, uint32_t *strip)
+{
+    const uint32_t *shape = walk->call->in[0]->shape;
+    const uint32_t pitch = walk->call->op->dilation_height * shape[1] * shape[2];
+    const uint32_t end = walk->call->op->kernel_height * pitch;
+    const int8_t *values[PIXELS];
+    for (uint32_t i = 0; i < PIXELS; i++) {
+        values[i] = values_at(walk, y[i], x[i]);
+    }
+    for (uint32_t at = 0; at < end; at += pitch) {
+        eq_pairs_widen_four(strip, values[0] + at, values[1] + at, values[2] + at, values[3] + at,
+                            walk->run / GROUP);
+        strip += walk->run / GROUP * (2 * PIXELS);
+    }
+}
+
+/* The next four pixels. */
 static void gather_four(walk_t *walk, uint32_t *strip)
 {
-    corner_t corners[PIXELS];
-    const int8_t *values[PIXELS];
-    int runs = walk->run % GROUP == 0;
-    for (uint32_t i = 0; i < PIXELS; i++) {
-        corners[i] = next_corner(walk);
-        runs = runs && clear(walk, corners[i]);
-    }
-    if (!runs) {
-        for (uint32_t i = 0; i < PIXELS; i++) {
-            const lane_t lane = {strip + i, PIXELS, 2 * PIXELS};
-            gather_one(walk, corners[i], lane);
-        }
+    const int whole = walk->run % GROUP == 0;
+    int32_t y[PIXELS], x[PIXELS];
+    int clear = whole;
+    if (walk->point != NULL) {
+        const int8_t *values = walk->point;
+        const uint32_t step = walk->run;
+        eq_pairs_widen_four(strip, values, values + step, values + 2 * step, values + 3 * step,
+                            walk->groups);
+        walk->point += PIXELS * step;
         return;
     }
     for (uint32_t i = 0; i < PIXELS; i++) {
-        values[i] = values_at(walk, corners[i].y, corners[i].x);
+        y[i] = walk->y;
+        x[i] = walk->x;
+        clear = clear && is_clear(walk);
+        next_pixel(walk);
     }
-    const uint32_t *shape = walk->call->in[0]->shape;
-    const uint32_t pitch = walk->call->op->dilation_height * shape[1] * shape[2];
-    for (uint32_t ky = 0; ky < walk->call->op->kernel_height; ky++) {
-        const uint32_t at = ky * pitch;
-        eq_pairs_widen_four(strip, values[0] + at, values[1] + at, values[2] + at, values[3] + at,
-                            walk->run / GROUP);
-        strip += walk->run / GROUP * 2 * PIXELS;
+    if (clear) {
+        gather_clear(walk, y, x, strip);
+    } else if (whole) {
+        gather_rows(walk, y, x, strip);
+    } else {
+        const uint32_t size = GROUP * walk->groups;
+        for (uint32_t i = 0; i < PIXELS; i++) {
+            gather_window(walk, y[i], x[i], walk->patch + i * size);
+        }
+        eq_pairs_widen_four(strip, walk->patch, walk->patch + size, walk->patch + 2 * size,
+                            walk->patch + 3 * size, walk->groups);
+    }
+}
+
+/* The next pixel alone. */
+static void gather_one(walk_t *walk, uint32_t *strip)
+{
+    const uint32_t rows = walk->call->op->kernel_height;
+    if (walk->point != NULL) {
+        (void)widen_one(strip, walk->point, walk->run);
+        walk->point += walk->run;
+        return;
+    }
+    if (walk->run % GROUP == 0 || (rows == 1 && walk->clear)) {
+        int32_t y = walk->y;
+        for (uint32_t ky = 0; ky < rows; ky++) {
+            strip = widen_one(strip, row_values(walk, y, walk->x, walk->patch), walk->run);
+            y += walk->call->op->dilation_height;
+        }
+    } else {
+        gather_window(walk, walk->y, walk->x, walk->patch);
+        (void)widen_one(strip, walk->patch, walk->run * rows);
+    }
+    next_pixel(walk);
+}
+
+/* The next `pixels` pixels: whole strips, then the others one after the other. */
+static void gather(walk_t *walk, uint32_t *strip, uint32_t pixels)
+{
+    for (; pixels >= PIXELS; pixels -= PIXELS) {
+        gather_four(walk, strip);
+        strip += (size_t)2 * PIXELS * walk->groups;
+    }
+    for (; pixels > 0; pixels--) {
+        gather_one(walk, strip);
+        strip += (size_t)2 * walk->groups;
     }
 }
 
 /// Multiplying ///
 
-/* `pairs` pairs of channels of `pixels` pixels. */
+/* What was gathered meets `pairs` pairs of channels, of which `channel` is the first. */
 static void multiply(const walk_t *walk, const uint32_t *strip, uint32_t pixels,
-                     const uint32_t *weights, const int32_t *stages, int8_t *output,
-                     uint32_t stride, uint32_t pairs)
+                     const uint32_t *weights, uint32_t channel, uint32_t pairs, int8_t *output)
 {
-    if (pixels == PIXELS) {
-        eq_pairs_four(strip, weights, stages, output, stride, pairs, walk->groups);
-        return;
+    const uint32_t channels = walk->call->out->shape[2];
+    const uint32_t groups = walk->groups;
+    const int32_t *stages = walk->call->bias + (size_t)EQ_STAGE_WORDS / 2 * channel;
+    output += channel;
+    if (pixels >= PIXELS) {
+        const uint32_t strips = pixels / PIXELS;
+        eq_pairs_four(strip, weights, stages, output, channels,
+                      strips == 1 ? pairs : strips | EQ_STRIPS, groups);
+        strip += (size_t)2 * PIXELS * groups * strips;
+        output += strips * PIXELS * channels;
+        pixels %= PIXELS;
     }
-    for (uint32_t i = 0; i < pixels; i++) {
-        eq_pairs_one(strip + 2 * walk->groups * i, weights, stages, output + i * stride, pairs,
-                     walk->groups);
+    for (; pixels > 0; pixels--) {
+        eq_pairs_one(strip, weights, stages, output, pairs, groups);
+        strip += (size_t)2 * groups;
+        output += channels;
     }
 }
 
-/* As `multiply`, from pair `first` on; the second of the last two channels may not be there. */
-static void multiply_channels(const walk_t *walk, const uint32_t *strip, uint32_t pixels,
-                              const uint32_t *weights, uint32_t first, uint32_t pairs,
-                              int8_t *output)
+/* As `multiply` for the last channel, whose pair has no second: its values go nowhere. */
+static void multiply_last(const walk_t *walk, const uint32_t *strip, uint32_t pixels,
+                          const uint32_t *weights, int8_t *output)
 {
     const uint32_t channels = walk->call->out->shape[2];
-    const int32_t *stages = walk->call->bias + (size_t)EQ_STAGE_WORDS * first;
-    const uint32_t whole = first + pairs > channels / 2 ? channels / 2 - first : pairs;
-    if (whole != 0) {
-        multiply(walk, strip, pixels, weights, stages, output + 2 * first, channels, whole);
-    }
-    if (whole != pairs) {
-        int8_t last[2 * PIXELS];
-        multiply(walk, strip, pixels, weights + 2 * walk->groups * whole,
-                 stages + (size_t)EQ_STAGE_WORDS * whole, last, 2, 1);
-        for (uint32_t i = 0; i < pixels; i++) {
-            output[i * channels + channels - 1] = last[2 * i];
+    const int32_t *stages = walk->call->bias + (size_t)EQ_STAGE_WORDS / 2 * (channels - 1);
+    for (uint32_t i = 0; i < pixels; i++) {
+        int8_t values[2 * PIXELS];
+        uint32_t done = 1;
+        if (pixels - i >= PIXELS) {
+            eq_pairs_four(strip, weights, stages, values, 2, 1, walk->groups);
+            done = PIXELS;
+        } else {
+            eq_pairs_one(strip, weights, stages, values, 1, walk->groups);
         }
+        for (uint32_t j = 0; j < done; j++) {
+            output[(i + j) * channels + channels - 1] = values[2 * j];
+        }
+        strip += (size_t)2 * walk->groups * done;
+        i += done - 1;
     }
 }
 
@@ -466,48 +541,72 @@ static void clamp(const eq_call_t *call)
     }
 }
 
-void eq_pairs_run(const eq_call_t *call, uint32_t count)
+/* What was gathered meets every channel, of weights as they are stored. */
+static void multiply_stored(const walk_t *walk, const uint32_t *strip, uint32_t pixels,
+                            int8_t *output)
 {
-    const uint32_t bits = call->op->weight_bits;
-    const uint32_t channels = call->out->shape[2];
-    const uint32_t pixels = call->out->shape[0] * call->out->shape[1];
-    walk_t walk = {.call = call,
-                   .groups = (uint32_t)groups_of(count),
-                   .run = call->op->kernel_width * call->in[0]->shape[2]};
-    const uint32_t blocks = (uint32_t)blocks_of(walk.groups);
-    const uint32_t strip_words = 2 * PIXELS * walk.groups;
-    uint32_t *row = call->scratch;
-    walk.patch = (int8_t *)call->scratch + row_bytes(walk.groups, bits);
-    uint32_t *strips = (void *)(walk.patch + patch_bytes(walk.groups, call->in[0]->shape[2]));
-    const uint32_t left =
-        call->op->scratch_bytes - (uint32_t)((uint8_t *)strips - (uint8_t *)call->scratch);
-    const uint32_t held = bits == 8 ? PIXELS : left / (strip_words * 4u) * PIXELS;
-    const uint32_t batch = held == 0 ? PIXELS : held; /* pixels that are gathered at a time */
-    for (uint32_t first = 0; first < pixels; first += batch) {
-        const uint32_t there = pixels - first < batch ? pixels - first : batch;
-        for (uint32_t i = 0; i < there; i++) {
-            uint32_t *strip = strips + i / PIXELS * strip_words;
-            if (i % PIXELS == 0 && there - i >= PIXELS) {
-                gather_four(&walk, strip);
-                i += PIXELS - 1;
-            } else {
-                const lane_t lane = {strip + i % PIXELS * 2 * walk.groups, 1, 2};
-                gather_one(&walk, next_corner(&walk), lane);
-            }
+    const uint32_t channels = walk->call->out->shape[2];
+    const uint32_t *weights = (const void *)walk->call->weights;
+    if (channels >= 2) {
+        multiply(walk, strip, pixels, weights, 0, channels / 2, output);
+    }
+    if (channels % 2 != 0) {
+        weights += (size_t)(channels / 2) * 2 * walk->groups;
+        multiply_last(walk, strip, pixels, weights, output);
+    }
+}
+
+/* The same, of weights that are unpacked for two channels at a time. */
+static void multiply_unpacked(const walk_t *walk, const uint32_t *strip, uint32_t pixels,
+                              const eq_pairs_source_t *source, int8_t *output)
+{
+    const uint32_t channels = walk->call->out->shape[2];
+    const uint32_t *weights = (const void *)walk->call->weights;
+    uint32_t *row = walk->call->scratch;
+    for (uint32_t channel = 0; channel < channels; channel += 2) {
+        source->unpack(row, weights, source->blocks);
+        if (channel + 1 < channels) {
+            multiply(walk, strip, pixels, row, channel, 1, output);
+        } else {
+            multiply_last(walk, strip, pixels, row, output);
         }
-        const uint32_t turns = bits == 8 ? 1 : (channels + 1) / 2;
-        for (uint32_t turn = 0; turn < turns; turn++) {
-            const uint32_t *weights = (const void *)call->weights;
-            if (bits != 8) {
-                unpack_row(row, weights + (size_t)turn * blocks * bits, bits, blocks);
-                weights = row;
-            }
-            for (uint32_t i = 0; i < there; i += PIXELS) {
-                multiply_channels(&walk, strips + i / PIXELS * strip_words,
-                                  there - i < PIXELS ? there - i : PIXELS, weights, turn,
-                                  bits == 8 ? (channels + 1) / 2 : 1,
-                                  call->output + (size_t)(first + i) * channels);
-            }
+        weights += source->stored;
+    }
+}
+
+void eq_pairs_run(const eq_call_t *call, uint32_t count, const eq_pairs_source_t *source)
+{
+    const eq_operator_t *op = call->op;
+    const uint32_t channels = call->out->shape[2];
+    const uint32_t size = call->out->shape[0] * call->out->shape[1];
+    walk_t walk = {.call = call,
+                   .groups = (uint32_t)eq_pairs_groups(count),
+                   .run = op->kernel_width * call->in[0]->shape[2],
+                   .width = call->out->shape[1],
+                   .y = -op->pad_top,
+                   .x = -op->pad_left,
+                   .clear = all_clear(op, call->in[0], call->out)};
+    const uint32_t patch = (uint32_t)patch_bytes(op, call->in[0], call->out, walk.groups);
+    walk.patch = (int8_t *)call->scratch + op->scratch_bytes - patch;
+    if (walk.clear && op->kernel_height == 1 && op->kernel_width == 1 && walk.run % GROUP == 0 &&
+        op->stride_width == 1 && op->stride_height == 1 && walk.width == call->in[0]->shape[1]) {
+        walk.point = call->input[0];
+    }
+    uint32_t *strip = (uint32_t *)call->scratch + source->words;
+    uint32_t batch = PIXELS;
+    if (source->unpack != NULL) { /* as many strips as there is room for */
+        const uint32_t strip_bytes = 2 * PIXELS * walk.groups * (uint32_t)sizeof *strip;
+        const uint32_t strips = (op->scratch_bytes - patch - 4 * source->words) / strip_bytes;
+        batch = strips > 1 ? strips * PIXELS : PIXELS;
+    }
+    for (uint32_t first = 0; first < size; first += batch) {
+        const uint32_t pixels = size - first < batch ? size - first : batch;
+        int8_t *output = call->output + (size_t)first * channels;
+        gather(&walk, strip, pixels);
+        if (source->unpack != NULL) {
+            multiply_unpacked(&walk, strip, pixels, source, output);
+        } else {
+            multiply_stored(&walk, strip, pixels, output);
         }
     }
     clamp(call);

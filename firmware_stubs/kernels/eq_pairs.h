@@ -10,8 +10,7 @@
  * Everything is exact where the sum itself stays below 2^23, which eq_init finds from the weights.
  *
  * Weights: for each two channels, for each group, a word of each channel. K is filled up to a
- * multiple of 4, the channels to one of 2, with zeros. Of fewer than 8 bits: for each two channels
- * blocks of 8 such words, as fields of w + 2^(bits−1), see eq_pairs.c.
+ * multiple of 4, the channels to one of 2, with zeros.
  * Tables: for each two channels 8 words, see EQ_STAGE_*; no multipliers and shifts beside them.
  * The twin is packing.py.
  */
@@ -30,11 +29,50 @@ enum {
     EQ_STAGE_WORDS = 8
 };
 #define EQ_STAGE_ANY 0x10000
+#define EQ_STRIPS 0x80000000u /* see eq_pairs_four */
 
 #define EQ_PAIRS_MOST_RIGHT 22 /* up to which the six instructions are exact */
 #define EQ_PAIRS_MOST_LEFT 7
 
-/* `count` weights a channel. */
-void eq_pairs_run(const eq_call_t *call, uint32_t count);
+/* Word j of two channels that begin at `row`. */
+typedef uint32_t (*eq_pairs_word_t)(const uint32_t *row, uint32_t bits, uint32_t j);
+
+typedef void (*eq_pairs_unpack_t)(uint32_t *to, const uint32_t *from, uint32_t blocks);
+
+/* How the words of two channels come about where they are not stored as they are. */
+typedef struct {
+    eq_pairs_unpack_t unpack; /* NULL: they are */
+    uint32_t blocks;          /* of two channels */
+    uint32_t words;           /* unpacked: scratch begins with them */
+    uint32_t stored;          /* words from two channels to the next two */
+} eq_pairs_source_t;
+
+/* For `count` weights a channel. */
+uint64_t eq_pairs_groups(uint64_t count);
+uint64_t eq_pairs_table_bytes(uint64_t channels);
+uint64_t eq_pairs_scratch(const eq_operator_t *op, const eq_tensor_record_t *in,
+                          const eq_tensor_record_t *out, uint64_t count);
+
+/* Whether weights and tables are exact; two channels take `row_words` words. */
+int eq_pairs_fits(const eq_call_t *call, uint32_t groups, uint32_t row_words, eq_pairs_word_t word);
+
+/* The operator, a convolution. */
+void eq_pairs_run(const eq_call_t *call, uint32_t count, const eq_pairs_source_t *source);
+
+/* The same on weights of 8 bits. */
+static inline void eq_pairs_run_stored(const eq_call_t *call, uint32_t count)
+{
+    const eq_pairs_source_t source = {NULL, 0, 0, 0};
+    eq_pairs_run(call, count, &source);
+}
+
+/* A fully connected layer as a convolution of one pixel; both live as long as the call. */
+typedef struct {
+    eq_call_t call;
+    eq_operator_t op;
+    eq_tensor_record_t in;
+} eq_pixel_t;
+
+void eq_pairs_pixel(eq_pixel_t *pixel, const eq_call_t *call);
 
 #endif

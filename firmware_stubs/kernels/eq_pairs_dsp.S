@@ -40,7 +40,7 @@
 
 /*
  * void eq_pairs_four(const uint32_t *strip, const uint32_t *weights, const int32_t *stages,
- *                    int8_t *output, uint32_t stride, uint32_t pairs, uint32_t groups)
+ *                    int8_t *output, uint32_t stride, uint32_t count, uint32_t groups)
  *
  * r0-r3: channel 0 of pixels 0-3; r4-r7: channel 1; r12: strip; lr: weights.
  */
@@ -48,7 +48,7 @@
 #define STAGES 4
 #define OUTPUT 8 /* and the stride */
 #define STRIP 16
-#define PAIRS 20
+#define COUNT 20
 #define ROW 24
 #define ENTRY 28
 #define FRAME 32
@@ -70,7 +70,7 @@ eq_pairs_four:
     strd    r3, r4, [sp, #OUTPUT]
     ldrd    r5, r6, [sp, #ARGUMENTS + 4]
     lsl     r7, r6, #3
-    str     r5, [sp, #PAIRS]
+    str     r5, [sp, #COUNT]
     str     r7, [sp, #ROW]
     rsb     r6, r6, #0          /* the first turn skips what four turns have too many */
     and     r6, r6, #3
@@ -142,7 +142,7 @@ eq_pairs_four:
 4:
     str     r11, [sp, #STAGES]
     ldrd    r12, r8, [sp, #OUTPUT]
-    ldr     r10, [sp, #PAIRS]
+    ldr     r10, [sp, #COUNT]
     add     r9, r12, r8, lsl #1
     strb    r1, [r12, r8]
     strb    r2, [r12, r8, lsl #1]
@@ -155,7 +155,23 @@ eq_pairs_four:
     strb    r4, [r12], #1
     str     r12, [sp, #OUTPUT]
     subs    r10, r10, #1
-    str     r10, [sp, #PAIRS]
+    str     r10, [sp, #COUNT]
+    bmi     6f
+    bne     1b
+    add     sp, #FRAME
+    pop     {r4-r11, pc}
+6:                              /* the same channels, the next strip */
+    ldr     r9, [sp, #ROW]
+    ldr     r7, [sp, #STRIP]
+    sub     r11, r11, #32
+    sub     lr, lr, r9
+    add     r7, r7, r9, lsl #2
+    str     r11, [sp, #STAGES]
+    str     r7, [sp, #STRIP]
+    add     r12, r12, r8, lsl #2
+    sub     r12, r12, #2
+    str     r12, [sp, #OUTPUT]
+    lsls    r10, r10, #1
     bne     1b
     add     sp, #FRAME
     pop     {r4-r11, pc}
@@ -188,7 +204,7 @@ eq_pairs_four:
 #undef STAGES
 #undef OUTPUT
 #undef STRIP
-#undef PAIRS
+#undef COUNT
 #undef FRAME
 #undef ARGUMENTS
 #define STAGES 0
@@ -331,6 +347,6 @@ eq_pairs_widen_four:
 
 #endif
 
-#if defined(__ELF__)
+#if defined(__linux__) && defined(__ELF__)
     .section .note.GNU-stack, "", %progbits
 #endif

@@ -17,9 +17,9 @@
 
 /* Bits of eq_header_t.layouts. */
 typedef enum {
-    EQ_LAYOUT_DENSE =
-        0,              /* exactly n bits each, least significant bit first, padded once a tensor */
-    EQ_LAYOUT_PAIRS = 1 /* eq_pairs.h */
+    EQ_LAYOUT_DENSE = 0, /* exactly n bits each, least significant bit first, padded once */
+    EQ_LAYOUT_PAIRS = 1, /* eq_pairs.h: of 8 bits */
+    EQ_LAYOUT_FIELDS = 2 /* eq_fields.h: of fewer */
 } eq_layout_t;
 
 typedef enum {

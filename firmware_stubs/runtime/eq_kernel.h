@@ -90,6 +90,7 @@ typedef struct eq_kernel {
 } eq_kernel_t;
 
 extern const eq_layout_rules_t eq_pairs_rules;
+extern const eq_layout_rules_t eq_fields_rules;
 
 /* eq_kernels.c: generated, the kernels of this firmware. */
 extern const eq_kernel_t eq_kernels[];
@@ -123,6 +124,8 @@ void eq_table_s8_ref(const eq_call_t *call);
 void eq_rows_s8_ref(const eq_call_t *call);
 void eq_conv_pairs_s8_dsp(const eq_call_t *call);
 void eq_fc_pairs_s8_dsp(const eq_call_t *call);
+void eq_conv_fields_s8_dsp(const eq_call_t *call);
+void eq_fc_fields_s8_dsp(const eq_call_t *call);
 
 /// What kernels share ///
 
