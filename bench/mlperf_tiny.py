@@ -53,8 +53,7 @@ class Network:
         inputs, *size = self.shape
         outputs = [-(-side // stride) for side in size]
         pads = [
-            max((o - 1) * stride + k - s, 0)
-            for o, k, s in zip(outputs, kernel, size, strict=True)
+            max((o - 1) * stride + k - s, 0) for o, k, s in zip(outputs, kernel, size, strict=True)
         ]
         before = [pad // 2 for pad in pads]
         after = [pad - first for pad, first in zip(pads, before, strict=True)]

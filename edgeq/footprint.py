@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from edgeq import kernels
 from edgeq.exporters.image import Image, Kind
@@ -59,10 +60,14 @@ def _loaded(firmware: Firmware, symbol: Symbol) -> bool:
 class _Purposes:
     def __init__(self, model: str, kernels: Iterable[Kernel]) -> None:
         self.model = f"{model}_"
-        self.kernels = {kernel.symbol for kernel in kernels}
+        chosen = tuple(kernels)
+        self.kernels = {kernel.symbol for kernel in chosen}
+        sources = {Path(file).stem for kernel in chosen for file in kernel.sources}
+        self.kernels |= sources
+        self.shared = tuple(f"{stem.removesuffix('_dsp')}_" for stem in sources)
 
     def of(self, symbol: Symbol) -> str:
-        """Statics go by their file, the others by their name."""
+        """Statics go by their file, the others by their name, which begins with their file's."""
         if symbol.file in HARNESS_FILES or symbol.name in HARNESS_NAMES:
             return "harness"
         if symbol.name.startswith(HARNESS_PREFIXES):
@@ -70,6 +75,8 @@ class _Purposes:
         if symbol.name.startswith(self.model):
             return "model"
         if symbol.name in self.kernels or symbol.file.removesuffix(".c") in self.kernels:
+            return "kernels"
+        if symbol.name.startswith(self.shared):
             return "kernels"
         return "runtime"
 

@@ -136,6 +136,14 @@ def test_every_symbol_of_the_flash_is_listed_once(one_build: Path) -> None:
     assert by_purpose["model"] == profile.flash.weights + profile.flash.tables
 
 
+def test_what_kernels_share_counts_as_kernels(one_build: Path) -> None:
+    """Functions of their further sources, assembly too, which has no symbol of its file."""
+    profile = profiled(one_build)
+    shared = [row for row in profile.symbols if row.name.startswith("eq_pairs_")]
+    assert "eq_pairs_four" in {row.name for row in shared}
+    assert {row.purpose for row in shared} == {"kernels"}
+
+
 # Refusals #
 
 

@@ -9,7 +9,7 @@
 
     .syntax unified
     .thumb
-    .section .text.eq_depthwise_two_rows, "ax", %progbits
+    .section .text.eq_depthwise_3x3_two_rows, "ax", %progbits
 
 /*
  * Stride 1. The frame: its first 48 bytes are those of the run, but for DELTA_UP in place of the
@@ -24,14 +24,21 @@
     .equ    DELTA_DOWN, 56
     .equ    ROW_3, 60           /* from row 1 */
     .equ    BASE, 64            /* row 1 */
-    .equ    SINGLES_END, 68     /* where the input stands after the columns taken singly */
-    .equ    TRIPLES_END, 72
-    .equ    INPUT_PAIR, 76
-    .equ    DELTA_PAIR, 80
-    .equ    OUTSIDE_LEFT, 84
-    .equ    OUTSIDE_RIGHT, 88
-    .equ    PAIRS, 92
-    .equ    FRAME, 96
+    .equ    END_OF_SINGLES, 68  /* where the input stands after the columns taken singly */
+    .equ    END_OF_TRIPLES, 72
+    .equ    PAIRS, 76
+    .equ    ROWS, 80            /* from here on as in the run, from its rows to DELTA_NEXT */
+    .equ    USED, 84
+    .equ    CHANNEL, 88
+    .equ    LAG, 92
+    .equ    SINGLES_END, 96
+    .equ    TRIPLES_END, 100
+    .equ    STEP, 104
+    .equ    OUTSIDE_LEFT, 108
+    .equ    OUTSIDE_RIGHT, 112
+    .equ    INPUT_NEXT, 116
+    .equ    DELTA_NEXT, 120     /* output less input */
+    .equ    FRAME, 128
 
 /* r0 input in row 1, r1 step, r2 row 0 and r3 row 2 from row 1; r4-r9 sums of three columns. */
 
@@ -88,12 +95,12 @@
     FINISH  \up_1, \down_1
 .endm
 
-/* void eq_depthwise_two_rows(const eq_depthwise_run_t *run) */
-    .global eq_depthwise_two_rows
-    .type   eq_depthwise_two_rows, %function
+/* void eq_depthwise_3x3_two_rows(const eq_depthwise_run_t *run) */
+    .global eq_depthwise_3x3_two_rows
+    .type   eq_depthwise_3x3_two_rows, %function
     .balign 4
     .thumb_func
-eq_depthwise_two_rows:
+eq_depthwise_3x3_two_rows:
     push    {r4-r11, lr}
     sub     sp, sp, #FRAME
     ldm     r0!, {r1-r12}
@@ -101,35 +108,32 @@ eq_depthwise_two_rows:
     stm     lr, {r1-r12}
     str     r4, [sp, #BIAS]
     str     r4, [sp, #BIAS + 4]
-    ldm     r0!, {r2-r12} /* rows, outputs, step, triples, singles, outside left and right */
-    sub     r5, r5, r3
-    str     r5, [sp, #ROW_3]
-    str     r3, [sp, #BASE]
-    strd    r11, r12, [sp, #OUTSIDE_LEFT]
+    ldm     r0, {r2-r12}
     mov     r1, r8
-    /* A value goes out when the input stands 3 columns on, 2 where one lies outside on the left. */
-    rsb     lr, r11, #3
-    mla     lr, lr, r1, r3
-    sub     r6, r6, lr
-    sub     r7, r7, lr
-    str     r6, [sp, #DELTA_UP]
-    str     r7, [sp, #DELTA_DOWN]
-    /* The columns taken singly begin at column 2, or 1. */
-    rsb     lr, r11, #2
-    add     lr, lr, r10
-    mla     lr, lr, r1, r3
-    str     lr, [sp, #SINGLES_END]
-    add     r9, r9, r9, lsl #1
-    mla     lr, r9, r1, lr
-    str     lr, [sp, #TRIPLES_END]
-    ldm     r0, {r6, r7, r8} /* pairs, and from pair to pair of input and output */
-    sub     r8, r8, r7
-    str     r6, [sp, #PAIRS]
-    strd    r7, r8, [sp, #INPUT_PAIR]
+    sub     r12, r12, r11
+    add     lr, sp, #ROWS
+    stm     lr, {r2-r12}
+.Lrows:
+    ldr     r0, [sp, #ROWS]
+    ldm     r0!, {r2-r8}            /* rows, outputs, pairs */
+    str     r0, [sp, #ROWS]
+    str     r8, [sp, #PAIRS]
+    ldrd    r8, r9, [sp, #CHANNEL]
     sub     r2, r2, r3
-    mov     r0, r3
+    sub     r5, r5, r3
+    sub     r6, r6, r3
+    sub     r7, r7, r3
+    add     r0, r3, r8
     sub     r3, r4, r3
-
+    sub     r6, r6, r9
+    sub     r7, r7, r9
+    str     r6, [sp, #DELTA_UP]
+    ldrd    r8, r9, [sp, #SINGLES_END]
+    strd    r7, r5, [sp, #DELTA_DOWN]
+    add     r8, r8, r0
+    add     r9, r9, r0
+    str     r0, [sp, #BASE]
+    strd    r8, r9, [sp, #END_OF_SINGLES]
 .Lpair:
     ldr     r4, [sp, #OUTSIDE_LEFT]
     cbnz    r4, .Loutside_left
@@ -151,7 +155,7 @@ eq_depthwise_two_rows:
     mov     r6, r8
     mov     r7, r9
 .Lsingles:
-    ldrd    r10, r11, [sp, #SINGLES_END]
+    ldrd    r10, r11, [sp, #END_OF_SINGLES]
     cmp     r0, r10
     bne     .Lsingle
     cmp     r0, r11
@@ -160,7 +164,7 @@ eq_depthwise_two_rows:
     COLUMN  r4, r5, r6, r7, r8, r9
     COLUMN  r6, r7, r8, r9, r4, r5
     COLUMN  r8, r9, r4, r5, r6, r7
-    ldr     r10, [sp, #TRIPLES_END]
+    ldr     r10, [sp, #END_OF_TRIPLES]
     cmp     r0, r10
     bne     .Ltriple
 .Lright:
@@ -175,15 +179,15 @@ eq_depthwise_two_rows:
     ldr     r10, [sp, #PAIRS]
     subs    r10, r10, #1
     str     r10, [sp, #PAIRS]
-    beq     .Ldone
-    ldrd    r10, r11, [sp, #INPUT_PAIR]
+    beq     .Lpairs_done
+    ldrd    r10, r11, [sp, #INPUT_NEXT]
     ldr     r0, [sp, #BASE]
-    ldrd    r4, r5, [sp, #SINGLES_END]
+    ldrd    r4, r5, [sp, #END_OF_SINGLES]
     add     r0, r0, r10
     add     r4, r4, r10
     add     r5, r5, r10
     str     r0, [sp, #BASE]
-    strd    r4, r5, [sp, #SINGLES_END]
+    strd    r4, r5, [sp, #END_OF_SINGLES]
     ldr     r4, [sp, #DELTA_UP]
     ldr     r5, [sp, #DELTA_DOWN]
     add     r4, r4, r11
@@ -191,12 +195,16 @@ eq_depthwise_two_rows:
     str     r4, [sp, #DELTA_UP]
     str     r5, [sp, #DELTA_DOWN]
     b       .Lpair
-.Ldone:
+.Lpairs_done:
+    ldr     r4, [sp, #USED]
+    subs    r4, r4, #1
+    str     r4, [sp, #USED]
+    bne     .Lrows
     add     sp, sp, #FRAME
     pop     {r4-r11, pc}
-    .size   eq_depthwise_two_rows, . - eq_depthwise_two_rows
+    .size   eq_depthwise_3x3_two_rows, . - eq_depthwise_3x3_two_rows
 
-    .section .text.eq_depthwise_one_row, "ax", %progbits
+    .section .text.eq_depthwise_3x3_one_row, "ax", %progbits
 
 /* Stride 2. The frame: its first 16 bytes are those of the run, the scale and then */
     .equ    ONE_BIAS, 12
@@ -204,15 +212,9 @@ eq_depthwise_two_rows:
     .equ    TO_END, 20
     .equ    ONE_LEFT, 24
     .equ    ONE_RIGHT, 28
-    .equ    ONE_OUTSIDE_LEFT, 32
-    .equ    ONE_OUTSIDE_RIGHT, 36
-    .equ    ONE_BASE, 40
-    .equ    ONE_TO, 44
-    .equ    ONE_TO_END, 48
-    .equ    ROWS, 52
-    .equ    INPUT_NEXT, 56
-    .equ    OUTPUT_NEXT, 60
-    .equ    ONE_FRAME, 64
+    .equ    ROW_COUNT, 32
+    .equ    LENGTH, 36
+    .equ    OUTPUT, 40          /* of the row, its input is at BASE; from ROWS on as above */
 
 /*
  * r0 input in row 1, r1 step, r2 row 0 and r3 row 2 from row 1; r4 sum of a window, r5 of the next;
@@ -253,14 +255,14 @@ eq_depthwise_two_rows:
     add     r11, r11, r1
 .endm
 
-/* void eq_depthwise_one_row(const eq_depthwise_run_t *run) */
-    .global eq_depthwise_one_row
-    .type   eq_depthwise_one_row, %function
+/* void eq_depthwise_3x3_one_row(const eq_depthwise_run_t *run) */
+    .global eq_depthwise_3x3_one_row
+    .type   eq_depthwise_3x3_one_row, %function
     .balign 4
     .thumb_func
-eq_depthwise_one_row:
+eq_depthwise_3x3_one_row:
     push    {r4-r11, lr}
-    sub     sp, sp, #ONE_FRAME
+    sub     sp, sp, #FRAME
     ldm     r0!, {r1-r12}               /* scale, bias, weights by column, left, right */
     stm     sp, {r1-r4}
     strd    r11, r12, [sp, #ONE_LEFT]
@@ -268,27 +270,32 @@ eq_depthwise_one_row:
     mov     r6, r5
     mov     r8, r9
     mov     r9, r11
-    ldm     r0!, {r2-r5, r11, r12, lr}  /* rows, outputs, step */
+    ldm     r0!, {r1-r5, r11, r12}  /* rows to step */
+    strd    r1, r2, [sp, #ROWS]
+    str     r3, [sp, #CHANNEL]
+    mov     r1, r12
+    ldm     r0, {r2-r5, r11}        /* outside left and right, to the next input and output, length */
+    strd    r2, r3, [sp, #OUTSIDE_LEFT]
+    strd    r4, r5, [sp, #INPUT_NEXT]
+    str     r11, [sp, #LENGTH]
+.Lone_rows:
+    ldr     r0, [sp, #ROWS]
+    ldm     r0!, {r2-r5, r11, r12, lr} /* rows, outputs, count */
+    str     r0, [sp, #ROWS]
+    str     lr, [sp, #ROW_COUNT]
+    ldr     r5, [sp, #CHANNEL]
     sub     r2, r2, r3
-    mov     r5, r3
+    add     r0, r3, r5
     sub     r3, r4, r3
-    str     r5, [sp, #ONE_BASE]
-    str     r11, [sp, #ONE_TO]
-    mov     r1, lr
-    ldm     r0!, {r4, r5, r12, lr}      /* triples, singles, outside left and right */
-    strd    r12, lr, [sp, #ONE_OUTSIDE_LEFT]
-    add     r4, r4, r4, lsl #1
-    add     r4, r4, r5
-    mla     r4, r4, r1, r11
-    str     r4, [sp, #ONE_TO_END]
-    ldm     r0, {r4, r5, r12}           /* rows, from row to row of input and output */
-    strd    r4, r5, [sp, #ROWS]
-    str     r12, [sp, #OUTPUT_NEXT]
+    add     r11, r11, r5
+    str     r0, [sp, #BASE]
+    str     r11, [sp, #OUTPUT]
 .Lrow:
-    ldr     r0, [sp, #ONE_BASE]
-    ldrd    r4, r5, [sp, #ONE_TO]
+    ldr     r0, [sp, #BASE]
+    ldrd    r5, r4, [sp, #LENGTH]
+    add     r5, r5, r4
     strd    r4, r5, [sp, #TO]
-    ldr     r5, [sp, #ONE_OUTSIDE_LEFT]
+    ldr     r5, [sp, #OUTSIDE_LEFT]
     ldr     r4, [sp, #ONE_LEFT]
     cbnz    r5, .Lfirst
     LOAD_THREE
@@ -309,30 +316,33 @@ eq_depthwise_one_row:
     cmp     r11, r12
     bne     .Lcolumn
 .Lrow_right:
-    ldr     r5, [sp, #ONE_OUTSIDE_RIGHT]
+    ldr     r5, [sp, #OUTSIDE_RIGHT]
     cbz     r5, .Lrow_next
     ADD_MIDDLE
     ldr     r5, [sp, #ONE_RIGHT]
     add     r4, r4, r5
     FINISH_ONE
 .Lrow_next:
-    ldrd    r4, r5, [sp, #ROWS]
+    ldr     r4, [sp, #ROW_COUNT]
     subs    r4, r4, #1
-    beq     .Lrows_done
-    str     r4, [sp, #ROWS]
-    ldr     r11, [sp, #OUTPUT_NEXT]
-    ldr     r0, [sp, #ONE_BASE]
-    add     r0, r0, r5
-    str     r0, [sp, #ONE_BASE]
-    ldrd    r4, r5, [sp, #ONE_TO]
-    add     r4, r4, r11
-    add     r5, r5, r11
-    strd    r4, r5, [sp, #ONE_TO]
+    str     r4, [sp, #ROW_COUNT]
+    beq     .Lone_rows_done
+    ldrd    r4, r5, [sp, #INPUT_NEXT]
+    ldr     r0, [sp, #BASE]
+    ldr     r11, [sp, #OUTPUT]
+    add     r0, r0, r4
+    add     r11, r11, r5
+    str     r0, [sp, #BASE]
+    str     r11, [sp, #OUTPUT]
     b       .Lrow
-.Lrows_done:
-    add     sp, sp, #ONE_FRAME
+.Lone_rows_done:
+    ldr     r4, [sp, #USED]
+    subs    r4, r4, #1
+    str     r4, [sp, #USED]
+    bne     .Lone_rows
+    add     sp, sp, #FRAME
     pop     {r4-r11, pc}
-    .size   eq_depthwise_one_row, . - eq_depthwise_one_row
+    .size   eq_depthwise_3x3_one_row, . - eq_depthwise_3x3_one_row
 
 #endif
 

@@ -10,9 +10,19 @@
 
 #define TAPS 9u
 
+/* Rows of the output that are taken alike, in channel 0: pairs of them, at stride 2 single ones. */
+typedef struct {
+    const int8_t *row[4]; /* of the input */
+    int8_t *output[2];
+    int32_t count;
+} rows_t;
+
+/* The first, those whose windows lie inside, the last: what `serves` demands leaves no more. */
+enum { MOST_ROWS = 3 };
+
 /*
- * A channel, and rows of its output. Weights and sums are twice what they are, which saves
- * requantisation a shift. The order is that of eq_depthwise_3x3_dsp.S.
+ * A channel, and all that the channels share. Weights and sums are twice what they are, which saves
+ * requantisation a shift. The order is that of eq_depthwise_3x3_dsp.S, distances are in bytes.
  */
 typedef struct {
     eq_requantize_t scale;
@@ -20,26 +30,28 @@ typedef struct {
     uint32_t taps[3][2]; /* a column of weights: rows 0 and 1, rows 1 and 2 */
     int32_t left;        /* the bias where column 0 of a window lies outside */
     int32_t right;       /* to add where column 2 does */
-    const int8_t *row[4];
-    int8_t *output[2];
-    int32_t step;    /* from column to column, of input and output */
-    int32_t triples; /* of columns whose windows end inside */
-    int32_t singles; /* and those left over */
+    const rows_t *rows;
+    int32_t used; /* of them */
+    int32_t channel;
+    int32_t lag;         /* stride 1: how far the input is ahead where a value goes out */
+    int32_t singles_end; /* and where it ends the columns taken singly, */
+    int32_t triples_end; /* and then those taken by three */
+    int32_t step;        /* from column to column, of input and output */
     int32_t outside_left;
     int32_t outside_right;
-    int32_t count;      /* of pairs of output rows, at stride 2 of rows */
-    int32_t input_next; /* from one to the next */
+    int32_t input_next; /* from pair to pair, or row to row */
     int32_t output_next;
+    int32_t length; /* of the columns of a row of the output whose windows end inside */
 } eq_depthwise_run_t;
 
 /// The loops, in C; in eq_depthwise_3x3_dsp.S where the core has the instructions ///
 
 #if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
 
-typedef char eq_run_is_what_the_loops_read[sizeof(eq_depthwise_run_t) == 104 ? 1 : -1];
+typedef char eq_run_is_what_the_loops_read[sizeof(eq_depthwise_run_t) == 96 ? 1 : -1];
 
-void eq_depthwise_two_rows(const eq_depthwise_run_t *run); /* stride 1 */
-void eq_depthwise_one_row(const eq_depthwise_run_t *run);  /* stride 2 */
+void eq_depthwise_3x3_two_rows(const eq_depthwise_run_t *run); /* stride 1 */
+void eq_depthwise_3x3_one_row(const eq_depthwise_run_t *run);  /* stride 2 */
 
 #else
 
@@ -50,9 +62,9 @@ typedef struct {
 } sums_t;
 
 /* Column `at` of four rows meets column `tap` of the window. */
-static sums_t add_column(const eq_depthwise_run_t *run, uint32_t tap, int32_t at, sums_t sums)
+static sums_t add_column(const eq_depthwise_run_t *run, const int8_t *const row[4], uint32_t tap,
+                         int32_t at, sums_t sums)
 {
-    const int8_t *const *row = run->row;
     const uint32_t *taps = run->taps[tap];
     const uint32_t top = eq_pkhbt(row[0][at], row[1][at]);
     const uint32_t bottom = eq_pkhbt(row[2][at], row[3][at]);
@@ -62,84 +74,91 @@ static sums_t add_column(const eq_depthwise_run_t *run, uint32_t tap, int32_t at
 }
 
 /* The upper row is stored last: it may lie on the lower one. */
-static void finish_column(const eq_depthwise_run_t *run, int32_t at, sums_t sums)
+static void finish_column(const eq_depthwise_run_t *run, const rows_t *rows, int32_t at,
+                          sums_t sums)
 {
-    run->output[1][at] = (int8_t)eq_requantize_twice(run->scale, sums.down);
-    run->output[0][at] = (int8_t)eq_requantize_twice(run->scale, sums.up);
+    rows->output[1][at] = (int8_t)eq_requantize_twice(run->scale, sums.down);
+    rows->output[0][at] = (int8_t)eq_requantize_twice(run->scale, sums.up);
 }
 
-static void one_pair(const eq_depthwise_run_t *run)
+static void one_pair(const eq_depthwise_run_t *run, const rows_t *rows)
 {
     const sums_t start = {run->bias, run->bias};
     const sums_t left = {run->left, run->left};
     sums_t sums[2] = {left, start};
     int32_t at = 0;
     if (!run->outside_left) {
-        sums[0] = add_column(run, 0, at, start);
+        sums[0] = add_column(run, rows->row, 0, at, start);
         at += run->step;
     }
-    sums[0] = add_column(run, 1, at, sums[0]);
-    sums[1] = add_column(run, 0, at, start);
+    sums[0] = add_column(run, rows->row, 1, at, sums[0]);
+    sums[1] = add_column(run, rows->row, 0, at, start);
     int32_t to = 0;
-    for (int32_t count = 3 * run->triples + run->singles; count > 0; count--) {
+    for (; to < run->length; to += run->step) {
         at += run->step;
-        finish_column(run, to, add_column(run, 2, at, sums[0]));
-        sums[0] = add_column(run, 1, at, sums[1]);
-        sums[1] = add_column(run, 0, at, start);
-        to += run->step;
+        finish_column(run, rows, to, add_column(run, rows->row, 2, at, sums[0]));
+        sums[0] = add_column(run, rows->row, 1, at, sums[1]);
+        sums[1] = add_column(run, rows->row, 0, at, start);
     }
     if (run->outside_right) {
         sums[0].up += run->right;
         sums[0].down += run->right;
-        finish_column(run, to, sums[0]);
+        finish_column(run, rows, to, sums[0]);
     }
 }
 
-static int32_t add_three(const eq_depthwise_run_t *run, uint32_t tap, int32_t at, int32_t sum)
+static int32_t add_three(const eq_depthwise_run_t *run, const int8_t *const row[4], uint32_t tap,
+                         int32_t at, int32_t sum)
 {
-    const int8_t *const *row = run->row;
     sum = eq_smlad(run->taps[tap][0], eq_pkhbt(row[0][at], row[1][at]), sum);
     return eq_smlatb(run->taps[tap][1], (uint32_t)row[2][at], sum);
 }
 
-static void one_row(const eq_depthwise_run_t *run)
+static void one_row(const eq_depthwise_run_t *run, const rows_t *rows)
 {
-    int8_t *to = run->output[0];
-    int32_t sum = run->outside_left ? run->left : add_three(run, 0, 0, run->bias);
+    int32_t sum = run->outside_left ? run->left : add_three(run, rows->row, 0, 0, run->bias);
     int32_t at = run->outside_left ? 0 : run->step;
-    for (int32_t count = 3 * run->triples + run->singles; count > 0; count--) {
-        sum = add_three(run, 1, at, sum);
+    int32_t to = 0;
+    for (; to < run->length; to += run->step) {
+        sum = add_three(run, rows->row, 1, at, sum);
         at += run->step;
-        *to = (int8_t)eq_requantize_twice(run->scale, add_three(run, 2, at, sum));
-        sum = add_three(run, 0, at, run->bias);
+        sum = add_three(run, rows->row, 2, at, sum);
+        rows->output[0][to] = (int8_t)eq_requantize_twice(run->scale, sum);
+        sum = add_three(run, rows->row, 0, at, run->bias);
         at += run->step;
-        to += run->step;
     }
     if (run->outside_right) {
-        sum = add_three(run, 1, at, sum) + run->right;
-        *to = (int8_t)eq_requantize_twice(run->scale, sum);
+        sum = add_three(run, rows->row, 1, at, sum) + run->right;
+        rows->output[0][to] = (int8_t)eq_requantize_twice(run->scale, sum);
     }
 }
 
-static void all_rows(const eq_depthwise_run_t *run, void (*compute)(const eq_depthwise_run_t *run))
+static void all_rows(const eq_depthwise_run_t *run,
+                     void (*compute)(const eq_depthwise_run_t *run, const rows_t *rows))
 {
-    eq_depthwise_run_t part = *run;
-    for (int32_t i = 0; i < run->count; i++) {
-        compute(&part);
-        for (uint32_t k = 0; k < 4; k++) {
-            part.row[k] += run->input_next;
+    for (int32_t i = 0; i < run->used; i++) {
+        rows_t rows = run->rows[i];
+        int32_t input = run->channel;
+        int32_t output = run->channel;
+        for (int32_t left = rows.count; left > 0; left--) {
+            for (uint32_t k = 0; k < 4; k++) {
+                rows.row[k] += input;
+            }
+            rows.output[0] += output;
+            rows.output[1] += output;
+            compute(run, &rows);
+            input = run->input_next;
+            output = run->output_next;
         }
-        part.output[0] += run->output_next;
-        part.output[1] += run->output_next;
     }
 }
 
-static void eq_depthwise_two_rows(const eq_depthwise_run_t *run)
+static void eq_depthwise_3x3_two_rows(const eq_depthwise_run_t *run)
 {
     all_rows(run, one_pair);
 }
 
-static void eq_depthwise_one_row(const eq_depthwise_run_t *run)
+static void eq_depthwise_3x3_one_row(const eq_depthwise_run_t *run)
 {
     all_rows(run, one_row);
 }
@@ -207,23 +226,13 @@ static const int8_t *input_row(const eq_call_t *call, int32_t y)
     return y < 0 || y >= height ? strip_of(call) : call->input[0] + y * row;
 }
 
-/* Rows of the output that are taken alike, in channel 0: pairs of them, or at stride 2 single ones. */
-typedef struct {
-    const int8_t *row[4];
-    int8_t *output[2];
-    int32_t count;
-} rows_t;
-
-/* The first, those whose windows lie inside, the last: what `serves` demands leaves no more. */
-enum { MOST_ROWS = 3 };
-
-static uint32_t split_rows(const eq_call_t *call, rows_t all[MOST_ROWS])
+static int32_t split_rows(const eq_call_t *call, rows_t all[MOST_ROWS])
 {
     const int32_t stride = call->op->stride_height;
     const int32_t each = stride == 1 ? 2 : 1;
     const int32_t end = (int32_t)call->out->shape[0];
     const int32_t length = (int32_t)(call->out->shape[1] * call->out->shape[2]);
-    uint32_t used = 0;
+    int32_t used = 0;
     int inside = 0;
     for (int32_t y = 0; y < end; y += each) {
         const int32_t top = y * stride - call->op->pad_top;
@@ -242,21 +251,6 @@ static uint32_t split_rows(const eq_call_t *call, rows_t all[MOST_ROWS])
         rows->count = 1;
     }
     return used;
-}
-
-static void run_rows(const rows_t *rows, uint32_t channel, int32_t stride, eq_depthwise_run_t *run)
-{
-    for (uint32_t i = 0; i < 4; i++) {
-        run->row[i] = rows->row[i] + channel;
-    }
-    run->output[0] = rows->output[0] + channel;
-    run->output[1] = rows->output[1] + channel;
-    run->count = rows->count;
-    if (stride == 1) {
-        eq_depthwise_two_rows(run);
-    } else {
-        eq_depthwise_one_row(run);
-    }
 }
 
 /// The operator ///
@@ -286,26 +280,30 @@ static void begin(const eq_call_t *call, eq_depthwise_run_t *run)
 {
     const uint32_t *shape = call->out->shape;
     const int32_t rows = call->op->stride_height == 1 ? 2 : 1;
-    run->step = (int32_t)shape[2];
+    const int32_t step = (int32_t)shape[2];
     run->outside_left = call->op->pad_left;
     run->outside_right = beyond(call, 1) > 0;
     const int32_t columns = (int32_t)shape[1] - run->outside_right;
-    run->triples = columns / 3;
-    run->singles = columns % 3;
+    run->step = step;
+    run->lag = (3 - run->outside_left) * step;
+    run->singles_end = (2 - run->outside_left + columns % 3) * step;
+    run->triples_end = (2 - run->outside_left + columns) * step;
     run->input_next = 2 * (int32_t)(call->in[0]->shape[1] * shape[2]);
     run->output_next = rows * (int32_t)(shape[1] * shape[2]);
+    run->length = columns * step;
 }
 
 void eq_depthwise_3x3_s8_dsp(const eq_call_t *call)
 {
     const int all = serves(call);
+    const int32_t stride = call->op->stride_height;
     eq_depthwise_run_t run;
     rows_t rows[MOST_ROWS];
-    uint32_t used = 0;
     if (all) {
         fill_strip(call);
         begin(call, &run);
-        used = split_rows(call, rows);
+        run.rows = rows;
+        run.used = split_rows(call, rows);
     }
     for (uint32_t i = 0; i < call->out->shape[2]; i++) {
         if (!all || (call->multiplier[i] != 0 && !eq_requantize_fits(call->shift[i]))) {
@@ -313,8 +311,11 @@ void eq_depthwise_3x3_s8_dsp(const eq_call_t *call)
             continue;
         }
         load_channel(call, i, &run);
-        for (uint32_t k = 0; k < used; k++) {
-            run_rows(&rows[k], i, call->op->stride_height, &run);
+        run.channel = (int32_t)i;
+        if (stride == 1) {
+            eq_depthwise_3x3_two_rows(&run);
+        } else {
+            eq_depthwise_3x3_one_row(&run);
         }
     }
     eq_clamp_bytes(call->output, eq_elements(call->out), call->op->clamp_min, call->op->clamp_max);
