@@ -2,7 +2,7 @@
 
 Run from the root: `python bench/mlperf_tiny.py [--policy w8a8] [--optimize flash] [--compiler gcc]
 [--layers] [NAME ...]`. Weights and samples are random, so that accuracy means nothing; instructions
-depend on shapes alone, but for kernels that look at the weights. Each build is checked as any other:
+depend on shapes alone, but for kernels that look at weights. Each build is checked as any other:
 the emulated core's outputs are the reference's.
 """
 
@@ -53,8 +53,7 @@ class Network:
         inputs, *size = self.shape
         outputs = [-(-side // stride) for side in size]
         pads = [
-            max((o - 1) * stride + k - s, 0)
-            for o, k, s in zip(outputs, kernel, size, strict=True)
+            max((o - 1) * stride + k - s, 0) for o, k, s in zip(outputs, kernel, size, strict=True)
         ]
         before = [pad // 2 for pad in pads]
         after = [pad - first for pad, first in zip(pads, before, strict=True)]
