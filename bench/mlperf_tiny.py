@@ -2,7 +2,7 @@
 
 Run from the root: `python bench/mlperf_tiny.py [--policy w8a8] [--optimize flash] [--compiler gcc]
 [--layers] [NAME ...]`. Weights and samples are random, so that accuracy means nothing; instructions
-depend on shapes alone, but for kernels that look at the weights. Each build is checked as any other:
+depend on shapes alone, but for kernels that look at weights. Each build is checked as any other:
 the emulated core's outputs are the reference's.
 """
 

@@ -89,6 +89,15 @@ def _file() -> dict[str, Any]:
     return tomllib.loads(text)
 
 
+def linked_bytes(rows: Iterable[Kernel]) -> int:
+    """Flash of the kernels `rows`, each of their files once, by the estimates of kernels.toml."""
+    linked = list(rows)
+    shared = {file for row in linked for file in row.sources}
+    return sum(row.code_bytes for row in linked) + sum(
+        size for file, size in _file()["sources"].items() if file in shared
+    )
+
+
 def code_bytes() -> CodeBytes:
     """The figures of `[runtime]` in kernels.toml."""
     return CodeBytes(**_file()["runtime"])

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from graphs import Builder, random_graph
 from programs import compiled
@@ -149,6 +150,30 @@ def test_a_core_without_extensions_gets_the_reference() -> None:
 
 def test_a_core_with_dsp_gets_the_faster_row() -> None:
     assert chosen(("dsp",)).kernel is BY_SYMBOL["eq_conv_fields_s8_dsp"]
+
+
+def test_weights_of_8_bits_are_pairs() -> None:
+    choice = chosen(("dsp",), "time")
+    assert (choice.kernel.symbol, choice.layout) == ("eq_conv_pairs_s8_dsp", "pairs")
+
+
+@pytest.mark.parametrize("optimize", ["flash", "time"])
+def test_what_a_layout_is_not_exact_for_falls_to_the_next_kernel(optimize: Optimize) -> None:
+    graph = convolution()
+    node = next(node for node in graph.nodes if node.name == "conv_1")
+    shift = graph.tensors[node.inputs[-1]]
+    assert shift.data is not None
+    changed = replace(shift, data=np.full_like(shift.data, -23))
+    graph = graph.edit(graph.nodes, (changed,))
+    choice = choose(single(graph), ("dsp",), optimize)["conv_1"]
+    assert (choice.kernel.symbol, choice.layout) == ("eq_conv_s8_dsp", "dense")
+
+
+def test_shared_files_are_counted_once() -> None:
+    conv, fc = BY_SYMBOL["eq_conv_pairs_s8_dsp"], BY_SYMBOL["eq_fc_pairs_s8_dsp"]
+    one, both = kernels.linked_bytes([conv]), kernels.linked_bytes([conv, fc])
+    assert one > conv.code_bytes
+    assert both == one + fc.code_bytes
 
 
 def test_an_extension_that_no_row_asks_for_does_no_harm() -> None:

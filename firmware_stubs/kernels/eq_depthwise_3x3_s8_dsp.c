@@ -22,7 +22,7 @@ enum { MOST_ROWS = 3 };
 
 /*
  * A channel, and all that the channels share. Weights and sums are twice what they are, which saves
- * requantisation a shift. The order is that of eq_depthwise_3x3_dsp.S, distances are in bytes.
+ * requantisation a shift. The order is that of eq_depthwise_3x3.S, distances are in bytes.
  */
 typedef struct {
     eq_requantize_t scale;
@@ -44,7 +44,7 @@ typedef struct {
     int32_t length; /* of the columns of a row of the output whose windows end inside */
 } eq_depthwise_run_t;
 
-/// The loops, in C; in eq_depthwise_3x3_dsp.S where the core has the instructions ///
+/// The loops, in C; in eq_depthwise_3x3.S where the core has the instructions ///
 
 #if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
 

@@ -3,6 +3,7 @@
  */
 #if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
 
+    .file   "eq_fields_dsp.S" /* else gcc names a temporary one, and no two builds are equal */
     .syntax unified
     .thumb
 

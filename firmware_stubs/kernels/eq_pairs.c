@@ -271,19 +271,22 @@ typedef struct {
     const int8_t *point; /* the next pixel, where windows are points side by side; or NULL */
 } walk_t;
 
-static void copy(int8_t *to, const int8_t *from, uint32_t count)
+/* In words, of which the last may overlap the one before it. */
+static inline void copy(int8_t *to, const int8_t *from, uint32_t count)
 {
-    uint32_t i = 0;
-    for (; i + 4 <= count; i += 4) {
-        eq_store_quad(to + i, eq_load_quad(from + i));
-    }
-    if (count >= 4) {
-        eq_store_quad(to + count - 4, eq_load_quad(from + count - 4));
+    if (count < 4) {
+        for (uint32_t i = 0; i < count; i++) {
+            to[i] = from[i];
+        }
         return;
     }
-    for (; i < count; i++) {
-        to[i] = from[i];
+    const int8_t *last = from + count - 4;
+    int8_t *last_to = to + count - 4;
+    for (; from < last; from += 4) {
+        eq_store_quad(to, eq_load_quad(from));
+        to += 4;
     }
+    eq_store_quad(last_to, eq_load_quad(last));
 }
 
 static int8_t *fill(int8_t *to, int32_t value, uint32_t count)
@@ -368,16 +371,44 @@ static uint32_t *widen_one(uint32_t *strip, const int8_t *values, uint32_t count
 /* Windows whose rows are whole groups: row by row. */
 static void gather_rows(const walk_t *walk, const int32_t *y, const int32_t *x, uint32_t *strip)
 {
+    const eq_operator_t *op = walk->call->op;
+    const uint32_t *shape = walk->call->in[0]->shape;
     const uint32_t groups = walk->run / GROUP;
+    uint32_t height[PIXELS]; /* of the input, 0 where columns are outside it */
+    for (uint32_t i = 0; i < PIXELS; i++) {
+        const int inside = x[i] >= 0 && x[i] + op->kernel_width <= (int32_t)shape[1];
+        height[i] = inside && op->dilation_width == 1 ? shape[0] : 0;
+    }
     int32_t down = 0;
-    for (uint32_t ky = 0; ky < walk->call->op->kernel_height; ky++) {
+    for (uint32_t ky = 0; ky < op->kernel_height; ky++) {
         const int8_t *rows[PIXELS];
         for (uint32_t i = 0; i < PIXELS; i++) {
-            rows[i] = row_values(walk, y[i] + down, x[i], walk->patch + i * walk->run);
+            const int32_t row = y[i] + down;
+            rows[i] = (uint32_t)row < height[i]
+                          ? values_at(walk, row, x[i])
+                          : row_values(walk, row, x[i], walk->patch + i * walk->run);
         }
         eq_pairs_widen_four(strip, rows[0], rows[1], rows[2], rows[3], groups);
         strip += groups * 2 * PIXELS;
-        down += walk->call->op->dilation_height;
+        down += op->dilation_height;
+    }
+}
+
+/* A window that lies inside the input. */
+EQ_NOINLINE static void copy_window(const walk_t *walk, int32_t y, int32_t x, int8_t *patch)
+{
+    const uint32_t *shape = walk->call->in[0]->shape;
+    const uint32_t pitch = walk->call->op->dilation_height * shape[1] * shape[2];
+    const uint32_t run = walk->run;
+    const int8_t *values = values_at(walk, y, x);
+    const int8_t *end = patch + walk->call->op->kernel_height * run;
+    for (;;) {
+        copy(patch, values, run);
+        patch += run;
+        if (patch == end) {
+            return;
+        }
+        values += pitch;
     }
 }
 
@@ -416,7 +447,7 @@ static void gather_four(walk_t *walk, uint32_t *strip)
 {
     const int whole = walk->run % GROUP == 0;
     int32_t y[PIXELS], x[PIXELS];
-    int clear = whole;
+    int clear[PIXELS], all = whole;
     if (walk->point != NULL) {
         const int8_t *values = walk->point;
         const uint32_t step = walk->run;
@@ -428,17 +459,22 @@ static void gather_four(walk_t *walk, uint32_t *strip)
     for (uint32_t i = 0; i < PIXELS; i++) {
         y[i] = walk->y;
         x[i] = walk->x;
-        clear = clear && is_clear(walk);
+        clear[i] = is_clear(walk);
+        all = all && clear[i];
         next_pixel(walk);
     }
-    if (clear) {
+    if (all) {
         gather_clear(walk, y, x, strip);
     } else if (whole) {
         gather_rows(walk, y, x, strip);
     } else {
         const uint32_t size = GROUP * walk->groups;
         for (uint32_t i = 0; i < PIXELS; i++) {
-            gather_window(walk, y[i], x[i], walk->patch + i * size);
+            if (clear[i]) {
+                copy_window(walk, y[i], x[i], walk->patch + i * size);
+            } else {
+                gather_window(walk, y[i], x[i], walk->patch + i * size);
+            }
         }
         eq_pairs_widen_four(strip, walk->patch, walk->patch + size, walk->patch + 2 * size,
                             walk->patch + 3 * size, walk->groups);

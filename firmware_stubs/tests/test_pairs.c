@@ -294,6 +294,6 @@ static void test_refusals(void)
 int main(int argc, char **argv)
 {
     test_refusals();
-    test_layers(argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 4000u);
+    test_layers(argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 20000u);
     return check_report("test_pairs");
 }

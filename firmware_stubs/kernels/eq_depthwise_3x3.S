@@ -1,5 +1,5 @@
 /*
- * eq_depthwise_3x3_dsp.S - the loops of eq_depthwise_3x3_s8_dsp.c on Armv7E-M; what each computes
+ * eq_depthwise_3x3.S - the loops of eq_depthwise_3x3_s8_dsp.c on Armv7E-M; what each computes
  * stands there, in C.
  *
  * They use every register, which no compiler would. gcc, clang and zig assemble this file as it is;
@@ -7,6 +7,7 @@
  */
 #if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
 
+    .file   "eq_depthwise_3x3.S" /* else gcc names a temporary one, and no two builds are equal */
     .syntax unified
     .thumb
     .section .text.eq_depthwise_3x3_two_rows, "ax", %progbits
@@ -346,6 +347,6 @@ eq_depthwise_3x3_one_row:
 
 #endif
 
-#if defined(__ELF__)
+#if defined(__linux__) && defined(__ELF__)
     .section .note.GNU-stack, "", %progbits
 #endif
