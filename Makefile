@@ -31,6 +31,7 @@ test:
 
 nightly:
 	$(PYTHON) -m pytest -n auto -m nightly
+	$(MAKE) -C firmware_stubs nightly
 
 # The pages that follow from the code, and the picture in the README.
 docs:

@@ -59,7 +59,11 @@ def _loaded(firmware: Firmware, symbol: Symbol) -> bool:
 class _Purposes:
     def __init__(self, model: str, kernels: Iterable[Kernel]) -> None:
         self.model = f"{model}_"
-        self.kernels = {kernel.symbol for kernel in kernels}
+        rows = list(kernels)
+        self.kernels = {kernel.symbol for kernel in rows}
+        shared = {file.partition(".")[0] for kernel in rows for file in kernel.sources}
+        self.files = self.kernels | shared
+        self.prefixes = tuple(f"{file}_" for file in shared)
 
     def of(self, symbol: Symbol) -> str:
         """Statics go by their file, the others by their name."""
@@ -69,7 +73,9 @@ class _Purposes:
             return "harness"
         if symbol.name.startswith(self.model):
             return "model"
-        if symbol.name in self.kernels or symbol.file.removesuffix(".c") in self.kernels:
+        if symbol.name in self.kernels or symbol.file.partition(".")[0] in self.files:
+            return "kernels"
+        if symbol.name.startswith(self.prefixes):
             return "kernels"
         return "runtime"
 
@@ -86,7 +92,7 @@ def ram(firmware: Firmware) -> int:
 def estimate(program: Program, built: Image, linked: Iterable[Kernel]) -> tuple[Flash, Ram]:
     """Flash and RAM where nothing was linked: code sizes from `kernels.toml`."""
     code = kernels.code_bytes()
-    kernel_bytes = sum(kernel.code_bytes for kernel in linked)
+    kernel_bytes = kernels.linked_bytes(linked)
     weights = built.bytes_of(Kind.WEIGHTS)
     luts = sum(port.lut.nbytes for port in program.inputs if port.lut is not None)
     tables = len(built.data) - weights + luts

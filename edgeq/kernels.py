@@ -7,24 +7,28 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
+from edgeq import affine
 from edgeq.errors import ModelError
-from edgeq.ir import Graph, Network, Node, Op, Tensor, qparams_of
+from edgeq.ir import Array, Graph, Network, Node, Op, Tensor, qparams_of
 from edgeq.ops import OPS
-from edgeq.packing import ALIGN
+from edgeq.packing import ALIGN, FIELDS_BLOCK, LAYOUTS, PAIRS_GROUP, Scaling
 
 Optimize = Literal["flash", "time"]
-LAYOUTS = ("dense",)  # eq_layout_t: the index is the number in the image
 MAX_PORTS = 4  # EQ_MAX_PORTS
 UNPACKED_MOST = (1 << 29) // (128 * 255)  # weights of a channel whose sums hold any 8 bits
 ALIASED = (Op.RESHAPE,)  # no kernel: the output is the input's memory
 ROWS = "rows"  # the family of the kernel that brings the others to packed activations
 PATCH_CHANNELS = 8  # EQ_PATCH_CHANNELS
+TABLES_BYTES = 2048  # EQ_TABLES_BYTES
+LONG = 512  # values of an addition that pay for tables
+PAIRS_PIXELS = 4  # of a strip of eq_pairs.c
+FIELDS_STRIPS = 4  # for which weights of fewer than 8 bits are unpacked once
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +42,21 @@ class Kernel:
     isa: tuple[str, ...]
     layouts: tuple[str, ...]
     weights: tuple[int, ...]
+    limits: tuple[str, ...]
     scratch: str
     code_bytes: int
     activations: int = 8  # 16: for operators of which an operand has as many
+    sources: tuple[str, ...] = ()  # other files of kernels/
 
     @property
     def file(self) -> str:
         """The source file that holds it."""
         return f"{self.symbol}.c"
+
+    @property
+    def rules(self) -> str:
+        """The C name of what eq_init knows of its layout."""
+        return next((f"&eq_{name}_rules" for name in self.layouts if name != "dense"), "NULL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +90,15 @@ def _file() -> dict[str, Any]:
     return tomllib.loads(text)
 
 
+def linked_bytes(rows: Iterable[Kernel]) -> int:
+    """Flash of the kernels `rows`, each of their files once, by the estimates of kernels.toml."""
+    linked = list(rows)
+    shared = {file for row in linked for file in row.sources}
+    return sum(row.code_bytes for row in linked) + sum(
+        size for file, size in _file()["sources"].items() if file in shared
+    )
+
+
 def code_bytes() -> CodeBytes:
     """The figures of `[runtime]` in kernels.toml."""
     return CodeBytes(**_file()["runtime"])
@@ -96,25 +116,87 @@ def table() -> tuple[Kernel, ...]:
             isa=tuple(row["isa"]),
             layouts=tuple(row.get("layouts", ())),
             weights=tuple(row.get("weights", ())),
+            limits=tuple(row.get("limits", ())),
             scratch=row["scratch"],
             code_bytes=row["code_bytes"],
             activations=row.get("activations", 8),
+            sources=tuple(row.get("sources", ())),
         )
         for row in _file()["kernel"]
     ]
     return tuple(sorted(rows, key=lambda kernel: kernel.id))
 
 
-def scratch_bytes(rule: str, values: int, weight_bits: int) -> int:
+def scratch_bytes(rule: str, values: int, weight_bits: int, row: int = 0) -> int:
     """Arena bytes that a kernel needs beside its tensors; the C twin stands in eq_check.c.
 
-    `values` counts the weights of one output channel.
+    `values` counts the weights of one output channel, `row` those of a row of the input. For the
+    rule "layout" see `LAYOUT_SCRATCH`.
     """
+    unpacked = 0 if weight_bits == 8 else values
     if rule == "row":
-        return 0 if weight_bits == 8 else values
+        return unpacked
+    if rule == "strip":
+        return unpacked + row
     if rule == "pairs":
         return 16 * ((values + 1) // 2)
+    if rule == "tables":
+        return TABLES_BYTES
     return 0
+
+
+def pairs_scratch(node: Node, x: Tensor, y: Tensor, values: int) -> int:
+    """What eq_pairs.c takes: a strip of pixels, and a patch where windows are no runs of groups."""
+    pixels = min(math.prod(y.shape[1:-1]), PAIRS_PIXELS)
+    groups = -(-values // PAIRS_GROUP)
+    return 8 * groups * pixels + _patch(node, x, y, pixels, groups)
+
+
+def fields_scratch(node: Node, x: Tensor, y: Tensor, values: int) -> int:
+    """What eq_fields.c uses: the same, two channels of unpacked weights, and more strips.
+
+    The least that it takes has one strip; weights are unpacked once for all that there are.
+    """
+    groups = -(-values // PAIRS_GROUP)
+    pixels = math.prod(y.shape[1:-1])
+    strips = min(-(-pixels // PAIRS_PIXELS), FIELDS_STRIPS) - 1
+    row = 2 * -(-values // FIELDS_BLOCK) * FIELDS_BLOCK
+    return row + pairs_scratch(node, x, y, values) + strips * 8 * groups * PAIRS_PIXELS
+
+
+def _patch(node: Node, x: Tensor, y: Tensor, pixels: int, groups: int) -> int:
+    window = node.window
+    if window is None:
+        return 0  # fully connected
+    run = window.kernel[1] * x.shape[-1]
+    whole = run % PAIRS_GROUP == 0
+    inside = all(
+        (outputs - 1) * stride + (taps - 1) * dilation < size
+        for outputs, size, taps, stride, dilation in zip(
+            y.shape[1:3], x.shape[1:3], window.kernel, window.strides, window.dilations, strict=True
+        )
+    )
+    clear = inside and window.pads[:2] == (0, 0) and window.dilations[1] == 1
+    if clear and (whole or (window.kernel == (1, 1) and pixels == 1)):
+        return 0
+    return -(-pixels * (run if whole else PAIRS_GROUP * groups) // ALIGN) * ALIGN
+
+
+LAYOUT_SCRATCH = {"pairs": pairs_scratch, "fields": fields_scratch}
+
+
+def scaling(graph: Graph, node: Node) -> Scaling:
+    """How the sums of a weighted node of an integer graph become values."""
+    x, y = qparams_of(graph.tensors[node.inputs[0]]), qparams_of(graph.tensors[node.output])
+    bias, multiplier, shift = map(graph.constant, node.inputs[-3:])
+    return Scaling(bias, multiplier, shift, x.zero_point, x.width, y.zero_point)
+
+
+def tables(graph: Graph, node: Node, layout: str) -> Array | None:
+    """What stands in the image in place of bias, multiplier and shift; None: beyond its limits."""
+    make = LAYOUTS[layout].tables
+    weights = graph.constant(node.inputs[1])
+    return None if make is None else make(weights.reshape(len(weights), -1), scaling(graph, node))
 
 
 def unpacked_bytes(family: str, node: Node, inputs: Sequence[Tensor], y: Tensor) -> int:
@@ -149,6 +231,40 @@ def is_packed(tensor: Tensor) -> bool:
     return qparams_of(tensor).width < 8
 
 
+def _long_bytes(graph: Graph, node: Node) -> bool:
+    """As many values as tables are worth, and none packed, for which they would be made anew."""
+    output = graph.tensors[node.output]
+    tensors = (*graph.activations(node), output)
+    return output.elements >= LONG and not any(map(is_packed, tensors))
+
+
+def _affine(graph: Graph, node: Node) -> bool:
+    """An addition that an affine form equals."""
+    return affine.find(graph, node) is not None
+
+
+def _three_by_three(graph: Graph, node: Node) -> bool:
+    """Windows of 3×3 at stride 1 or 2 that leave the input by at most a row and a column.
+
+    Each channel has one output. The C twin is `serves` of the kernel.
+    """
+    x, y, w = graph.tensors[node.inputs[0]], graph.tensors[node.output], node.window
+    if w is None or w.kernel != (3, 3) or w.dilations != (1, 1) or x.shape[3] != y.shape[3]:
+        return False
+    beyond = [
+        (y.shape[axis + 1] - 1) * w.strides[axis] - w.pads[axis] + 3 - x.shape[axis + 1]
+        for axis in range(2)
+    ]
+    return w.strides in ((1, 1), (2, 2)) and max(*w.pads[:2], *beyond) <= 1
+
+
+LIMITS: Mapping[str, Callable[[Graph, Node], bool]] = {
+    "long_bytes": _long_bytes,
+    "affine": _affine,
+    "three_by_three": _three_by_three,
+}
+
+
 def choose(
     network: Network, isa: Iterable[str], optimize: Optimize, rows: Sequence[Kernel] | None = None
 ) -> Mapping[str, Choice]:
@@ -172,6 +288,13 @@ def choose(
     return choices
 
 
+def _within_limits(graph: Graph, node: Node, row: Kernel) -> bool:
+    """Whether the kernel serves the node, and the layout that it reads is exact for its weights."""
+    return all(LIMITS[limit](graph, node) for limit in row.limits) and (
+        row.rules == "NULL" or tables(graph, node, row.layouts[0]) is not None
+    )
+
+
 def _best(
     graph: Graph, node: Node, isa: set[str], optimize: Optimize, rows: Sequence[Kernel]
 ) -> Choice:
@@ -184,28 +307,31 @@ def _best(
     inputs, output = graph.activations(node), graph.tensors[node.output]
     wide = any(qparams_of(tensor).wide for tensor in (*inputs, output))
     activations = 16 if wide else 8
-    fitting = [
+    fitting = (
         row
-        for row in rows
+        for row in reversed(rows)
         if row.op is node.op
         and row.activations == activations
         and isa.issuperset(row.isa)
         and (not bits or stored in row.weights)
-    ]
-    if not fitting:
+        and _within_limits(graph, node, row)
+    )
+    if (row := next(fitting, None)) is None:
         raise ModelError(
             "EQ0341",
             f"{node.name}: no kernel for {node.op.value} of {activations}-bit activations on this "
             "core",
         )
-    row = fitting[-1]
-    layout = row.layouts[0] if row.layouts else LAYOUTS[0]
+    layout = row.layouts[0] if row.layouts else "dense"
     packed = any(map(is_packed, (*inputs, output)))
+    if row.scratch == "layout":
+        own = LAYOUT_SCRATCH[layout](node, inputs[0], output, values)
+    else:
+        own = scratch_bytes(row.scratch, values, stored, _row(inputs[0]))
     return Choice(
         row,
         stored,
         layout,
-        unpacked_bytes(row.family, node, inputs, output)
-        + scratch_bytes(row.scratch, values, stored),
+        unpacked_bytes(row.family, node, inputs, output) + own,
         next(row for row in table() if row.family == ROWS) if packed else None,
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from edgeq.ir import Graph, Node, qparams_of
 from edgeq.ops import OPS, macs
-from edgeq.packing import stored_bytes
+from edgeq.packing import ALIGN, LAYOUTS
 from edgeq.policy import Bits
 from edgeq.program import Program
 from edgeq.report import BitCounts, Layer, LayerBits, Slot
@@ -54,7 +54,9 @@ def _layer(program: Program, graph: Graph, node: Node, bits: Bits, sqnr_db: floa
         values = graph.constant(node.inputs[1])
         stored = choice.weight_bits
         layout = choice.layout
-        weight_bytes = stored_bytes(values.size, stored)
+        rows = len(values)
+        size = LAYOUTS[layout].bytes(rows, values.size // rows, stored)
+        weight_bytes = -(-size // ALIGN) * ALIGN
         needed = needed_bits(int(values.min()), int(values.max()))
         weights = BitCounts(bits.weights, stored, needed)
     output = qparams_of(graph.tensors[node.output])

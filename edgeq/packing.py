@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
 import numpy as np
+import numpy.typing as npt
 
 from edgeq.ir import Array
 
 ALIGN = 8  # every table and tensor of an image ends at a multiple of it
+PAIRS_GROUP = 4  # weights of a word of the layout "pairs"
+FIELDS_BLOCK = 16  # weights of a channel in a block of the layout "fields"
+PAIRS_MOST_RIGHT, PAIRS_MOST_LEFT = 22, 7  # shifts that its requantisation is exact for
+PAIRS_ANY = 1 << 16  # EQ_STAGE_ANY
+PAIRS_SUM = (1 << 23) - 1  # what sums may reach
 
 
 def pad(data: bytes) -> bytes:
@@ -27,10 +36,7 @@ def pack_dense(values: Array, bits: int) -> bytes:
     Raises:
         ValueError: a value needs more bits.
     """
-    flat = values.reshape(-1).astype(np.int64)
-    limit = 1 << (bits - 1)
-    if flat.size and not -limit <= flat.min() <= flat.max() < limit:
-        raise ValueError(f"values {flat.min()} to {flat.max()} do not fit {bits} bits")
+    flat = _fitting(values.reshape(-1).astype(np.int64), bits)
     digits = (flat[:, None] >> np.arange(bits)) & 1
     return np.packbits(digits.astype(np.uint8).reshape(-1), bitorder="little").tobytes()
 
@@ -41,6 +47,143 @@ def unpack_dense(data: bytes, bits: int, count: int) -> Array:
     weight = (1 << np.arange(bits, dtype=np.int64)).astype(np.int64)
     weight[-1] = -weight[-1]
     return (digits.reshape(count, bits).astype(np.int64) @ weight).astype(np.int8)
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """How the sums of a layer become values: what a layout other than dense has in its tables."""
+
+    bias: Array  # of each channel, int32
+    multiplier: Array
+    shift: Array
+    input_zero_point: int
+    input_width: int  # bits of memory that an input value takes: 8, 4 or 2
+    output_zero_point: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the weights of an operator lie in the image: a row, one row of the weights a channel.
+
+    `tables` gives the int32 that stand in the image in place of bias, multiplier and shift, and
+    None where weights or scaling are beyond the layout's limits; "dense" has none.
+    """
+
+    name: str
+    id: int  # eq_layout_t
+    bytes: Callable[[int, int, int], int]  # of so many channels, weights a channel, bits; unpadded
+    pack: Callable[[Array, int], bytes]  # weights (channels, K), bits
+    tables: Callable[[Array, Scaling], Array | None] | None = None
+
+
+def dense_bytes(channels: int, values: int, bits: int) -> int:
+    """What `channels` × `values` weights take in the layout "dense"."""
+    return -(-channels * values * bits // 8)
+
+
+def pairs_bytes(channels: int, values: int, bits: int) -> int:
+    """What `channels` × `values` weights of 8 bits take in the layout "pairs"."""
+    return -(-channels // 2) * 2 * -(-values // PAIRS_GROUP) * PAIRS_GROUP
+
+
+def fields_bytes(channels: int, values: int, bits: int) -> int:
+    """What `channels` × `values` weights of 2..7 bits take in the layout "fields"."""
+    return -(-channels // 2) * -(-values // FIELDS_BLOCK) * FIELDS_BLOCK * 2 * bits // 8
+
+
+def pack_pairs(values: Array, bits: int) -> bytes:
+    """Weights (channels, K) of 8 bits as eq_pairs.h describes them.
+
+    Raises:
+        ValueError: a value is no int8, or −128 where its neighbour is negative.
+    """
+    halves = _pair_halves(_fitting(values, bits), PAIRS_GROUP)
+    if halves.min(initial=0) < -(1 << 15):
+        raise ValueError("a weight of −128 whose neighbour is negative is no pair")
+    return halves.astype("<i2").tobytes()
+
+
+def pack_fields(values: Array, bits: int) -> bytes:
+    """Weights (channels, K) of 2..7 bits as eq_fields.h describes them.
+
+    Raises:
+        ValueError: a value needs more bits.
+    """
+    limit = 1 << (bits - 1)
+    halves = _pair_halves(_fitting(values, bits), FIELDS_BLOCK) + limit * 0x101
+    blocks = halves.astype("<i2").reshape(-1, 8, 2).view(np.uint8)
+    parts = []
+    shift = 0
+    for width in (4, 2, 1):
+        if bits & width:
+            share = 8 // width
+            part = (blocks >> shift & (1 << width) - 1).reshape(-1, width, share, 4)
+            places = (np.arange(share) * width).astype(np.uint8)[:, None]
+            parts.append(np.bitwise_or.reduce(part << places, axis=2))
+            shift += width
+    return np.concatenate(parts, axis=1).astype(np.uint8).tobytes()
+
+
+def _fitting(values: Array, bits: int) -> Array:
+    limit = 1 << (bits - 1)
+    if values.size and not -limit <= values.min() <= values.max() < limit:
+        raise ValueError(f"values {values.min()} to {values.max()} do not fit {bits} bits")
+    return values
+
+
+def _pair_halves(values: Array, step: int) -> npt.NDArray[np.int64]:
+    """256·w1 + w0 of neighbours, (pairs of channels, groups, channel of the pair, 2)."""
+    channels, count = values.shape
+    filled = np.zeros((-(-channels // 2) * 2, -(-count // step) * step), np.int64)
+    filled[:channels, :count] = values
+    halves = 256 * filled[:, 1::2] + filled[:, 0::2]
+    return halves.reshape(len(filled) // 2, 2, -1, 2).transpose(0, 2, 1, 3)
+
+
+def pairs_tables(values: Array, scaling: Scaling) -> Array | None:
+    """The stages of eq_pairs.h for weights (channels, K), 8 words for each two channels.
+
+    None where the layout would not be exact: sums of 2^23 and more are possible, a shift is out of
+    range, or a pair holds −128 beside a negative weight.
+    """
+    channels = len(values)
+    w = values.astype(np.int64)
+    shift = scaling.shift.astype(np.int64)
+    half = 1 << (scaling.input_width - 1)
+    start = scaling.bias.astype(np.int64) - scaling.input_zero_point * w.sum(axis=1)
+    above, below = np.maximum(w, 0).sum(axis=1), np.minimum(w, 0).sum(axis=1)
+    highest = start + above * (half - 1) - below * half
+    lowest = start + below * (half - 1) - above * half
+    if (
+        max(highest.max(), -lowest.min()) > PAIRS_SUM
+        or shift.min() < -PAIRS_MOST_RIGHT
+        or shift.max() > PAIRS_MOST_LEFT
+        or _pair_halves(values, PAIRS_GROUP).min(initial=0) < -(1 << 15)
+    ):
+        return None
+    stages = np.zeros((-(-channels // 2), 2, 4), np.int64)  # sum, then three words
+    right, left = np.maximum(-shift, 0), np.maximum(shift, 0)
+    flat = stages.reshape(-1, 4)
+    flat[:, 3] = 1 | PAIRS_MOST_LEFT << 8  # of a channel that is not there
+    flat[:, 2] = 1 + 2 * scaling.output_zero_point
+    flat[:channels, 0] = 256 * start - 127 * w[:, 0::2].sum(axis=1)
+    flat[:channels, 1] = scaling.multiplier
+    flat[:channels, 2] = np.where(right > 0, 1 << np.maximum(right - 1, 0), 0)
+    flat[:channels, 2] += scaling.output_zero_point << right
+    flat[:channels, 3] = right | PAIRS_MOST_LEFT - left << 8
+    stages[(stages[:, :, 3] & 0xFF == 0).any(axis=1), 0, 3] |= PAIRS_ANY
+    rows = np.concatenate([stages[:, :, 0], stages[:, :, 1:].reshape(-1, 6)], axis=1)
+    return rows.astype(np.uint32).view(np.int32)
+
+
+LAYOUTS: Mapping[str, Layout] = {
+    layout.name: layout
+    for layout in (
+        Layout("dense", 0, dense_bytes, pack_dense),
+        Layout("pairs", 1, pairs_bytes, pack_pairs, pairs_tables),
+        Layout("fields", 2, fields_bytes, pack_fields, pairs_tables),
+    )
+}
 
 
 def pack_activations(values: Array, width: int) -> bytes:

@@ -180,7 +180,7 @@ class _Variant:
         if self.linked is not None:
             return self.linked.code.runtime + self.linked.code.kernels
         own = c_arrays.own_kernels(self.program)
-        return kernels.code_bytes().runtime + sum(kernel.code_bytes for kernel in own)
+        return kernels.code_bytes().runtime + kernels.linked_bytes(own)
 
 
 def _variant(program: Program, compiler: Compiler | None) -> _Variant:

@@ -88,8 +88,8 @@ def write_runtime(folder: Path, linked: Iterable[Kernel]) -> None:
     for source in sorted(stubs.joinpath("runtime").iterdir(), key=lambda f: f.name):
         if source.name.endswith((".c", ".h")):
             (folder / source.name).write_bytes(source.read_bytes())
-    for row in rows:
-        (folder / row.file).write_bytes(stubs.joinpath("kernels", row.file).read_bytes())
+    for file in {file for row in rows for file in (row.file, *row.sources)}:
+        (folder / file).write_bytes(stubs.joinpath("kernels", file).read_bytes())
     (folder / "eq_kernels.c").write_text(kernel_list(rows), encoding="utf-8", newline="\n")
 
 
@@ -97,7 +97,7 @@ def kernel_list(rows: Sequence[Kernel]) -> str:
     """`eq_kernels.c`: the kernels of a firmware."""
     lines = [
         f"    {{{row.id}, EQ_FAMILY_{row.family.upper()}, "
-        f"EQ_SCRATCH_{row.scratch.upper()}, {row.activations}, {row.symbol}}},"
+        f"EQ_SCRATCH_{row.scratch.upper()}, {row.activations}, {row.symbol}, {row.rules}}},"
         for row in rows
     ]
     return "\n".join(
@@ -282,7 +282,12 @@ def _cmake(program: Program) -> str:
         "# add_subdirectory(this folder), then link the library below to your firmware.\n"
         "cmake_minimum_required(VERSION 3.15)\n"
         f"project({program.name} C)\n"
-        f"file(GLOB EDGEQ_RUNTIME CONFIGURE_DEPENDS ${{CMAKE_CURRENT_SOURCE_DIR}}/{RUNTIME}/*.c)\n"
+        "if(NOT MSVC)\n"
+        "  enable_language(ASM) # .S files, empty for any core but their own\n"
+        "endif()\n"
+        f"file(GLOB EDGEQ_RUNTIME CONFIGURE_DEPENDS\n"
+        f"     ${{CMAKE_CURRENT_SOURCE_DIR}}/{RUNTIME}/*.c"
+        f" ${{CMAKE_CURRENT_SOURCE_DIR}}/{RUNTIME}/*.S)\n"
         f"add_library({program.name} STATIC ${{EDGEQ_RUNTIME}} {program.name}.c)\n"
         f"target_include_directories({program.name} PUBLIC . {RUNTIME})\n"
         f"set_target_properties({program.name} PROPERTIES C_STANDARD 99 C_EXTENSIONS OFF)\n"
@@ -295,7 +300,7 @@ def _make(program: Program) -> str:
     return (
         f"# {program.name}: include this file, then use EDGEQ_SOURCES and EDGEQ_FLAGS.\n"
         "EDGEQ_DIR := $(dir $(lastword $(MAKEFILE_LIST)))\n"
-        f"EDGEQ_SOURCES := $(wildcard $(EDGEQ_DIR){RUNTIME}/*.c) $(EDGEQ_DIR){program.name}.c\n"
+        f"EDGEQ_SOURCES := $(wildcard $(EDGEQ_DIR){RUNTIME}/*.[cS]) $(EDGEQ_DIR){program.name}.c\n"
         f"EDGEQ_FLAGS := -I$(EDGEQ_DIR){RUNTIME} -I$(EDGEQ_DIR)\n"
     )
 

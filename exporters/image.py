@@ -14,10 +14,11 @@ from enum import IntEnum
 
 import numpy as np
 
+from edgeq import affine
 from edgeq.ir import Array, Graph, Node, Op, Tensor, qparams_of
-from edgeq.kernels import ALIASED, LAYOUTS
+from edgeq.kernels import ALIASED, tables
 from edgeq.ops import OPS, groups
-from edgeq.packing import pack_dense, pad
+from edgeq.packing import LAYOUTS, pad
 from edgeq.program import Program
 
 MAGIC = int.from_bytes(b"EQIM", "little")
@@ -146,13 +147,22 @@ def _operator(
         weights = pools[Kind.WEIGHTS].add(
             f"{node.name}: weights {'x'.join(map(str, kernel.shape))}, "
             f"{choice.weight_bits} bits, {choice.layout}",
-            pack_dense(graph.constant(constants[0]), choice.weight_bits),
+            LAYOUTS[choice.layout].pack(
+                graph.constant(constants[0]).reshape(kernel.shape[0], -1), choice.weight_bits
+            ),
         )
-        bias = _table(pools, f"{node.name}: bias", graph.constant(constants[1]), "<i4")
+        stages = tables(graph, node, choice.layout)
+        if stages is not None:
+            bias = _table(pools, f"{node.name}: sums and scales, {choice.layout}", stages, "<i4")
+            constants = []
+        else:
+            bias = _table(pools, f"{node.name}: bias", graph.constant(constants[1]), "<i4")
     if node.op is Op.PAD:
         bias = _table(pools, f"{node.name}: value", graph.constant(constants[0]), "<i4")
     elif node.op is Op.TABLE:
         shift = _table(pools, f"{node.name}: table", graph.constant(constants[0]), "<i1")
+    elif choice.kernel.family == "affine":
+        multiplier = _table(pools, f"{node.name}: affine form", _affine(graph, node), "<i4")
     elif constants:
         label = f"{node.name}: multiplier"
         multiplier = _table(pools, label, graph.constant(constants[-2]), "<i4")
@@ -173,10 +183,16 @@ def _operator(
         int(low),
         int(high),
         choice.weight_bits,
-        LAYOUTS.index(choice.layout),
+        LAYOUTS[choice.layout].id if choice.weight_bits else 0,
         *_window(node),
         _parameter(graph, node),
     )
+
+
+def _affine(graph: Graph, node: Node) -> Array:
+    form = affine.find(graph, node)
+    assert form is not None  # the kernel was chosen because there is one
+    return np.array([form.first, form.second, form.offset])
 
 
 def _table(pools: dict[Kind, _Pool], label: str, values: Array, dtype: str) -> int:
@@ -211,7 +227,7 @@ def _head(program: Program, present: Sequence[_Pool], body: Sequence[Segment]) -
         for kernel in choice.kernels:
             kernels |= 1 << kernel.id
         if choice.weight_bits:
-            layouts |= 1 << LAYOUTS.index(choice.layout)
+            layouts |= 1 << LAYOUTS[choice.layout].id
     offset = len(pad(bytes(HEADER.size + SECTION.size * len(present))))
     sections = b""
     for pool in present:

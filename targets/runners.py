@@ -79,7 +79,7 @@ def model_sources(build: Path, name: str, folder: Path) -> tuple[str, ...]:
     for file in (f"{name}.h", f"{name}.c", "selftest.c"):
         shutil.copy(build / file, folder / file)
     (folder / "harness_model.h").write_text(harness_header(name), encoding="utf-8")
-    runtime = sorted(f"runtime/{file.name}" for file in (folder / "runtime").glob("*.c"))
+    runtime = sorted(f"runtime/{file.name}" for file in (folder / "runtime").glob("*.[cS]"))
     return (*runtime, f"{name}.c")
 
 

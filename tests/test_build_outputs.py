@@ -254,7 +254,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     upper = {"FIRST": names[0].upper(), "SECOND": names[1].upper()}
     (folder / "main.c").write_text(PAIR.substitute(words, **upper), "utf-8")
     shutil.copytree(folder / "second" / "runtime", folder / "runtime")
-    runtime = sorted(f"runtime/{file.name}" for file in (folder / "runtime").glob("*.c"))
+    runtime = sorted(f"runtime/{file.name}" for file in (folder / "runtime").glob("*.[cS]"))
     models = [f"first/{names[0]}.c", f"second/{names[1]}.c"]
     return folder, ["-Ifirst", "-Isecond", "main.c", *models, *runtime]
 

@@ -22,9 +22,9 @@ from edgeq import Build, assemble, parity, targets
 from edgeq.cli import main
 from edgeq.errors import MismatchError
 from edgeq.exporters import image
-from edgeq.ir import Array
+from edgeq.ir import Array, Graph, Node
+from edgeq.kernels import tables
 from edgeq.ops import OPS
-from edgeq.packing import pack_dense
 from edgeq.program import Program
 from edgeq.report import Row, Verdict
 from edgeq.target import Target
@@ -33,11 +33,11 @@ from edgeq.targets.emulators import EmulatorFaultError, Firmware, read_firmware
 from edgeq.targets.runners import EmulatorRunner, HostProgram, HostRunner
 
 KB = 1024
-MOST_CODE = 12 * KB  # runtime and kernels on a Cortex-M4
+MOST_CODE = 17 * KB  # runtime and kernels on a Cortex-M4
 MOST_STACK = 2 * KB
 TINY_ARENA, TINY_FLASH = 6 * KB, 48 * KB
 PADDING = 15  # bytes of an arena that a run may leave untouched
-PACKED_WITHIN, TENSOR_BYTES = 1.01, 4
+PACKED_WITHIN, TENSOR_BYTES = 1.03, 4  # fields fill blocks of 16 weights of two channels
 SAMPLES = 16  # of the tests for divergence
 CRC = slice(12, 16)  # of the image
 
@@ -83,7 +83,7 @@ def test_weights_take_their_bits_and_hardly_more(built: Builds, compiler: str, n
 
 
 @both
-def test_runtime_and_kernels_take_less_than_12_kb(built: Builds, compiler: str, name: str) -> None:
+def test_runtime_and_kernels_take_less_than_17_kb(built: Builds, compiler: str, name: str) -> None:
     flash = built(name, compiler).report.export.flash
     assert min(flash.runtime, flash.kernels) > 0
     assert flash.runtime + flash.kernels < MOST_CODE
@@ -270,14 +270,16 @@ def test_an_image_that_was_damaged_is_refused(built: Builds, compiler: str) -> N
         EmulatorRunner(damaged, targets.load("mcu"))
 
 
-def corrupt_packing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights are packed with their first byte wrong."""
+def corrupt_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first sum of every layer in pairs begins with a thousand too much."""
 
-    def corrupt(values: Array, bits: int) -> bytes:
-        data = pack_dense(values, bits)
-        return bytes([data[0] ^ 0xFF]) + data[1:]
+    def corrupt(graph: Graph, node: Node, layout: str) -> Array | None:
+        found = tables(graph, node, layout)
+        if found is not None:
+            found[0, 0] += 256 * 1000
+        return found
 
-    monkeypatch.setattr(image, "pack_dense", corrupt)
+    monkeypatch.setattr(image, "tables", corrupt)
 
 
 def corrupt_firmware(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,7 +297,7 @@ def corrupt_firmware(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(assemble.runners, "link_firmware", corrupt)
 
 
-@pytest.mark.parametrize("corrupt", [corrupt_packing, corrupt_firmware])
+@pytest.mark.parametrize("corrupt", [corrupt_tables, corrupt_firmware])
 def test_an_export_that_diverges_raises_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, corrupt: Any
 ) -> None:
@@ -309,7 +311,7 @@ def test_an_export_that_diverges_raises_and_leaves_nothing(
 def test_a_build_that_diverges_ends_the_command_with_5(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    corrupt_packing(monkeypatch)
+    corrupt_tables(monkeypatch)
     example = bundled.load("fashion-tiny")
     files = {"--policy": example.policy, "--calib": example.folder / "calib.npz"}
     options = [str(part) for pair in files.items() for part in pair]

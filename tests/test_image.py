@@ -19,13 +19,13 @@ from golden.make import COMMAND, files, program
 from graphs import Builder, in_blocks, random_graph, resnet8
 from programs import SHA256, compiled
 
-from edgeq import fixedpoint, kernels, ops, plan
+from edgeq import affine, fixedpoint, kernels, ops, plan
 from edgeq.exporters import image
 from edgeq.exporters.image import Kind
-from edgeq.ir import Graph, Node, Op, qparams_of
+from edgeq.ir import Array, Graph, Node, Op, qparams_of
 from edgeq.kernels import ALIASED
 from edgeq.ops import OPS
-from edgeq.packing import ALIGN, unpack_dense
+from edgeq.packing import ALIGN, LAYOUTS, unpack_dense
 from edgeq.program import Program
 from edgeq.targets import runners
 
@@ -171,7 +171,8 @@ def test_sections_have_the_numbers_of_c() -> None:
 
 
 def test_layouts_have_the_numbers_of_c() -> None:
-    assert enumerated("EQ_LAYOUT") == {name.upper(): i for i, name in enumerate(kernels.LAYOUTS)}
+    numbers = {name.upper(): layout.id for name, layout in LAYOUTS.items()}
+    assert enumerated("EQ_LAYOUT") == numbers
 
 
 # Reading it back
@@ -267,12 +268,19 @@ def test_the_header_says_what_the_image_is(make: Make) -> None:
         "length": len(read.data),
         "crc32": zlib.crc32(read.data[16:]),
         "model_hash": bytes.fromhex(SHA256)[:16],
-        "layouts": int(any(OPS[node.op].weighted for _, node in device_nodes(p))),
+        "layouts": sum(
+            1 << LAYOUTS[name].id
+            for name in {p.choices[n.name].layout for _, n in device_nodes(p) if weighted(n)}
+        ),
         "kernels": kernel_words(p),
         "arena_bytes": p.plan.arena_bytes,
         "section_count": len(read.sections),
         "reserved": 0,
     }
+
+
+def weighted(node: Node) -> bool:
+    return OPS[node.op].weighted
 
 
 def kernel_words(p: Program) -> tuple[int, ...]:
@@ -391,18 +399,79 @@ def test_weights_unpack_to_the_integers_of_the_graph(make: Make) -> None:
         if OPS[node.op].weighted:
             kernel = graph.constant(node.inputs[1])
             stored = read.section(Kind.WEIGHTS)[record["weights"] :]
-            got = unpack_dense(stored, record["weight_bits"], kernel.size)
+            got = unpacked(record, stored, kernel.reshape(len(kernel), -1).shape)
             assert record["weight_bits"] == p.choices[node.name].weight_bits
-            assert (got == kernel.reshape(-1)).all()
+            assert (got.reshape(-1) == kernel.reshape(-1)).all()
         else:
             assert (record["weights"], record["bias"], record["weight_bits"]) == (0, 0, 0)
 
 
+def unpacked(record: dict[str, int], stored: bytes, shape: tuple[int, ...]) -> Array:
+    """Weights (channels, K) from their layout, word by word as eq_pairs.h and eq_fields.h say."""
+    bits, (channels, count) = record["weight_bits"], shape
+    if record["layout"] == LAYOUTS["dense"].id:
+        return unpack_dense(stored, bits, channels * count).reshape(shape)
+    assert record["layout"] == LAYOUTS["pairs" if bits == 8 else "fields"].id
+    groups = -(-count // 4)
+    row = 2 * groups if bits == 8 else -(-groups // 4) * bits
+    words = np.frombuffer(stored, "<u4", row * -(-channels // 2)).reshape(-1, row)
+    values = np.zeros(shape, np.int64)
+    for channel, k in np.ndindex(shape):
+        position = k // 4 * 2 + channel % 2
+        if bits == 8:
+            word = int(words[channel // 2, position])
+        else:
+            block = [int(w) for w in words[channel // 2, position // 8 * bits :][:bits]]
+            word = field(block, bits, position % 8)
+        half = word >> 16 * (k % 4 // 2) & 0xFFFF
+        low = (half & 0xFF) - (0 if bits < 8 else 256 * (half >> 7 & 1))
+        value = low if k % 2 == 0 else ((half - low & 0xFFFF) >> 8)
+        offset = 1 << (bits - 1)
+        values[channel, k] = value - offset if bits < 8 else (value + 128) % 256 - 128
+    return values
+
+
+def field(block: list[int], bits: int, j: int) -> int:
+    """Word j of a block of 8, as eq_fields.c puts it together."""
+    word = shift = 0
+    for width, mask in ((4, 0x0F0F0F0F), (2, 0x03030303), (1, 0x01010101)):
+        if bits & width:
+            share = 8 // width
+            word |= (block[j // share] >> j % share * width & mask) << shift
+            block = block[width:]
+            shift += width
+    return word
+
+
+def check_stages(read: Read, record: dict[str, int], graph: Graph, node: Node) -> None:
+    """The tables of "pairs" and "fields" mean the bias, multiplier and shift of the graph."""
+    kernel, bias, multiplier, shift = map(graph.constant, node.inputs[1:])
+    w = kernel.reshape(len(kernel), -1).astype(np.int64)
+    x = qparams_of(graph.tensors[node.inputs[0]])
+    y = qparams_of(graph.tensors[node.output])
+    assert (record["multiplier"], record["shift"]) == (0, 0)
+    stages = read.table(record["bias"], 8 * -(-len(w) // 2), "<i4")
+    for c in range(len(w)):
+        pair = stages[8 * (c // 2) :][:8]
+        start = pair[c % 2] + 127 * int(w[c, 0::2].sum())
+        assert start % 256 == 0
+        assert start // 256 + x.zero_point * int(w[c].sum()) == bias[c]
+        scale, offset, shifts = pair[2 + 3 * (c % 2) :][:3]
+        right = shifts & 0xFF
+        left = 7 - (shifts >> 8 & 0xFF)
+        assert (scale, left - right) == (multiplier[c], shift[c])
+        assert offset == (1 << right >> 1) + (y.zero_point << right)
+
+
 @every_program
 def test_tables_hold_biases_multipliers_and_shifts(make: Make) -> None:
-    read, found = operators(make())
+    p = make()
+    read, found = operators(p)
     for graph, node, record in found:
         constants = [n for n in node.inputs if graph.tensors[n].data is not None]
+        if OPS[node.op].weighted and record["layout"] != LAYOUTS["dense"].id:
+            check_stages(read, record, graph, node)
+            continue
         if OPS[node.op].weighted:
             bias = graph.constant(constants[1]).tolist()
             assert read.table(record["bias"], len(bias), "<i4") == bias
@@ -412,6 +481,12 @@ def test_tables_hold_biases_multipliers_and_shifts(make: Make) -> None:
         elif node.op is Op.TABLE:
             table = graph.constant(constants[0]).tolist()
             assert read.table(record["shift"], 256, "<i1") == table
+        elif p.choices[node.name].kernel.family == "affine":
+            form = affine.find(graph, node)
+            assert form is not None
+            factors = [form.first, form.second, form.offset]
+            assert read.table(record["multiplier"], 3, "<i4") == factors
+            assert record["shift"] == 0
         elif constants:
             multiplier, shift = (graph.constant(name).tolist() for name in constants[-2:])
             assert read.table(record["multiplier"], len(multiplier), "<i4") == multiplier

@@ -6,16 +6,18 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from graphs import Builder, random_graph
 from programs import compiled
 
-from edgeq import kernels
+from edgeq import affine, kernels
 from edgeq.errors import ModelError
 from edgeq.exporters import c_arrays
-from edgeq.ir import Graph, Op, single
+from edgeq.ir import Graph, Op, Window, single
 from edgeq.kernels import ALIASED, Kernel, Optimize, choose, scratch_bytes, table
 from edgeq.ops import OPS
+from edgeq.packing import LAYOUTS
 from edgeq.quantize import BYTE_READERS
 
 STUBS = Path(__file__).parents[1] / "firmware_stubs"
@@ -62,7 +64,7 @@ def test_a_kernel_has_a_prototype(row: Kernel) -> None:
 @pytest.mark.parametrize("row", ROWS, ids=named)
 def test_a_kernel_is_named_by_operator_types_and_instruction_set(row: Kernel) -> None:
     isa = "_".join(row.isa) or "ref"
-    assert re.fullmatch(rf"eq_[a-z_]+_s{row.activations}_{isa}", row.symbol)
+    assert re.fullmatch(rf"eq_[a-z0-9_]+_s{row.activations}_{isa}", row.symbol)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=named)
@@ -70,19 +72,27 @@ def test_families_and_scratch_rules_are_those_of_c(row: Kernel) -> None:
     header = runtime("eq_kernel.h")
     assert f"EQ_FAMILY_{row.family.upper()}" in header
     assert f"EQ_SCRATCH_{row.scratch.upper()}" in header
+    assert row.rules == "NULL" or f"{row.rules.removeprefix('&')};" in header
 
 
 @pytest.mark.parametrize("row", ROWS, ids=named)
-def test_weighted_kernels_read_every_width_in_a_known_layout(row: Kernel) -> None:
+def test_weighted_kernels_read_widths_in_a_known_layout(row: Kernel) -> None:
     weighted = row.op is not None and OPS[row.op].weighted
-    assert row.weights == (tuple(range(2, 9)) if weighted else ())
-    assert set(row.layouts) <= set(kernels.LAYOUTS)
-    assert bool(row.layouts) == weighted
+    assert bool(row.weights) == bool(row.layouts) == weighted
+    assert set(row.weights) <= set(range(2, 9))
+    assert set(row.layouts) <= set(LAYOUTS)
+    assert row.layouts in ((), ("dense",)) or len(row.layouts) == 1
+
+
+@pytest.mark.parametrize("row", ROWS, ids=named)
+def test_portable_kernels_read_every_width(row: Kernel) -> None:
+    assert row.isa or row.weights in ((), tuple(range(2, 9)))
 
 
 def test_every_file_of_a_kernel_is_a_row() -> None:
     files = {file.name for file in (STUBS / "kernels").glob("eq_*.c")} - {"eq_kernels.c"}
-    assert files == {row.file for row in ROWS}
+    files |= {file.name for file in (STUBS / "kernels").glob("eq_*.[hS]")}
+    assert files == {file for row in ROWS for file in (row.file, *row.sources)}
 
 
 def test_the_list_that_firmware_is_linked_with_is_generated_from_the_table() -> None:
@@ -115,10 +125,13 @@ def test_estimates_count_something() -> None:
         ("pairs", 9, 4, 80),
         ("pairs", 9, 8, 80),
         ("pairs", 8, 8, 64),
+        ("strip", 9, 4, 9 + 48),
+        ("strip", 9, 8, 48),
+        ("tables", 0, 0, 2048),
     ],
 )
 def test_scratch_is_what_eq_check_demands(rule: str, values: int, bits: int, expected: int) -> None:
-    assert scratch_bytes(rule, values, bits) == expected
+    assert scratch_bytes(rule, values, bits, row=48) == expected
 
 
 # Choosing
@@ -138,7 +151,31 @@ def test_a_core_without_extensions_gets_the_reference() -> None:
 
 
 def test_a_core_with_dsp_gets_the_faster_row() -> None:
-    assert chosen(("dsp",)).kernel is BY_SYMBOL["eq_conv_s8_dsp"]
+    assert chosen(("dsp",)).kernel is BY_SYMBOL["eq_conv_fields_s8_dsp"]
+
+
+def test_weights_of_8_bits_are_pairs() -> None:
+    choice = chosen(("dsp",), "time")
+    assert (choice.kernel.symbol, choice.layout) == ("eq_conv_pairs_s8_dsp", "pairs")
+
+
+@pytest.mark.parametrize("optimize", ["flash", "time"])
+def test_what_a_layout_is_not_exact_for_falls_to_the_next_kernel(optimize: Optimize) -> None:
+    graph = convolution()
+    node = next(node for node in graph.nodes if node.name == "conv_1")
+    shift = graph.tensors[node.inputs[-1]]
+    assert shift.data is not None
+    changed = replace(shift, data=np.full_like(shift.data, -23))
+    graph = graph.edit(graph.nodes, (changed,))
+    choice = choose(single(graph), ("dsp",), optimize)["conv_1"]
+    assert (choice.kernel.symbol, choice.layout) == ("eq_conv_s8_dsp", "dense")
+
+
+def test_shared_files_are_counted_once() -> None:
+    conv, fc = BY_SYMBOL["eq_conv_pairs_s8_dsp"], BY_SYMBOL["eq_fc_pairs_s8_dsp"]
+    one, both = kernels.linked_bytes([conv]), kernels.linked_bytes([conv, fc])
+    assert one > conv.code_bytes
+    assert both == one + fc.code_bytes
 
 
 def test_an_extension_that_no_row_asks_for_does_no_harm() -> None:
@@ -194,3 +231,56 @@ def test_every_operator_but_reshapes_gets_a_kernel(seed: int) -> None:
     program = compiled(random_graph(seed)).program
     nodes = program.network.graphs[0].nodes
     assert list(program.choices) == [node.name for node in nodes if node.op not in ALIASED]
+
+
+# Limits
+
+
+def kernel_of(graph: Graph) -> str:
+    """What runs the last node on a core with the DSP extension."""
+    network = compiled(graph).program.network
+    choices = choose(network, ("dsp",), "flash")
+    return choices[network.graphs[0].nodes[-1].name].kernel.symbol
+
+
+@pytest.mark.parametrize(
+    ("window", "served"),
+    [
+        (Window((3, 3), pads=(1, 1, 1, 1)), True),
+        (Window((3, 3)), True),
+        (Window((3, 3), (2, 2), pads=(0, 0, 1, 1)), True),
+        (Window((3, 3), (3, 3)), False),
+        (Window((3, 3), (1, 2)), False),
+        (Window((3, 3), dilations=(2, 1)), False),
+        (Window((3, 2)), False),
+        (Window((3, 3), pads=(2, 0, 0, 0)), False),
+        (Window((3, 3), pads=(0, 2, 0, 0)), False),
+        (Window((3, 3), pads=(0, 0, 2, 0)), False),
+        (Window((3, 3), pads=(0, 0, 0, 2)), False),
+    ],
+)
+def test_windows_beyond_three_by_three_go_to_the_row_before(window: Window, served: bool) -> None:
+    b = Builder("depthwise")
+    symbol = kernel_of(b.build(b.depthwise(b.input(9, 8, 3), 1, window)))
+    assert symbol == ("eq_depthwise_3x3_s8_dsp" if served else "eq_depthwise_s8_dsp")
+
+
+def test_channels_with_several_outputs_go_to_the_row_before() -> None:
+    b = Builder("depthwise")
+    assert kernel_of(b.build(b.depthwise(b.input(9, 8, 3), 2))) == "eq_depthwise_s8_dsp"
+
+
+@pytest.mark.parametrize(("values", "symbol"), [(512, "table_s8_dsp"), (511, "s8_ref")])
+def test_additions_without_a_form_use_tables_where_they_pay(
+    values: int, symbol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(affine, "find", lambda graph, node: None)
+    b = Builder("add")
+    graph = b.build(b.add(*(b.input(values, name=name) for name in "ab")))
+    assert kernel_of(graph) == f"eq_add_{symbol}"
+
+
+def test_additions_with_a_form_use_it() -> None:
+    b = Builder("add")
+    graph = b.build(b.add(*(b.input(16, name=name) for name in "ab")))
+    assert kernel_of(graph) == "eq_add_affine_s8_dsp"

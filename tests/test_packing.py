@@ -1,4 +1,4 @@
-"""Dense storage: n bits a value, least significant first, and back."""
+"""How weights are stored, in each layout, and what the layouts but dense cannot hold."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeq.packing import ALIGN, pack_dense, pad, unpack_dense
+from edgeq.ir import Array
+from edgeq.packing import (
+    ALIGN,
+    LAYOUTS,
+    Scaling,
+    pack_dense,
+    pack_fields,
+    pack_pairs,
+    pad,
+    unpack_dense,
+)
 
 BITS = range(2, 9)
 fixed = settings(derandomize=True, max_examples=300, deadline=None)
@@ -83,3 +93,75 @@ def test_padding_adds_zeros_up_to_a_multiple_of_8(size: int) -> None:
     assert len(padded) % ALIGN == 0
     assert padded == b"\xff" * size + bytes(len(padded) - size)
     assert len(padded) - size < ALIGN
+
+
+# Pairs and fields; test_image.py reads whole images back, test_pairs.c the C
+
+
+def scaling(
+    channels: int, shift: int = -8, bias: int = 0, zero_point: int = -128, width: int = 8
+) -> Scaling:
+    ones = np.ones(channels, np.int64)
+    return Scaling(ones * bias, ones << 30, ones * shift, zero_point, width, 5)
+
+
+def is_exact(weights: Array, scale: Scaling) -> bool:
+    tables = LAYOUTS["pairs"].tables
+    assert tables is not None
+    return tables(weights, scale) is not None
+
+
+def test_two_weights_are_one_number() -> None:
+    words = np.frombuffer(pack_pairs(np.array([[1, -2, 3, 4], [-1, 127, 0, -127]]), 8), "<i2")
+    assert words.tolist() == [1 - 512, 3 + 1024, -1 + 127 * 256, -127 * 256]
+
+
+@pytest.mark.parametrize("bits", range(2, 8))
+def test_fields_take_exactly_the_bits_of_whole_blocks(bits: int) -> None:
+    weights = np.zeros((6, 32), np.int8)
+    assert len(pack_fields(weights, bits)) == 6 * 32 * bits // 8
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize(("channels", "values"), [(1, 1), (2, 4), (3, 5), (7, 27), (8, 64)])
+def test_a_layout_says_how_long_it_is(name: str, channels: int, values: int) -> None:
+    layout = LAYOUTS[name]
+    for bits in {"dense": range(2, 9), "pairs": (8,), "fields": range(2, 8)}[name]:
+        data = layout.pack(np.ones((channels, values), np.int8), bits)
+        assert len(data) == layout.bytes(channels, values, bits)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_weights_that_need_more_bits_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="values 8 to 8 do not fit 4 bits"):
+        LAYOUTS[name].pack(np.full((2, 4), 8), 4)
+
+
+@pytest.mark.parametrize(("pair", "exact"), [((-128, -1), True), ((-1, -128), False)])
+def test_128_below_a_negative_weight_is_no_pair(pair: tuple[int, int], exact: bool) -> None:
+    weights = np.array([[*pair, 0, 0]])
+    assert is_exact(weights, scaling(1)) == exact
+    if not exact:
+        with pytest.raises(ValueError, match="−128"):
+            pack_pairs(weights, 8)
+
+
+@pytest.mark.parametrize(("shift", "exact"), [(-23, False), (-22, True), (7, True), (8, False)])
+def test_shifts_beyond_what_is_exact_are_left_to_other_kernels(shift: int, exact: bool) -> None:
+    assert is_exact(np.ones((2, 4), np.int8), scaling(2, shift)) == exact
+
+
+@pytest.mark.parametrize(("count", "bias", "exact"), [(258, 0, True), (260, 0, False)])
+def test_sums_stay_below_2_to_23(count: int, bias: int, exact: bool) -> None:
+    """127 · 255 · 259 is the last product of the kind below 2^23."""
+    assert is_exact(np.full((1, count), 127), scaling(1, bias=bias)) == exact
+    assert is_exact(np.full((1, count), -127), scaling(1, bias=bias)) == exact
+
+
+def test_the_bias_and_the_memory_of_the_input_count() -> None:
+    ones = np.ones((1, 1), np.int8)
+    most = (1 << 23) - 1
+    assert is_exact(ones, scaling(1, bias=most - 255))
+    assert not is_exact(ones, scaling(1, bias=most - 254))
+    assert is_exact(ones, scaling(1, bias=most - 9, zero_point=-2, width=4))
+    assert not is_exact(ones, scaling(1, bias=most - 8, zero_point=-2, width=4))

@@ -153,6 +153,14 @@ def test_pictures_of_the_report_that_was_are_removed(one_build: Path) -> None:
     assert not (one_build / "plots").exists()
 
 
+def test_what_kernels_share_counts_as_kernels(one_build: Path) -> None:
+    """Functions of their further sources, assembly too, which has no symbol of its file."""
+    profile = profiled(one_build)
+    shared = [row for row in profile.symbols if row.name.startswith("eq_pairs_")]
+    assert "eq_pairs_four" in {row.name for row in shared}
+    assert {row.purpose for row in shared} == {"kernels"}
+
+
 # Refusals #
 
 

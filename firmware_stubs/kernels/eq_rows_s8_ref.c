@@ -34,6 +34,7 @@ static void begin(part_t *part, const eq_call_t *call)
     part->call.in[1] = &part->in[1];
     part->call.out = &part->out;
     part->call.scratch = scratch + sizes.input + sizes.output;
+    part->op.scratch_bytes -= (uint32_t)(sizes.input + sizes.output);
     part->input = scratch;
     part->output = scratch + sizes.input;
 }
@@ -311,6 +312,7 @@ void eq_rows_s8_ref(const eq_call_t *call)
         run_softmax(call);
         break;
     case EQ_FAMILY_ADD:
+    case EQ_FAMILY_AFFINE:
     case EQ_FAMILY_TABLE:
         run_values(call);
         break;

@@ -47,6 +47,18 @@ static int aligned(const void *pointer)
 
 /// Header and sections ///
 
+/* Bit set of what the kernels of this firmware read. */
+static uint32_t known_layouts(void)
+{
+    uint32_t layouts = 1u << EQ_LAYOUT_DENSE;
+    for (uint16_t i = 0; i < eq_kernel_count; i++) {
+        if (eq_kernels[i].rules != NULL) {
+            layouts |= 1u << eq_kernels[i].rules->layout;
+        }
+    }
+    return layouts;
+}
+
 static eq_status_t check_header(const eq_config_t *config)
 {
     const eq_header_t *header = config->image;
@@ -67,7 +79,7 @@ static eq_status_t check_header(const eq_config_t *config)
     if (header->crc32 != eq_crc32(bytes + 16, header->length - 16)) {
         return EQ_E_CRC;
     }
-    if ((header->layouts & ~(1u << EQ_LAYOUT_DENSE)) != 0) {
+    if ((header->layouts & ~known_layouts()) != 0) {
         return EQ_E_LAYOUT;
     }
     for (uint32_t id = 0; id < 128; id++) {
@@ -283,11 +295,18 @@ EQ_NOINLINE static uint64_t scratch_need(const operands_t *o, uint64_t weights)
     const eq_tensor_record_t *other = o->other != NULL ? o->other : o->in;
     const eq_rows_scratch_t rows = eq_rows_scratch(o->op, o->kernel->family, o->in, other, o->out);
     const uint64_t unpacked = rows.input + rows.output;
+    const uint64_t row = o->op->weight_bits == 8 ? 0 : weights;
     switch (o->kernel->scratch) {
     case EQ_SCRATCH_ROW:
-        return unpacked + (o->op->weight_bits == 8 ? 0 : weights);
+        return unpacked + row;
+    case EQ_SCRATCH_STRIP:
+        return unpacked + row + eq_row(o->in);
     case EQ_SCRATCH_PAIRS:
         return unpacked + 16 * ((weights + 1) / 2);
+    case EQ_SCRATCH_TABLES:
+        return unpacked + EQ_TABLES_BYTES;
+    case EQ_SCRATCH_LAYOUT:
+        return unpacked + o->kernel->rules->scratch_bytes(o->op, o->in, o->out, weights);
     default:
         return unpacked;
     }
@@ -309,23 +328,48 @@ EQ_NOINLINE static int scratch_fits(const view_t *view, const operands_t *o, uin
                                       (o->other == NULL || !on_scratch(op, o->other)));
 }
 
+/* The tables of a layout other than dense, and what is in them and in the weights. */
+static eq_status_t check_layout(const view_t *view, const operands_t *o, uint32_t weights)
+{
+    const eq_operator_t *op = o->op;
+    const eq_layout_rules_t *rules = o->kernel->rules;
+    const uint64_t words = rules->table_bytes(o->out->shape[2]) / sizeof(int32_t);
+    if (op->weights % sizeof(int32_t) != 0 || (op->multiplier | op->shift) != 0 ||
+        !in_tables(view, op->bias, words, sizeof(int32_t))) {
+        return EQ_E_OPERATOR;
+    }
+    const eq_call_t call = {.op = op,
+                            .in = {o->in, o->in},
+                            .out = o->out,
+                            .weights = view->data[EQ_SECTION_WEIGHTS] + op->weights,
+                            .bias = table_s32(view, op->bias)};
+    return rules->fits(&call, weights) ? EQ_OK : EQ_E_ARITHMETIC;
+}
+
 /* An operator with `weights` weights (at most 2^63) a channel. */
 static eq_status_t check_weighted(const view_t *view, const operands_t *o, uint64_t weights)
 {
     const eq_operator_t *op = o->op;
+    const eq_layout_rules_t *rules = o->kernel->rules;
     const uint32_t channels = o->out->shape[2];
-    if (op->layout != EQ_LAYOUT_DENSE) {
+    if (op->layout != (rules != NULL ? rules->layout : EQ_LAYOUT_DENSE)) {
         return EQ_E_LAYOUT;
     }
     if (o->other != NULL || tensors_overlap(o->in, o->out) || op->weight_bits < 2 ||
         op->weight_bits > 8 || weights > MOST_WEIGHTS || weights * channels > MOST_WEIGHTS) {
         return EQ_E_OPERATOR;
     }
-    const uint64_t packed = (weights * channels * op->weight_bits + 7) / 8;
-    if (op->weights + packed > view->bytes[EQ_SECTION_WEIGHTS] ||
-        !in_tables(view, op->bias, channels, sizeof(int32_t)) ||
+    const uint64_t packed = rules != NULL ? rules->weight_bytes(channels, weights, op->weight_bits)
+                                          : (weights * channels * op->weight_bits + 7) / 8;
+    if (op->weights + packed > view->bytes[EQ_SECTION_WEIGHTS] || !scratch_fits(view, o, weights)) {
+        return EQ_E_OPERATOR;
+    }
+    if (rules != NULL) {
+        return check_layout(view, o, (uint32_t)weights);
+    }
+    if (!in_tables(view, op->bias, channels, sizeof(int32_t)) ||
         !in_tables(view, op->multiplier, channels, sizeof(int32_t)) ||
-        !in_tables(view, op->shift, channels, sizeof(int8_t)) || !scratch_fits(view, o, weights)) {
+        !in_tables(view, op->shift, channels, sizeof(int8_t))) {
         return EQ_E_OPERATOR;
     }
     const int32_t *bias = table_s32(view, op->bias);
@@ -397,14 +441,19 @@ static int in_place_or_apart(const eq_tensor_record_t *in, const eq_tensor_recor
     return same || !tensors_overlap(in, out);
 }
 
+/* The operands of an addition, and three multipliers. */
+static int adds(const view_t *view, const operands_t *o)
+{
+    return without_weights(view, o) && o->other != NULL && same_shape(o->in, o->other) &&
+           same_shape(o->in, o->out) && in_place_or_apart(o->in, o->out) &&
+           in_place_or_apart(o->other, o->out) &&
+           in_tables(view, o->op->multiplier, 3, sizeof(int32_t));
+}
+
 static eq_status_t check_add(const view_t *view, const operands_t *o)
 {
     const eq_operator_t *op = o->op;
-    if (!without_weights(view, o) || o->other == NULL || !same_shape(o->in, o->other) ||
-        !same_shape(o->in, o->out) || !in_place_or_apart(o->in, o->out) ||
-        !in_place_or_apart(o->other, o->out) ||
-        !in_tables(view, op->multiplier, 3, sizeof(int32_t)) ||
-        !in_tables(view, op->shift, 3, sizeof(int8_t))) {
+    if (!adds(view, o) || !in_tables(view, op->shift, 3, sizeof(int8_t))) {
         return EQ_E_OPERATOR;
     }
     const eq_tensor_record_t *inputs[2] = {o->in, o->other};
@@ -421,6 +470,23 @@ static eq_status_t check_add(const view_t *view, const operands_t *o)
     }
     return bound <= INT32_MAX && scale_fits(multiplier[2], shift[2], bound) ? EQ_OK
                                                                             : EQ_E_ARITHMETIC;
+}
+
+static uint64_t magnitude_of(int64_t value)
+{
+    return (uint64_t)(value < 0 ? -value : value);
+}
+
+/* A term is a factor times at most 128, divided by 256 and rounded. */
+static eq_status_t check_affine(const view_t *view, const operands_t *o)
+{
+    if (!adds(view, o) || o->op->shift != 0) {
+        return EQ_E_OPERATOR;
+    }
+    const int32_t *constant = table_s32(view, o->op->multiplier);
+    const uint64_t bound = (magnitude_of(constant[0]) + 1) / 2 +
+                           (magnitude_of(constant[1]) + 1) / 2 + magnitude_of(constant[2]);
+    return bound <= INT32_MAX ? EQ_OK : EQ_E_ARITHMETIC;
 }
 
 /* Whether the first and the last window of an axis, and so all between, hold an input. */
@@ -565,6 +631,8 @@ static eq_status_t check_family(const view_t *view, const operands_t *o)
         return check_concat(view, o);
     case EQ_FAMILY_TABLE:
         return check_table(view, o);
+    case EQ_FAMILY_AFFINE:
+        return check_affine(view, o);
     default:
         return EQ_E_KERNEL;
     }

@@ -10,6 +10,8 @@
 
 #include <stdint.h>
 
+#include "eq_fixed.h"
+
 #if defined(__ARM_FEATURE_DSP) && defined(__GNUC__)
 
 /* Four bytes at any address. */
@@ -18,6 +20,11 @@ static inline uint32_t eq_load_quad(const int8_t *bytes)
     uint32_t quad;
     __builtin_memcpy(&quad, bytes, sizeof quad);
     return quad;
+}
+
+static inline void eq_store_quad(int8_t *bytes, uint32_t quad)
+{
+    __builtin_memcpy(bytes, &quad, sizeof quad);
 }
 
 /* The bytes 0 and 2 of a quad, added to a pair. */
@@ -50,6 +57,22 @@ static inline uint32_t eq_sxtb16_odd(uint32_t quad)
     return result;
 }
 
+/* The bytes of each half swapped. */
+static inline uint32_t eq_rev16(uint32_t quad)
+{
+    uint32_t result;
+    __asm__("rev16 %0, %1" : "=r"(result) : "r"(quad));
+    return result;
+}
+
+/* a − b by halves. */
+static inline uint32_t eq_ssub16(uint32_t a, uint32_t b)
+{
+    uint32_t result;
+    __asm__("ssub16 %0, %1, %2" : "=r"(result) : "r"(a), "r"(b));
+    return result;
+}
+
 /* sum + a.low · b.low + a.high · b.high */
 static inline int32_t eq_smlad(uint32_t a, uint32_t b, int32_t sum)
 {
@@ -74,12 +97,98 @@ static inline int32_t eq_smlatt(uint32_t a, uint32_t b, int32_t sum)
     return result;
 }
 
+/* Two int16 as a pair. */
+static inline uint32_t eq_pkhbt(int32_t low, int32_t high)
+{
+    uint32_t result;
+    __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(result) : "r"(low), "r"(high));
+    return result;
+}
+
+/* sum + a.low · b.high */
+static inline int32_t eq_smlabt(uint32_t a, uint32_t b, int32_t sum)
+{
+    int32_t result;
+    __asm__("smlabt %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
+    return result;
+}
+
+/* sum + a.high · b.low */
+static inline int32_t eq_smlatb(uint32_t a, uint32_t b, int32_t sum)
+{
+    int32_t result;
+    __asm__("smlatb %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
+    return result;
+}
+
+/* sum + ⌊a · b.low / 2^16⌋ */
+static inline int32_t eq_smlawb(int32_t a, uint32_t b, int32_t sum)
+{
+    int32_t result;
+    __asm__("smlawb %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
+    return result;
+}
+
+/* sum + ⌊a · b.high / 2^16⌋ */
+static inline int32_t eq_smlawt(int32_t a, uint32_t b, int32_t sum)
+{
+    int32_t result;
+    __asm__("smlawt %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
+    return result;
+}
+
+/* The rounded high word of a · b. */
+static inline int32_t eq_smmulr(int32_t a, int32_t b)
+{
+    int32_t result;
+    __asm__("smmulr %0, %1, %2" : "=r"(result) : "r"(a), "r"(b));
+    return result;
+}
+
+/* The nearest int8. */
+static inline int32_t eq_ssat8(int32_t value)
+{
+    int32_t result;
+    __asm__("ssat %0, #8, %1" : "=r"(result) : "r"(value));
+    return result;
+}
+
+/* The nearest int8 to ⌊value / 2^EQ_AFFINE_FRACTION⌋. */
+static inline int32_t eq_ssat8_affine(int32_t value)
+{
+    int32_t result;
+    __asm__("ssat %0, #8, %1, asr %2" : "=r"(result) : "r"(value), "I"(EQ_AFFINE_FRACTION));
+    return result;
+}
+
+/* The greater and the lesser of the signed bytes of two quads. */
+static inline uint32_t eq_max_quad(uint32_t a, uint32_t b)
+{
+    uint32_t result;
+    __asm__("ssub8 %0, %1, %2\n\tsel %0, %1, %2" : "=&r"(result) : "r"(a), "r"(b) : "cc");
+    return result;
+}
+
+static inline uint32_t eq_min_quad(uint32_t a, uint32_t b)
+{
+    uint32_t result;
+    __asm__("ssub8 %0, %1, %2\n\tsel %0, %2, %1" : "=&r"(result) : "r"(a), "r"(b) : "cc");
+    return result;
+}
+
 #else
 
 static inline uint32_t eq_load_quad(const int8_t *bytes)
 {
     return (uint32_t)(uint8_t)bytes[0] | (uint32_t)(uint8_t)bytes[1] << 8 |
            (uint32_t)(uint8_t)bytes[2] << 16 | (uint32_t)(uint8_t)bytes[3] << 24;
+}
+
+static inline void eq_store_quad(int8_t *bytes, uint32_t quad)
+{
+    for (uint32_t i = 0; i < 4; i++) {
+        bytes[i] = (int8_t)(quad >> 8 * i);
+    }
 }
 
 static inline uint32_t eq_extend(uint32_t byte)
@@ -110,9 +219,21 @@ static inline uint32_t eq_sxtb16_odd(uint32_t quad)
     return eq_sxtab16(0, quad >> 8);
 }
 
+static inline uint32_t eq_rev16(uint32_t quad)
+{
+    return (quad >> 8 & 0x00FF00FFu) | (quad & 0x00FF00FFu) << 8;
+}
+
+static inline uint32_t eq_ssub16(uint32_t a, uint32_t b)
+{
+    return ((a - b) & 0xFFFFu) | ((a >> 16) - (b >> 16)) << 16;
+}
+
 static inline int32_t eq_smlad(uint32_t a, uint32_t b, int32_t sum)
 {
-    return sum + (int16_t)a * (int16_t)b + (int16_t)(a >> 16) * (int16_t)(b >> 16);
+    const uint32_t low = (uint32_t)((int16_t)a * (int16_t)b);
+    const uint32_t high = (uint32_t)((int16_t)(a >> 16) * (int16_t)(b >> 16));
+    return (int32_t)((uint32_t)sum + low + high); /* sums wrap around */
 }
 
 static inline int32_t eq_smlabb(uint32_t a, uint32_t b, int32_t sum)
@@ -123,6 +244,68 @@ static inline int32_t eq_smlabb(uint32_t a, uint32_t b, int32_t sum)
 static inline int32_t eq_smlatt(uint32_t a, uint32_t b, int32_t sum)
 {
     return sum + (int16_t)(a >> 16) * (int16_t)(b >> 16);
+}
+
+static inline uint32_t eq_pkhbt(int32_t low, int32_t high)
+{
+    return ((uint32_t)low & 0xFFFFu) | (uint32_t)high << 16;
+}
+
+static inline int32_t eq_smlabt(uint32_t a, uint32_t b, int32_t sum)
+{
+    return (int32_t)((uint32_t)sum + (uint32_t)((int16_t)a * (int16_t)(b >> 16)));
+}
+
+static inline int32_t eq_smlatb(uint32_t a, uint32_t b, int32_t sum)
+{
+    return eq_smlabt(b, a, sum);
+}
+
+static inline int32_t eq_smlawb(int32_t a, uint32_t b, int32_t sum)
+{
+    return sum + (int32_t)((int64_t)a * (int16_t)b >> 16);
+}
+
+static inline int32_t eq_smlawt(int32_t a, uint32_t b, int32_t sum)
+{
+    return eq_smlawb(a, b >> 16, sum);
+}
+
+static inline int32_t eq_smmulr(int32_t a, int32_t b)
+{
+    return (int32_t)(((int64_t)a * b + INT64_C(0x80000000)) >> 32);
+}
+
+static inline int32_t eq_ssat8(int32_t value)
+{
+    return eq_clamp(value, INT8_MIN, INT8_MAX);
+}
+
+static inline int32_t eq_ssat8_affine(int32_t value)
+{
+    return eq_ssat8(value >> EQ_AFFINE_FRACTION);
+}
+
+/* Per byte a where the test of a − b holds, else b. */
+static inline uint32_t eq_select_quad(uint32_t a, uint32_t b, int32_t greater)
+{
+    uint32_t result = 0;
+    for (uint32_t at = 0; at < 32; at += 8) {
+        const int32_t x = (int8_t)(a >> at);
+        const int32_t y = (int8_t)(b >> at);
+        result |= (((x >= y) == greater ? a : b) >> at & 0xFFu) << at;
+    }
+    return result;
+}
+
+static inline uint32_t eq_max_quad(uint32_t a, uint32_t b)
+{
+    return eq_select_quad(a, b, 1);
+}
+
+static inline uint32_t eq_min_quad(uint32_t a, uint32_t b)
+{
+    return eq_select_quad(a, b, 0);
 }
 
 #endif
@@ -152,6 +335,62 @@ static inline int32_t eq_dot_dsp(const int8_t *weights, const int8_t *values, in
         sum += *weights++ * (*values++ - zero_point);
     }
     return sum;
+}
+
+/* Clamps bytes: for kernels whose sums were saturated to the type, where the clamp is tighter. */
+static inline void eq_clamp_bytes(int8_t *bytes, uint32_t count, int32_t low, int32_t high)
+{
+    const uint32_t lows = 0x01010101u * (uint8_t)low;
+    const uint32_t highs = 0x01010101u * (uint8_t)high;
+    if (low == INT8_MIN && high == INT8_MAX) {
+        return;
+    }
+    for (; count >= 4; count -= 4) {
+        eq_store_quad(bytes, eq_min_quad(eq_max_quad(eq_load_quad(bytes), lows), highs));
+        bytes += 4;
+    }
+    for (; count > 0; count--) {
+        *bytes = (int8_t)eq_clamp(*bytes, low, high);
+        bytes++;
+    }
+}
+
+/// Requantisation in six instructions ///
+
+/*
+ * What takes a sum to an int8: eq_requantize, the zero point and a clamp to the type. Exact where
+ * the shift is to the right by 1..22, which eq_requantize_fits says, and |sum| < 2^30.
+ */
+typedef struct {
+    int32_t multiplier;
+    int32_t addend; /* half of the last place, and the zero point above it */
+    int32_t right;
+} eq_requantize_t;
+
+static inline int eq_requantize_fits(int32_t shift)
+{
+    return shift < 0 && shift >= -22;
+}
+
+static inline eq_requantize_t eq_requantize_of(int32_t multiplier, int32_t shift,
+                                               int32_t zero_point)
+{
+    const eq_requantize_t scale = {multiplier, (1 << (-shift - 1)) + zero_point * (1 << -shift),
+                                   -shift};
+    return scale;
+}
+
+/* Of a sum that is doubled already. */
+static inline int32_t eq_requantize_twice(eq_requantize_t scale, int32_t twice)
+{
+    int32_t value = eq_smmulr(twice, scale.multiplier);
+    value += value >> 31;
+    return eq_ssat8((value + scale.addend) >> scale.right);
+}
+
+static inline int32_t eq_requantize_s8(eq_requantize_t scale, int32_t sum)
+{
+    return eq_requantize_twice(scale, sum * 2);
 }
 
 #endif

@@ -17,6 +17,7 @@ typedef char eq_right_shift_keeps_the_sign[(-1 >> 1) == -1 ? 1 : -1];
 
 #define EQ_ADD_LEFT_SHIFT 20      /* head-room bits of both inputs of an addition */
 #define EQ_ADD_LEFT_SHIFT_WIDE 15 /* where an operand has 16 bits */
+#define EQ_AFFINE_FRACTION 21     /* bits below the point of an addition in affine form */
 
 static inline int32_t eq_clamp(int32_t x, int32_t low, int32_t high)
 {

@@ -17,7 +17,9 @@
 
 /* Bits of eq_header_t.layouts. */
 typedef enum {
-    EQ_LAYOUT_DENSE = 0 /* exactly n bits each, least significant bit first, padded once a tensor */
+    EQ_LAYOUT_DENSE = 0, /* exactly n bits each, least significant bit first, padded once */
+    EQ_LAYOUT_PAIRS = 1, /* eq_pairs.h: of 8 bits */
+    EQ_LAYOUT_FIELDS = 2 /* eq_fields.h: of fewer */
 } eq_layout_t;
 
 typedef enum {
@@ -68,9 +70,11 @@ typedef struct {
     uint16_t kernel;   /* id in kernels.toml */
     uint16_t input[2]; /* indices of tensors */
     uint16_t output;
-    uint32_t weights;    /* output channels × (values a channel) of weight_bits, in `layout` */
-    uint32_t bias;       /* int32 per output channel, at a multiple of 4; pad: one, the value */
-    uint32_t multiplier; /* as bias; add: for input 0, input 1 and the output; concat: for input 0
+    uint32_t weights; /* output channels × (values a channel) of weight_bits, in `layout` */
+    uint32_t bias;    /* int32 per output channel, at a multiple of 4; pad: one, the value; layouts
+                            but dense: their tables, and no multiplier and shift */
+    uint32_t multiplier; /* as bias; add: for input 0, input 1 and the output; affine:
+                            the three of edgeq/affine.py; concat: for input 0
                             and input 1; softmax: one */
     uint32_t shift;      /* int8, as many; table: 256, the outputs for -128 .. 127 */
     uint32_t scratch;    /* offset in the arena, a multiple of 8 */

@@ -7,6 +7,7 @@
 #ifndef EQ_KERNEL_H
 #define EQ_KERNEL_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "eq_fixed.h"
@@ -48,15 +49,37 @@ typedef enum {
     EQ_FAMILY_PAD,
     EQ_FAMILY_CONCAT,
     EQ_FAMILY_TABLE,
-    EQ_FAMILY_ROWS /* not of an operator: brings the others to packed activations (eq_rows.h) */
+    EQ_FAMILY_AFFINE, /* additions whose constants are those of edgeq/affine.py */
+    EQ_FAMILY_ROWS    /* not of an operator: brings the others to packed activations (eq_rows.h) */
 } eq_family_t;
 
 /* Arena bytes that a kernel needs beside its tensors, for channels of K weights. */
 typedef enum {
     EQ_SCRATCH_NONE,
-    EQ_SCRATCH_ROW,  /* K, or 0 where the weights have 8 bits */
-    EQ_SCRATCH_PAIRS /* 16·⌈K/2⌉ */
+    EQ_SCRATCH_ROW,    /* K, or 0 where the weights have 8 bits */
+    EQ_SCRATCH_PAIRS,  /* 16·⌈K/2⌉ */
+    EQ_SCRATCH_TABLES, /* EQ_TABLES_BYTES */
+    EQ_SCRATCH_STRIP,  /* as EQ_SCRATCH_ROW, and a row of the input */
+    EQ_SCRATCH_LAYOUT  /* what the rules of its layout say */
 } eq_scratch_t;
+
+#define EQ_TABLES_BYTES 2048u /* an int32 for each value of each input */
+
+/*
+ * What eq_init must know of a layout other than "dense". An operator's `bias` is then where the
+ * tables of the layout begin, int32, and its `multiplier` and `shift` are 0. Weights begin at a
+ * multiple of 4. `count` is the weights of a channel, at most 2^28, as are those of all channels.
+ */
+typedef struct {
+    uint8_t layout; /* eq_layout_t */
+    uint64_t (*weight_bytes)(uint64_t channels, uint64_t count, uint32_t bits);
+    uint64_t (*table_bytes)(uint64_t channels);
+    /* The least that it takes; all that the operator has is its to use. */
+    uint64_t (*scratch_bytes)(const eq_operator_t *op, const eq_tensor_record_t *in,
+                              const eq_tensor_record_t *out, uint64_t count);
+    /* Whether these very weights and tables are exact for every input. */
+    int (*fits)(const eq_call_t *call, uint32_t count);
+} eq_layout_rules_t;
 
 typedef struct eq_kernel {
     uint8_t id;          /* in kernels.toml */
@@ -64,7 +87,11 @@ typedef struct eq_kernel {
     uint8_t scratch;     /* eq_scratch_t */
     uint8_t activations; /* 16: one operand or more has 16 bits; 8: none has */
     eq_kernel_function_t run;
+    const eq_layout_rules_t *rules; /* NULL: dense weights, or none */
 } eq_kernel_t;
+
+extern const eq_layout_rules_t eq_pairs_rules;
+extern const eq_layout_rules_t eq_fields_rules;
 
 /* eq_kernels.c: generated, the kernels of this firmware. */
 extern const eq_kernel_t eq_kernels[];
@@ -80,11 +107,16 @@ void eq_conv_s8_ref(const eq_call_t *call);
 void eq_conv_s8_dsp(const eq_call_t *call);
 void eq_depthwise_s8_ref(const eq_call_t *call);
 void eq_depthwise_s8_dsp(const eq_call_t *call);
+void eq_depthwise_3x3_s8_dsp(const eq_call_t *call);
 void eq_fc_s8_ref(const eq_call_t *call);
 void eq_fc_s8_dsp(const eq_call_t *call);
 void eq_add_s8_ref(const eq_call_t *call);
+void eq_add_table_s8_dsp(const eq_call_t *call);
+void eq_add_affine_s8_dsp(const eq_call_t *call);
 void eq_max_pool_s8_ref(const eq_call_t *call);
 void eq_average_pool_s8_ref(const eq_call_t *call);
+void eq_max_pool_s8_dsp(const eq_call_t *call);
+void eq_average_pool_s8_dsp(const eq_call_t *call);
 void eq_softmax_s8_ref(const eq_call_t *call);
 void eq_grouped_s8_ref(const eq_call_t *call);
 void eq_pad_s8_ref(const eq_call_t *call);
@@ -100,6 +132,10 @@ void eq_average_pool_s16_ref(const eq_call_t *call);
 void eq_grouped_s16_ref(const eq_call_t *call);
 void eq_pad_s16_ref(const eq_call_t *call);
 void eq_concat_s16_ref(const eq_call_t *call);
+void eq_conv_pairs_s8_dsp(const eq_call_t *call);
+void eq_fc_pairs_s8_dsp(const eq_call_t *call);
+void eq_conv_fields_s8_dsp(const eq_call_t *call);
+void eq_fc_fields_s8_dsp(const eq_call_t *call);
 
 /// What kernels share ///
 

@@ -41,4 +41,23 @@ static inline eq_span_t eq_clip_columns(const eq_call_t *call, uint32_t x)
                    op->dilation_width, (int32_t)call->in[0]->shape[1]);
 }
 
+/* The part of a window that lies inside the input. */
+typedef struct {
+    const int8_t *first; /* of its first channel */
+    int32_t rows;
+    int32_t columns;
+    int32_t step; /* from column to column: the channels */
+    int32_t row;  /* from row to row */
+} eq_patch_t;
+
+static inline eq_patch_t eq_patch(const eq_call_t *call, eq_span_t rows, eq_span_t columns)
+{
+    const int32_t step = (int32_t)call->in[0]->shape[2];
+    const int32_t row = (int32_t)call->in[0]->shape[1] * step;
+    const int32_t first = (rows.start + rows.first) * row + (columns.start + columns.first) * step;
+    const eq_patch_t patch = {call->input[0] + first, rows.last - rows.first,
+                              columns.last - columns.first, step, row};
+    return patch;
+}
+
 #endif

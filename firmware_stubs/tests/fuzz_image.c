@@ -8,6 +8,8 @@
  * built with sanitizers, a byte read or written too far, an overflow or a misaligned access stops
  * it. The sequence is fixed. What is checked here by value names its guarantee.
  */
+#include "fast.h"
+#include "pairs.h"
 #include "shaping.h"
 #include "wide.h"
 
@@ -163,6 +165,9 @@ int main(int argc, char **argv)
     fuzz("shaping model", shaping_image(8), rounds);
     fuzz("packed shaping model", shaping_image(4), rounds);
     fuzz("wide model", wide_image(), rounds);
+    fuzz("fast model", fast_image(8), rounds);
+    fuzz("packed fast model", fast_image(4), rounds);
+    fuzz("model in pairs", pairs_image(), rounds);
     for (int i = 2; i < argc; i++) {
         fuzz(argv[i], read_image(argv[i]), rounds);
     }

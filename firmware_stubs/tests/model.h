@@ -144,10 +144,12 @@ static void add_weights(model_t *m, eq_operator_t *op, uint32_t count, uint8_t b
     }
     m->count[EQ_SECTION_WEIGHTS] = op->weights + bytes;
     const eq_kernel_t *kernel = eq_kernel_find(op->kernel);
+    const uint32_t row = bits == 8 ? 0 : count;
+    const uint32_t strip = (uint32_t)eq_row(&m->tensors[op->input[0]]);
     add_scratch(m, op,
-                kernel->scratch == EQ_SCRATCH_PAIRS ? 16 * ((count + 1) / 2)
-                : bits == 8                         ? 0
-                                                    : count);
+                kernel->scratch == EQ_SCRATCH_PAIRS   ? 16 * ((count + 1) / 2)
+                : kernel->scratch == EQ_SCRATCH_STRIP ? row + strip
+                                                      : row);
 }
 
 static void add_scales(model_t *m, eq_operator_t *op, uint32_t count, int8_t shift)

@@ -242,7 +242,7 @@ static void test_header(void)
     REFUSED(EQ_E_MAGIC, header->magic = 0x5145494Du);
     REFUSED(EQ_E_FORMAT, header->format = 2);
     REFUSED(EQ_E_ABI, header->abi = 2);
-    REFUSED(EQ_E_LAYOUT, header->layouts |= 2u);
+    REFUSED(EQ_E_LAYOUT, header->layouts |= 0x80u);
     REFUSED(EQ_E_KERNEL, header->kernels[0] |= 1u);
     REFUSED(EQ_E_KERNEL, header->kernels[0] |= 1u << 11);
     REFUSED(EQ_E_KERNEL, header->kernels[3] |= 1u << 31);
@@ -353,6 +353,7 @@ static void test_operands(void)
     REFUSED(EQ_E_OPERATOR, op[OP_ADD].scratch_bytes = 8);
     REFUSED(EQ_E_OPERATOR, op[OP_ADD].multiplier += 2);
     REFUSED(EQ_E_OPERATOR, op[OP_ADD].shift = section[6].bytes - 2);
+    REFUSED(EQ_E_OPERATOR, op[OP_ADD].kernel = 50); /* wants scratch */
     REFUSED(EQ_E_OPERATOR, op[OP_SOFTMAX].input[1] = 8);
     REFUSED(EQ_E_OPERATOR, op[OP_SOFTMAX].output = 7);
     REFUSED(EQ_E_OPERATOR, tensor[9].zero_point = -127);

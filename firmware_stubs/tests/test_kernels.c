@@ -325,10 +325,13 @@ static uint32_t scratch_for(const tested_t *tested, const case_t *c, uint32_t co
 {
     const uint32_t family = tested->kernel.family;
     const eq_rows_scratch_t rows = eq_rows_scratch(&c->op, family, &c->in[0], &c->in[1], &c->out);
-    const uint32_t own = tested->kernel.scratch == EQ_SCRATCH_PAIRS ? 16 * ((count + 1) / 2)
-                         : tested->kernel.scratch == EQ_SCRATCH_NONE || c->op.weight_bits == 8
-                             ? 0
-                             : count;
+    const uint32_t row = c->op.weight_bits == 8 ? 0 : count;
+    const uint32_t own =
+        tested->kernel.scratch == EQ_SCRATCH_PAIRS    ? 16 * ((count + 1) / 2)
+        : tested->kernel.scratch == EQ_SCRATCH_TABLES ? EQ_TABLES_BYTES
+        : tested->kernel.scratch == EQ_SCRATCH_STRIP  ? row + (uint32_t)eq_row(&c->in[0])
+        : tested->kernel.scratch == EQ_SCRATCH_NONE || c->op.weight_bits == 8 ? 0
+                                                                              : count;
     return (uint32_t)(rows.input + rows.output) + own;
 }
 
@@ -375,9 +378,9 @@ static void expect_conv(const case_t *c, int32_t *expected, int depthwise)
 static void test_conv(uint32_t rounds)
 {
     static const tested_t kernels[] = {
-        {"eq_conv_s8_ref", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, 8, eq_conv_s8_ref}},
-        {"eq_conv_s8_dsp", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, 8, eq_conv_s8_dsp}},
-        {"eq_conv_s16_ref", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, 16, eq_conv_s16_ref}}};
+        {"eq_conv_s8_ref", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, 8, eq_conv_s8_ref, NULL}},
+        {"eq_conv_s8_dsp", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, 8, eq_conv_s8_dsp, NULL}},
+        {"eq_conv_s16_ref", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, 16, eq_conv_s16_ref, NULL}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
         const uint32_t channels = (uint32_t)RANDOM_OF(&state, 1, 2, 3, 4, 5, 7, 8, 9);
@@ -394,18 +397,47 @@ static void test_conv(uint32_t rounds)
     }
 }
 
+/* Windows of 3×3 about the limits of the kernel that knows no others, and beyond them. */
+static int three_by_three(case_t *c, uint32_t channels)
+{
+    eq_operator_t *op = &c->op;
+    const uint32_t height = (uint32_t)random_in(&state, 1, 13);
+    const uint32_t width = (uint32_t)random_in(&state, 1, 13);
+    op->kernel_height = op->kernel_width = 3;
+    op->stride_height = (uint16_t)RANDOM_OF(&state, 1, 1, 2, 2, 3);
+    op->stride_width = random_next(&state) % 16 == 0 ? 1 : op->stride_height;
+    op->dilation_height = op->dilation_width = random_next(&state) % 32 == 0 ? 2 : 1;
+    op->pad_top = (uint16_t)RANDOM_OF(&state, 0, 0, 0, 1, 1, 1, 1, 2);
+    op->pad_left = (uint16_t)RANDOM_OF(&state, 0, 0, 0, 1, 1, 1, 1, 2);
+    const uint32_t bottom = (uint32_t)RANDOM_OF(&state, 0, 0, 0, 1, 1, 1, 1, 2);
+    const uint32_t right = (uint32_t)RANDOM_OF(&state, 0, 0, 0, 1, 1, 1, 1, 2);
+    const uint32_t out_height =
+        window_outputs(height, op->pad_top + bottom, 3, op->stride_height, op->dilation_height);
+    const uint32_t out_width =
+        window_outputs(width, op->pad_left + right, 3, op->stride_width, op->dilation_width);
+    set_shape(&c->in[0], height, width, channels);
+    set_shape(&c->out, out_height, out_width, channels);
+    return out_height > 0 && out_width > 0;
+}
+
 static void test_depthwise(uint32_t rounds)
 {
     static const tested_t kernels[] = {
-        {"eq_depthwise_s8_ref", {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_ROW, 8, eq_depthwise_s8_ref}},
-        {"eq_depthwise_s8_dsp", {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_PAIRS, 8, eq_depthwise_s8_dsp}},
+        {"eq_depthwise_s8_ref",
+         {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_ROW, 8, eq_depthwise_s8_ref, NULL}},
+        {"eq_depthwise_s8_dsp",
+         {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_PAIRS, 8, eq_depthwise_s8_dsp, NULL}},
         {"eq_depthwise_s16_ref",
-         {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_ROW, 16, eq_depthwise_s16_ref}}};
+         {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_ROW, 16, eq_depthwise_s16_ref, NULL}},
+        {"eq_depthwise_3x3_s8_dsp",
+         {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_STRIP, 8, eq_depthwise_3x3_s8_dsp, NULL}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
         const uint32_t channels = (uint32_t)RANDOM_OF(&state, 1, 3, 4, 5, 7, 8, 9);
         const uint32_t multiplier = (uint32_t)RANDOM_OF(&state, 1, 1, 1, 2, 3);
-        if (!random_shapes(&c, channels, channels * multiplier, 0)) {
+        const int fits = i % 2 == 0 ? random_shapes(&c, channels, channels * multiplier, 0)
+                                    : three_by_three(&c, channels);
+        if (!fits) {
             continue;
         }
         const uint32_t count = (uint32_t)c.op.kernel_height * c.op.kernel_width;
@@ -413,7 +445,7 @@ static void test_depthwise(uint32_t rounds)
         random_memory(&c, 0);
         int32_t *expected = case_block(&c, eq_elements(&c.out) * sizeof *expected, 0);
         expect_conv(&c, expected, 1);
-        check_kernels(&c, kernels, 3, count, expected);
+        check_kernels(&c, kernels, 4, count, expected);
         case_free(&c);
     }
 }
@@ -421,9 +453,9 @@ static void test_depthwise(uint32_t rounds)
 static void test_fc(uint32_t rounds)
 {
     static const tested_t kernels[] = {
-        {"eq_fc_s8_ref", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, 8, eq_fc_s8_ref}},
-        {"eq_fc_s8_dsp", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, 8, eq_fc_s8_dsp}},
-        {"eq_fc_s16_ref", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, 16, eq_fc_s16_ref}}};
+        {"eq_fc_s8_ref", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, 8, eq_fc_s8_ref, NULL}},
+        {"eq_fc_s8_dsp", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, 8, eq_fc_s8_dsp, NULL}},
+        {"eq_fc_s16_ref", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, 16, eq_fc_s16_ref, NULL}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
         const uint32_t count = i % 40 + 1;
@@ -440,19 +472,41 @@ static void test_fc(uint32_t rounds)
     }
 }
 
+/* One window over an image, of more or fewer taps than an int16 sums. */
+static int global_pool(case_t *c, uint32_t channels)
+{
+    const uint32_t height = (uint32_t)random_in(&state, 1, 30);
+    const uint32_t width =
+        (uint32_t)RANDOM_OF(&state, 1, 8, 25, 254, 255, 256, 300, 510 / (int32_t)height);
+    set_shape(&c->in[0], height, width, channels);
+    set_shape(&c->out, 1, 1, channels);
+    c->op.kernel_height = (uint16_t)height;
+    c->op.kernel_width = (uint16_t)width;
+    c->op.stride_height = c->op.stride_width = 1;
+    c->op.dilation_height = c->op.dilation_width = 1;
+    return 1;
+}
+
 static void test_pool(uint32_t rounds)
 {
-    static const tested_t kernels[] = {
-        {"eq_max_pool_s8_ref", {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 8, eq_max_pool_s8_ref}},
-        {"eq_max_pool_s16_ref", {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 16, eq_max_pool_s16_ref}},
-        {"eq_average_pool_s8_ref", {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 8, eq_average_pool_s8_ref}},
-        {"eq_average_pool_s16_ref",
-         {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 16, eq_average_pool_s16_ref}}};
+    static const tested_t kernels[2][3] = {
+        {{"eq_max_pool_s8_ref", {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 8, eq_max_pool_s8_ref, NULL}},
+         {"eq_max_pool_s8_dsp", {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 8, eq_max_pool_s8_dsp, NULL}},
+         {"eq_max_pool_s16_ref",
+          {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 16, eq_max_pool_s16_ref, NULL}}},
+        {{"eq_average_pool_s8_ref",
+          {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 8, eq_average_pool_s8_ref, NULL}},
+         {"eq_average_pool_s8_dsp",
+          {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 8, eq_average_pool_s8_dsp, NULL}},
+         {"eq_average_pool_s16_ref",
+          {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 16, eq_average_pool_s16_ref, NULL}}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
         const uint32_t channels = (uint32_t)random_in(&state, 1, 19);
         const int average = (int)(i % 2);
-        if (!random_shapes(&c, channels, channels, 1)) {
+        const int fits = i % 16 < 14 ? random_shapes(&c, channels, channels, 1)
+                                     : global_pool(&c, channels % 9 + 1);
+        if (!fits) {
             continue;
         }
         c.out.bits = c.in[0].bits;
@@ -463,7 +517,7 @@ static void test_pool(uint32_t rounds)
             expected[e] = naive_pool(&c.call, (int32_t)(e / shape[2] / shape[1]),
                                      (int32_t)(e / shape[2] % shape[1]), e % shape[2], average);
         }
-        check_kernels(&c, &kernels[2 * average], 2, 0, expected);
+        check_kernels(&c, kernels[average], 3, 0, expected);
         case_free(&c);
     }
 }
@@ -483,23 +537,56 @@ static void store(const eq_tensor_record_t *tensor, int8_t *data, const int32_t 
     }
 }
 
+/* TensorFlow Lite's ADD, or the affine form. */
+static int32_t naive_add(const eq_call_t *call, int32_t a, int32_t b)
+{
+    const int32_t *multiplier = call->multiplier;
+    if (call->kernel->family == EQ_FAMILY_AFFINE) {
+        const int64_t terms = floor_divide((int64_t)multiplier[0] * a, 256) +
+                              floor_divide((int64_t)multiplier[1] * b, 256);
+        return eq_clamp((int32_t)floor_divide(terms + multiplier[2], 1 << 21), call->op->clamp_min,
+                        call->op->clamp_max);
+    }
+    const int32_t unit = call->kernel->activations == 16 ? 1 << 15 : 1 << 20;
+    const int32_t x = a - call->in[0]->zero_point;
+    const int32_t y = b - call->in[1]->zero_point;
+    const int32_t sum = naive_requantize(x * unit, multiplier[0], call->shift[0]) +
+                        naive_requantize(y * unit, multiplier[1], call->shift[1]);
+    const int32_t value = naive_requantize(sum, multiplier[2], call->shift[2]);
+    return eq_clamp(value + call->out->zero_point, call->op->clamp_min, call->op->clamp_max);
+}
+
+/* A tensor of a kind that the kernel takes. */
+static void set_bits(eq_tensor_record_t *tensor, const eq_kernel_t *kernel)
+{
+    if (kernel->activations == 16 || tensor->bits == 16) {
+        tensor->bits = kernel->activations;
+        tensor->zero_point = 0;
+    }
+}
+
 /* Every pair of bytes, or every word with some; apart, or the output being either input. */
-static void check_add(const int32_t *multiplier, const int8_t *shift, uint32_t aliased)
+static void check_add(const tested_t *tested, const int32_t *multiplier, const int8_t *shift,
+                      uint32_t aliased)
 {
     enum { COUNT = 65536 };
     case_t c = {.block_count = 0};
-    static const eq_kernel_t kernels[] = {{0, EQ_FAMILY_ADD, EQ_SCRATCH_NONE, 8, eq_add_s8_ref},
-                                          {0, EQ_FAMILY_ADD, EQ_SCRATCH_NONE, 16, eq_add_s16_ref}};
+    const int wide = tested->kernel.activations == 16;
     set_shape(&c.in[0], 1, 1, COUNT);
     set_shape(&c.in[1], 1, 1, COUNT);
     set_shape(&c.out, 1, 1, COUNT - random_next(&state) % 7);
+    set_bits(&c.in[0], &tested->kernel);
+    if (!wide) {
+        set_bits(&c.in[1], &tested->kernel);
+        set_bits(&c.out, &tested->kernel);
+    }
     if (aliased != 0) { /* the output's place is an input's */
         c.out.bits = c.in[aliased - 1].bits;
         c.out.zero_point = c.in[aliased - 1].zero_point;
     }
-    const int wide = c.in[0].bits == 16 || c.in[1].bits == 16 || c.out.bits == 16;
     const int8_t shifts[] = {shift[0], shift[1], (int8_t)(wide ? shift[2] + 5 : shift[2])};
-    random_memory(&c, 0);
+    random_memory(&c, scratch_for(tested, &c, 0));
+    c.call.kernel = &tested->kernel;
     int8_t *a = case_block(&c, eq_tensor_bytes(&c.in[0]), c.in[0].bits == 16 ? 2 : 1);
     int8_t *b = case_block(&c, eq_tensor_bytes(&c.in[1]), 2);
     int32_t *values = case_block(&c, COUNT * sizeof *values, 0);
@@ -519,30 +606,44 @@ static void check_add(const int32_t *multiplier, const int8_t *shift, uint32_t a
             (int32_t)(i / 256) - 128 + (c.in[1].bits == 16 ? (int32_t)(i * 40503u >> 8) : 0);
     }
     store(&c.in[1], b, values);
-    const int32_t unit = wide ? 1 << 15 : 1 << 20;
     for (uint32_t i = 0; i < eq_elements(&c.out); i++) {
-        const int32_t x = eq_get(a, c.in[0].bits, i) - c.in[0].zero_point;
-        const int32_t y = eq_get(b, c.in[1].bits, i) - c.in[1].zero_point;
-        const int32_t left = naive_requantize(x * unit, multiplier[0], shifts[0]);
-        const int32_t right = naive_requantize(y * unit, multiplier[1], shifts[1]);
-        const int32_t value =
-            naive_requantize(left + right, multiplier[2], shifts[2]) + c.out.zero_point;
-        expected[i] = eq_clamp(value, c.op.clamp_min, c.op.clamp_max);
+        expected[i] = naive_add(&c.call, eq_get(a, c.in[0].bits, i), eq_get(b, c.in[1].bits, i));
     }
-    run_kernel(&kernels[wide], &c.call);
-    check_output(wide ? "eq_add_s16_ref" : "eq_add_s8_ref", &c, expected);
+    run_kernel(&tested->kernel, &c.call);
+    check_output(tested->name, &c, expected);
     case_free(&c);
 }
 
 static void test_add(uint32_t rounds)
 {
+    static const tested_t kernels[] = {
+        {"eq_add_s8_ref", {0, EQ_FAMILY_ADD, EQ_SCRATCH_NONE, 8, eq_add_s8_ref, NULL}},
+        {"eq_add_table_s8_dsp",
+         {0, EQ_FAMILY_ADD, EQ_SCRATCH_TABLES, 8, eq_add_table_s8_dsp, NULL}},
+        {"eq_add_s16_ref", {0, EQ_FAMILY_ADD, EQ_SCRATCH_NONE, 16, eq_add_s16_ref, NULL}}};
     for (uint32_t i = 0; i < rounds; i++) {
         const int32_t multiplier[] = {(1 << 30) + (int32_t)(random_next(&state) >> 2),
                                       (1 << 30) + (int32_t)(random_next(&state) >> 2),
                                       (1 << 30) + (int32_t)(random_next(&state) >> 2)};
         const int8_t shift[] = {(int8_t)random_in(&state, -6, 0), (int8_t)random_in(&state, -6, 0),
-                                (int8_t)random_in(&state, -22, -12)};
-        check_add(multiplier, shift, i % 3);
+                                (int8_t)RANDOM_OF(&state, -25, -22, -21, -19, -17, -15, -12)};
+        check_add(&kernels[i % 3], multiplier, shift, i / 3 % 3);
+    }
+}
+
+/* Half of the greatest factors and offsets that eq_init lets pass, or about those of a model. */
+static void test_affine(uint32_t rounds)
+{
+    static const tested_t kernel = {
+        "eq_add_affine_s8_dsp",
+        {0, EQ_FAMILY_AFFINE, EQ_SCRATCH_NONE, 8, eq_add_affine_s8_dsp, NULL}};
+    static const int8_t shift[] = {0, 0, 0};
+    for (uint32_t i = 0; i < rounds; i++) {
+        const int32_t most = RANDOM_OF(&state, INT32_MAX - 1, 1 << 29, 1 << 27, 0);
+        const int32_t multiplier[] = {RANDOM_OF(&state, most, most / 3, -most),
+                                      RANDOM_OF(&state, most / 5, -most / 2, most / 7 * 2),
+                                      RANDOM_OF(&state, most / 4, -most / 4, 1 << 20, -(5 << 21))};
+        check_add(&kernel, multiplier, shift, i % 3);
     }
 }
 
@@ -610,6 +711,7 @@ int main(int argc, char **argv)
     test_depthwise(rounds);
     test_fc(rounds);
     test_pool(rounds);
-    test_add(60);
+    test_add(90);
+    test_affine(30);
     return check_report("test_kernels");
 }

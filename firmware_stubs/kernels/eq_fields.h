@@ -1,0 +1,18 @@
+/*
+ * eq_fields.h - weights of fewer than 8 bits, exactly so many each: the layout "fields".
+ *
+ * As "pairs" (eq_pairs.h), but the words of two channels come in blocks of 8, of which the last is
+ * filled up with zeros. A block takes as many words as a weight has bits: of w + 2^(bits−1), in
+ * bytes, bits 0..3 (where it has so many) of word j stand in word j / 2, the next two in word j / 4
+ * of two, the last in one word. They are unpacked once for as many pixels as scratch has room for.
+ * The twin is packing.py.
+ */
+#ifndef EQ_FIELDS_H
+#define EQ_FIELDS_H
+
+#include "eq_pairs.h"
+
+/* The operator, a convolution of `count` weights a channel. */
+void eq_fields_run(const eq_call_t *call, uint32_t count);
+
+#endif

@@ -1,0 +1,75 @@
+/*
+ * fast.h - a third hand-made image: the kernels for additions, depthwise convolutions and pools on
+ * cores with the DSP extension; for test_fast.c and fuzz_image.c.
+ */
+#ifndef FAST_H
+#define FAST_H
+
+#include "model.h"
+
+/* Indices of its operators. */
+enum { OP_WINDOWS, OP_AFFINE, OP_TABLES, OP_STRIDED, OP_MAXIMUM, OP_MEAN, FAST_OPERATORS };
+
+/* Indices of its tensors. */
+enum { FAST_IMAGE, FAST_WINDOWS, FAST_SUM, FAST_STRIDED, FAST_MAXIMUM, FAST_MEAN };
+
+static uint16_t add_fast_tensor(model_t *m, uint32_t height, uint32_t width, uint8_t bits)
+{
+    return bits == 8 ? add_tensor(m, 4, height, width, 6)
+                     : add_packed(m, 4, height, width, 6, bits);
+}
+
+static void add_fast_operators(model_t *m, uint8_t bits)
+{
+    static const int32_t affine[] = {300000000, -200000000, 20000000};
+    const uint16_t image = add_fast_tensor(m, 7, 6, bits);
+    const uint16_t windows = add_fast_tensor(m, 7, 6, bits);
+    const uint16_t sum = add_fast_tensor(m, 7, 6, bits);
+    const uint16_t strided = add_fast_tensor(m, 4, 3, bits);
+    const uint16_t maximum = add_fast_tensor(m, 3, 2, bits);
+    const uint16_t mean = add_fast_tensor(m, 1, 1, bits);
+    eq_operator_t *op = add_operator(m, 52, image, windows);
+    set_window(op, 3, 1, 1, 1);
+    add_weights(m, op, 9, 4);
+    op = add_operator(m, 51, image, windows); /* in place */
+    op->input[1] = windows;
+    op->multiplier = add_words(m, 3, affine);
+    op = add_operator(m, 50, windows, sum);
+    op->input[1] = image;
+    add_scales(m, op, 3, 0);
+    m->tables[op->shift + 2] = (uint8_t)-19;
+    add_scratch(m, op, EQ_TABLES_BYTES);
+    op = add_operator(m, 52, sum, strided);
+    set_window(op, 3, 2, 1, 1);
+    add_weights(m, op, 9, 8);
+    op = add_operator(m, 53, strided, maximum);
+    set_window(op, 2, 1, 1, 0);
+    add_scratch(m, op, 0);
+    m->tensors[maximum].zero_point = m->tensors[strided].zero_point;
+    op = add_operator(m, 54, maximum, mean);
+    op->kernel_height = 3;
+    op->kernel_width = 2;
+    op->stride_height = op->stride_width = op->dilation_height = op->dilation_width = 1;
+    add_scratch(m, op, 0);
+    m->tensors[mean].zero_point = m->tensors[maximum].zero_point;
+}
+
+/* Activations of 8 bits, or packed. */
+static image_t fast_image(uint8_t bits)
+{
+    static const eq_port_t ports[] = {
+        {FAST_IMAGE, 0}, {FAST_MEAN, 1}, {FAST_SUM, 1}, {FAST_STRIDED, 1}};
+    model_t *m = exact_block(sizeof *m);
+    m->random = 20261121u;
+    add_fast_operators(m, bits);
+    m->variants[0] = (eq_variant_t){0, FAST_OPERATORS, 0, 0};
+    m->blocks[0] = (eq_block_t){0, 1};
+    memcpy(m->ports, ports, sizeof ports);
+    m->count[EQ_SECTION_VARIANTS] = m->count[EQ_SECTION_BLOCKS] = 1;
+    m->count[EQ_SECTION_PORTS] = 4;
+    const image_t image = model_image(m);
+    free(m);
+    return image;
+}
+
+#endif

@@ -1,0 +1,160 @@
+/*
+ * test_fast.c - the kernels of fast.h in an image: what they make of windows that they do not
+ * serve, and each reason for which eq_init refuses them.
+ */
+#include "fast.h"
+
+static eq_status_t init(eq_ctx_t *ctx, image_t image, uint8_t *arena)
+{
+    const eq_config_t config = {image.bytes, image.length, arena, image_header(image)->arena_bytes};
+    return eq_init(ctx, &config);
+}
+
+static void fill(uint8_t *arena, uint32_t bytes)
+{
+    uint32_t state = 20261121u;
+    for (uint32_t i = 0; i < bytes; i++) {
+        arena[i] = (uint8_t)random_next(&state);
+    }
+}
+
+/* What the image makes of its arena, in a block of its own. */
+static uint8_t *run(image_t image)
+{
+    const uint32_t bytes = image_header(image)->arena_bytes;
+    uint8_t *arena = exact_block(bytes);
+    eq_ctx_t ctx;
+    image_seal(image);
+    fill(arena, bytes);
+    const eq_status_t status = init(&ctx, image, arena);
+    CHECK(status == EQ_OK, "%s", eq_status_name(status));
+    CHECK(eq_run(&ctx, NULL) == EQ_OK, "does not run");
+    return arena;
+}
+
+/// The same as the portable kernels ///
+
+static void use_kernel(image_t image, uint32_t op, uint16_t kernel)
+{
+    eq_operator_t *operators = image_section(image, EQ_SECTION_OPERATORS);
+    operators[op].kernel = kernel;
+    image_header(image)->kernels[kernel / 32] |= 1u << kernel % 32;
+}
+
+/* Changes an operator of depthwise windows in both of two images, and expects the same output. */
+#define SAME_AS_PORTABLE(bits, statement)                                                          \
+    do {                                                                                           \
+        uint8_t *arena[2];                                                                         \
+        eq_tensor_record_t out = {0};                                                              \
+        for (uint32_t i = 0; i < 2; i++) {                                                         \
+            const image_t image = fast_image(bits);                                                \
+            eq_operator_t *op = image_section(image, EQ_SECTION_OPERATORS);                        \
+            int8_t *shift =                                                                        \
+                (int8_t *)image_section(image, EQ_SECTION_TABLES) + op[OP_WINDOWS].shift;          \
+            op += OP_WINDOWS;                                                                      \
+            (void)shift;                                                                           \
+            statement;                                                                             \
+            if (i == 1) {                                                                          \
+                use_kernel(image, OP_WINDOWS, 3);                                                  \
+            }                                                                                      \
+            arena[i] = run(image);                                                                 \
+            const eq_tensor_record_t *tensors = image_section(image, EQ_SECTION_TENSORS);          \
+            out = tensors[FAST_SUM];                                                               \
+            free(image.bytes);                                                                     \
+        }                                                                                          \
+        CHECK(memcmp(arena[0] + out.offset, arena[1] + out.offset, eq_tensor_bytes(&out)) == 0,    \
+              "%d bits, %s", bits, #statement);                                                    \
+        free(arena[0]);                                                                            \
+        free(arena[1]);                                                                            \
+    } while (0)
+
+static void test_windows(uint8_t bits)
+{
+    SAME_AS_PORTABLE(bits, (void)op);
+    SAME_AS_PORTABLE(bits, op->pad_top = 0);
+    SAME_AS_PORTABLE(bits, op->pad_left = 0);
+    SAME_AS_PORTABLE(bits, op->pad_top = 2);
+    SAME_AS_PORTABLE(bits, op->pad_left = 2);
+    SAME_AS_PORTABLE(bits, op->pad_top = 60000);
+    SAME_AS_PORTABLE(bits, op->pad_left = 60000);
+    SAME_AS_PORTABLE(bits, op->stride_height = op->stride_width = 2);
+    SAME_AS_PORTABLE(bits, op->stride_height = op->stride_width = 3);
+    SAME_AS_PORTABLE(bits, op->stride_height = 2);
+    SAME_AS_PORTABLE(bits, op->dilation_height = 2);
+    SAME_AS_PORTABLE(bits, op->dilation_width = 2);
+    SAME_AS_PORTABLE(bits, op->kernel_height = 1);
+    SAME_AS_PORTABLE(bits, op->kernel_width = 2);
+    SAME_AS_PORTABLE(bits, shift[2] = 0);
+    SAME_AS_PORTABLE(bits, shift[0] = shift[5] = 3);
+    SAME_AS_PORTABLE(bits, shift[1] = -22; shift[3] = -23; shift[4] = -31);
+    SAME_AS_PORTABLE(bits, op->clamp_min = -2; op->clamp_max = 5);
+}
+
+/// Refusals ///
+
+/* Damages a fresh image by a statement over the names below, and expects a status. */
+#define REFUSED(expected, statement)                                                               \
+    do {                                                                                           \
+        const image_t image = fast_image(8);                                                       \
+        eq_section_t *section = image_sections(image) - 1; /* by kind */                           \
+        eq_tensor_record_t *tensor = image_section(image, EQ_SECTION_TENSORS);                     \
+        eq_operator_t *op = image_section(image, EQ_SECTION_OPERATORS);                            \
+        uint8_t *tables = image_section(image, EQ_SECTION_TABLES);                                 \
+        (void)section, (void)tensor, (void)op, (void)tables;                                       \
+        statement;                                                                                 \
+        image_seal(image);                                                                         \
+        uint8_t *arena = exact_block(image_header(image)->arena_bytes);                            \
+        eq_ctx_t ctx;                                                                              \
+        const eq_status_t status = init(&ctx, image, arena);                                       \
+        CHECK(status == expected, "%s: %s", #statement, eq_status_name(status));                   \
+        CHECK(status != EQ_OK || eq_run(&ctx, NULL) == EQ_OK, "%s runs", #statement);              \
+        free(arena);                                                                               \
+        free(image.bytes);                                                                         \
+    } while (0)
+
+static void put_constants(uint8_t *table, int32_t first, int32_t second, int32_t offset)
+{
+    const int32_t constants[] = {first, second, offset};
+    memcpy(table, constants, sizeof constants);
+}
+
+static void test_affine(void)
+{
+    const int32_t half = 1 << 30;
+    REFUSED(EQ_E_OPERATOR, op[OP_AFFINE].input[1] = EQ_NONE);
+    REFUSED(EQ_E_OPERATOR, op[OP_AFFINE].input[1] = FAST_STRIDED);
+    REFUSED(EQ_E_OPERATOR, op[OP_AFFINE].output = FAST_STRIDED);
+    REFUSED(EQ_E_OPERATOR, op[OP_AFFINE].weights = 8);
+    REFUSED(EQ_E_OPERATOR, op[OP_AFFINE].bias = 8);
+    REFUSED(EQ_E_OPERATOR, op[OP_AFFINE].shift = 8);
+    REFUSED(EQ_E_OPERATOR, op[OP_AFFINE].scratch_bytes = 8);
+    REFUSED(EQ_E_OPERATOR, op[OP_AFFINE].multiplier += 2);
+    REFUSED(EQ_E_OPERATOR, op[OP_AFFINE].multiplier = section[EQ_SECTION_TABLES].bytes - 8);
+    REFUSED(EQ_OK, put_constants(tables + op[OP_AFFINE].multiplier, INT32_MAX, 0, half - 1));
+    REFUSED(EQ_E_ARITHMETIC, put_constants(tables + op[OP_AFFINE].multiplier, INT32_MAX, 0, half));
+    REFUSED(EQ_OK, put_constants(tables + op[OP_AFFINE].multiplier, INT32_MIN, 0, half - 1));
+    REFUSED(EQ_E_ARITHMETIC, put_constants(tables + op[OP_AFFINE].multiplier, INT32_MIN, 0, half));
+    REFUSED(EQ_OK, put_constants(tables + op[OP_AFFINE].multiplier, half, -half, 1 - half));
+    REFUSED(EQ_E_ARITHMETIC, put_constants(tables + op[OP_AFFINE].multiplier, half, -half, -half));
+    REFUSED(EQ_E_ARITHMETIC, put_constants(tables + op[OP_AFFINE].multiplier, 0, 0, INT32_MIN));
+    REFUSED(EQ_OK, put_constants(tables + op[OP_AFFINE].multiplier, 0, 0, INT32_MAX));
+}
+
+static void test_scratch(void)
+{
+    REFUSED(EQ_E_OPERATOR, op[OP_TABLES].scratch_bytes -= 1);
+    REFUSED(EQ_E_OPERATOR, op[OP_TABLES].scratch = tensor[FAST_SUM].offset);
+    REFUSED(EQ_E_OPERATOR, op[OP_TABLES].scratch += 4);
+    REFUSED(EQ_E_OPERATOR, op[OP_WINDOWS].scratch_bytes -= 1); /* 9 weights and 36 values */
+    REFUSED(EQ_E_OPERATOR, op[OP_STRIDED].scratch_bytes -= 1); /* 36 values */
+    REFUSED(EQ_E_OPERATOR, op[OP_MAXIMUM].scratch_bytes = 8);
+}
+
+int main(void)
+{
+    test_windows(8);
+    test_windows(4);
+    test_affine();
+    test_scratch();
+    return check_report("test_fast");
+}
