@@ -94,8 +94,9 @@ def linked_bytes(rows: Iterable[Kernel]) -> int:
     """Flash of the kernels `rows`, each of their files once, by the estimates of kernels.toml."""
     linked = list(rows)
     shared = {file for row in linked for file in row.sources}
+    sizes: dict[str, int] = _file()["sources"]
     return sum(row.code_bytes for row in linked) + sum(
-        size for file, size in _file()["sources"].items() if file in shared
+        size for file, size in sizes.items() if file in shared
     )
 
 

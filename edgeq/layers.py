@@ -55,7 +55,7 @@ def _layer(program: Program, graph: Graph, node: Node, bits: Bits, sqnr_db: floa
         stored = choice.weight_bits
         layout = choice.layout
         rows = len(values)
-        size = LAYOUTS[layout].bytes(rows, values.size // rows, stored)
+        size = LAYOUTS[layout].size(rows, values.size // rows, stored)
         weight_bytes = -(-size // ALIGN) * ALIGN
         needed = needed_bits(int(values.min()), int(values.max()))
         weights = BitCounts(bits.weights, stored, needed)

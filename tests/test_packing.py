@@ -128,7 +128,7 @@ def test_a_layout_says_how_long_it_is(name: str, channels: int, values: int) -> 
     layout = LAYOUTS[name]
     for bits in {"dense": range(2, 9), "pairs": (8,), "fields": range(2, 8)}[name]:
         data = layout.pack(np.ones((channels, values), np.int8), bits)
-        assert len(data) == layout.bytes(channels, values, bits)
+        assert len(data) == layout.size(channels, values, bits)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

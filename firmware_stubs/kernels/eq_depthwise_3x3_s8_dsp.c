@@ -138,8 +138,7 @@ static void all_rows(const eq_depthwise_run_t *run,
 {
     for (int32_t i = 0; i < run->used; i++) {
         rows_t rows = run->rows[i];
-        int32_t input = run->channel;
-        int32_t output = run->channel;
+        int32_t input = run->channel, output = input;
         for (int32_t left = rows.count; left > 0; left--) {
             for (uint32_t k = 0; k < 4; k++) {
                 rows.row[k] += input;

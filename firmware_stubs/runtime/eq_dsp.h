@@ -384,7 +384,7 @@ static inline eq_requantize_t eq_requantize_of(int32_t multiplier, int32_t shift
 static inline int32_t eq_requantize_twice(eq_requantize_t scale, int32_t twice)
 {
     int32_t value = eq_smmulr(twice, scale.multiplier);
-    value += value >> 31;
+    value -= value < 0;
     return eq_ssat8((value + scale.addend) >> scale.right);
 }
 
