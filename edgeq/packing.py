@@ -71,7 +71,9 @@ class Layout:
 
     name: str
     id: int  # eq_layout_t
-    size: Callable[[int, int, int], int]  # bytes for so many channels, weights a channel, bits; unpadded
+    size: Callable[
+        [int, int, int], int
+    ]  # bytes for so many channels, weights a channel, bits; unpadded
     pack: Callable[[Array, int], bytes]  # weights (channels, K), bits
     tables: Callable[[Array, Scaling], Array | None] | None = None
 
