@@ -16,6 +16,7 @@ from typing import Any, Literal
 from edgeq.errors import ModelError
 from edgeq.ir import Graph, Network, Node, Op, Tensor, qparams_of
 from edgeq.ops import OPS
+from edgeq.overlap import Lag, lag, order_of
 from edgeq.packing import ALIGN
 
 Optimize = Literal["flash", "time"]
@@ -39,6 +40,7 @@ class Kernel:
     layouts: tuple[str, ...]
     weights: tuple[int, ...]
     scratch: str
+    order: str  # of what it reads and writes: one of overlap.ORDERS
     code_bytes: int
 
     @property
@@ -55,6 +57,7 @@ class Choice:
     weight_bits: int  # 0 without weights
     layout: str
     scratch_bytes: int
+    lag: Lag | None  # how its output may lie over its input; None: not at all
     rows: Kernel | None = None  # what brings it to its packed activations, where it has any
 
     @property
@@ -96,6 +99,7 @@ def table() -> tuple[Kernel, ...]:
             layouts=tuple(row.get("layouts", ())),
             weights=tuple(row.get("weights", ())),
             scratch=row["scratch"],
+            order=row.get("order", "none"),
             code_bytes=row["code_bytes"],
         )
         for row in _file()["kernel"]
@@ -196,5 +200,6 @@ def _best(
         layout,
         unpacked_bytes(row.family, node, inputs, output)
         + scratch_bytes(row.scratch, values, stored),
+        lag(order_of(row.order, row.family, inputs[0], output), node, inputs[0], output),
         next(row for row in table() if row.family == ROWS) if packed else None,
     )

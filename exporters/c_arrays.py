@@ -97,7 +97,7 @@ def kernel_list(rows: Sequence[Kernel]) -> str:
     """`eq_kernels.c`: the kernels of a firmware."""
     lines = [
         f"    {{{row.id}, EQ_FAMILY_{row.family.upper()}, "
-        f"EQ_SCRATCH_{row.scratch.upper()}, {row.symbol}}},"
+        f"EQ_SCRATCH_{row.scratch.upper()}, EQ_ORDER_{row.order.upper()}, {row.symbol}}},"
         for row in rows
     ]
     return "\n".join(

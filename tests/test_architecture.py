@@ -25,7 +25,7 @@ FOLDERS = ("edgeq", "targets", "exporters")
 LAYERS = (
     ("errors", "examples", "firmware_stubs"),
     ("fixedpoint", "weights", "ir"),
-    ("ops", "packing", "policy", "report"),
+    ("ops", "overlap", "packing", "policy", "report"),
     ("target", "frontends", "passes", "floatrun", "kernels", "plan", "reference"),
     ("build", "comparison"),
     ("samples", "calibrate", "sqnr", "targets"),

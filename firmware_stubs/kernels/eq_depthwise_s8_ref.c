@@ -3,9 +3,14 @@
  */
 #include "eq_depthwise.h"
 
-void eq_depthwise_s8_ref(const eq_call_t *call)
+static void run_rows(const eq_call_t *call, uint32_t first, uint32_t end)
 {
     for (uint32_t channel = 0; channel < call->out->shape[2]; channel++) {
-        eq_depthwise_channel(call, channel);
+        eq_depthwise_channel(call, channel, first, end);
     }
+}
+
+void eq_depthwise_s8_ref(const eq_call_t *call)
+{
+    eq_run_rows(call, run_rows);
 }

@@ -1,6 +1,6 @@
 /*
- * eq_depthwise.h - one channel of a depthwise convolution: the portable kernel channel by channel,
- * and in the others what does not come in groups.
+ * eq_depthwise.h - one channel of rows of a depthwise convolution: the portable kernel channel by
+ * channel, and in the others what does not come in groups.
  */
 #ifndef EQ_DEPTHWISE_H
 #define EQ_DEPTHWISE_H
@@ -29,7 +29,8 @@ static inline int32_t eq_depthwise_sum(const eq_call_t *call, const int8_t *row,
 }
 
 /* Output channel o reads input channel o / multiplier. */
-static inline void eq_depthwise_channel(const eq_call_t *call, uint32_t channel)
+static inline void eq_depthwise_channel(const eq_call_t *call, uint32_t channel, uint32_t first,
+                                        uint32_t end)
 {
     const uint32_t *shape = call->out->shape;
     const uint32_t multiplier = shape[2] / call->in[0]->shape[2];
@@ -37,8 +38,8 @@ static inline void eq_depthwise_channel(const eq_call_t *call, uint32_t channel)
     const int8_t *row = eq_weight_row(call, channel, count);
     const int8_t *input = call->input[0] + channel / multiplier;
     const eq_stage_t stage = eq_stage(call, channel);
-    int8_t *output = call->output + channel;
-    for (uint32_t y = 0; y < shape[0]; y++) {
+    int8_t *output = call->output + first * shape[1] * shape[2] + channel;
+    for (uint32_t y = first; y < end; y++) {
         const eq_span_t rows = eq_clip_rows(call, y);
         for (uint32_t x = 0; x < shape[1]; x++) {
             const eq_span_t columns = eq_clip_columns(call, x);

@@ -58,10 +58,21 @@ typedef enum {
     EQ_SCRATCH_PAIRS /* 16·⌈K/2⌉ */
 } eq_scratch_t;
 
+/* What a kernel still reads of its input while it writes a row of its output (eq_overlap.h). */
+typedef enum {
+    EQ_ORDER_NONE,     /* anything: they lie apart */
+    EQ_ORDER_ROWS,     /* what the row needs; from the last row where it begins behind the input */
+    EQ_ORDER_CHANNELS, /* likewise, channel by channel, each of its own channel alone */
+    EQ_ORDER_VALUES,   /* what later values need, each of its channel alone, in their order */
+    EQ_ORDER_BUFFERED, /* nothing; the next row may read the same again */
+    EQ_ORDER_RING      /* nothing; each input row is read once, unless windows are dilated */
+} eq_order_t;
+
 typedef struct eq_kernel {
     uint16_t id;     /* in kernels.toml */
     uint8_t family;  /* eq_family_t */
     uint8_t scratch; /* eq_scratch_t */
+    uint8_t order;   /* eq_order_t */
     eq_kernel_function_t run;
 } eq_kernel_t;
 

@@ -34,6 +34,31 @@ static inline eq_span_t eq_clip_rows(const eq_call_t *call, uint32_t y)
                    op->dilation_height, (int32_t)call->in[0]->shape[0]);
 }
 
+/* A part of a kernel: computes rows first .. end of the output. */
+typedef void (*eq_rows_function_t)(const eq_call_t *call, uint32_t first, uint32_t end);
+
+/*
+ * All rows at once, so that a channel's weights are fetched once; or one by one where the output
+ * lies over the input, from the side on which it lies (EQ_ORDER_ROWS).
+ */
+static inline void eq_run_rows(const eq_call_t *call, eq_rows_function_t run)
+{
+    const uint32_t height = call->out->shape[0];
+    const uintptr_t input = (uintptr_t)call->input[0];
+    const uintptr_t output = (uintptr_t)call->output;
+    if (output >= input + eq_elements(call->in[0]) || input >= output + eq_elements(call->out)) {
+        run(call, 0, height);
+    } else if (output > input) {
+        for (uint32_t y = height; y-- > 0;) {
+            run(call, y, y + 1);
+        }
+    } else {
+        for (uint32_t y = 0; y < height; y++) {
+            run(call, y, y + 1);
+        }
+    }
+}
+
 static inline eq_span_t eq_clip_columns(const eq_call_t *call, uint32_t x)
 {
     const eq_operator_t *op = call->op;

@@ -10,6 +10,7 @@
 #include "check.h"
 #include "eq_image.h"
 #include "eq_kernel.h"
+#include "eq_overlap.h"
 #include "eq_rows.h"
 
 static uint32_t state = 20261121u;
@@ -321,6 +322,56 @@ static void run_kernel(const eq_kernel_t *kernel, eq_call_t *call)
     }
 }
 
+/* Runs a kernel with the output `distance` bytes behind the input, in one block of their own. */
+static int8_t *run_over(case_t *c, const tested_t *tested, int64_t distance)
+{
+    const uint32_t in_bytes = eq_tensor_bytes(&c->in[0]), out_bytes = eq_tensor_bytes(&c->out);
+    const uint32_t from = distance < 0 ? (uint32_t)-distance : 0;
+    const uint32_t to = distance < 0 ? 0 : (uint32_t)distance;
+    const uint32_t in_end = from + in_bytes, out_end = to + out_bytes;
+    int8_t *block = exact_block(in_end > out_end ? in_end : out_end);
+    eq_call_t call = c->call;
+    memcpy(block + from, c->call.input[0], in_bytes);
+    call.input[0] = call.input[1] = block + from;
+    call.output = block + to;
+    run_kernel(&tested->kernel, &call);
+    int8_t *output = exact_block(out_bytes);
+    memcpy(output, block + to, out_bytes);
+    free(block);
+    return output;
+}
+
+/* The least distance before the input, or behind it, if that is nearer than clear of it. */
+static int least_distance(const case_t *c, const tested_t *tested, int before, int64_t *distance)
+{
+    const uint32_t order = eq_order(&tested->kernel, &c->in[0], &c->out);
+    if (order == EQ_ORDER_NONE || (!before && !eq_by_rows(order))) {
+        return 0;
+    }
+    const int64_t out_bytes = eq_tensor_bytes(&c->out), in_bytes = eq_tensor_bytes(&c->in[0]);
+    *distance = before ? -eq_lag_before(order, &c->op, &c->in[0], &c->out)
+                       : eq_lag_after(&c->op, &c->in[0], &c->out);
+    if (before && *distance > in_bytes) {
+        *distance = in_bytes; /* nothing is read after the first row is written */
+    }
+    return before ? *distance > -out_bytes : *distance < in_bytes;
+}
+
+/* The kernel as near to its input as it may be, with the scratch of the case. */
+static void check_over(case_t *c, const tested_t *tested, const int8_t *expected)
+{
+    for (int before = 0; before < 2; before++) {
+        int64_t distance;
+        if (least_distance(c, tested, before, &distance)) {
+            int8_t *apart = c->call.output;
+            c->call.output = run_over(c, tested, distance);
+            check_output(before ? "over its input" : "over its input, from the end", c, expected);
+            free(c->call.output);
+            c->call.output = apart;
+        }
+    }
+}
+
 /* Runs each kernel on the case, with scratch of exactly its size. */
 static void check_kernels(case_t *c, const tested_t *kernels, uint32_t kernel_count, uint32_t count,
                           const int8_t *expected)
@@ -333,6 +384,7 @@ static void check_kernels(case_t *c, const tested_t *kernels, uint32_t kernel_co
         c->call.scratch = scratch;
         run_kernel(&kernels[i].kernel, &c->call);
         check_output(kernels[i].name, c, expected);
+        check_over(c, &kernels[i], expected);
         free(scratch);
     }
 }
@@ -349,8 +401,8 @@ static void expect_conv(const case_t *c, int8_t *expected, int depthwise)
 static void test_conv(uint32_t rounds)
 {
     static const tested_t kernels[] = {
-        {"eq_conv_s8_ref", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, eq_conv_s8_ref}},
-        {"eq_conv_s8_dsp", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, eq_conv_s8_dsp}}};
+        {"eq_conv_s8_ref", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, EQ_ORDER_ROWS, eq_conv_s8_ref}},
+        {"eq_conv_s8_dsp", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, EQ_ORDER_ROWS, eq_conv_s8_dsp}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
         const uint32_t channels = (uint32_t)RANDOM_OF(&state, 1, 2, 3, 4, 5, 7, 8, 9);
@@ -370,8 +422,8 @@ static void test_conv(uint32_t rounds)
 static void test_depthwise(uint32_t rounds)
 {
     static const tested_t kernels[] = {
-        {"eq_depthwise_s8_ref", {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_ROW, eq_depthwise_s8_ref}},
-        {"eq_depthwise_s8_dsp", {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_PAIRS, eq_depthwise_s8_dsp}}};
+        {"eq_depthwise_s8_ref", {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_ROW, EQ_ORDER_CHANNELS, eq_depthwise_s8_ref}},
+        {"eq_depthwise_s8_dsp", {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_PAIRS, EQ_ORDER_CHANNELS, eq_depthwise_s8_dsp}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
         const uint32_t channels = (uint32_t)RANDOM_OF(&state, 1, 3, 4, 5, 7, 8, 9);
@@ -389,11 +441,142 @@ static void test_depthwise(uint32_t rounds)
     }
 }
 
+/* Whether eq_init would let the output lie so far behind the input. */
+static int allowed(const case_t *c, const tested_t *tested, int64_t distance)
+{
+    eq_tensor_record_t in = c->in[0], out = c->out;
+    in.offset = 1u << 20;
+    out.offset = (uint32_t)(in.offset + distance);
+    const int64_t out_bytes = eq_tensor_bytes(&out), in_bytes = eq_tensor_bytes(&in);
+    return distance <= -out_bytes || distance >= in_bytes ||
+           eq_lies_over(eq_order(&tested->kernel, &in, &out), &c->op, &in, &out);
+}
+
+/* Inputs, weights and scales that let every byte that is lost show. */
+static void lively(case_t *c, uint32_t count)
+{
+    int32_t *multiplier = case_block(c, c->out.shape[2] * 4, 0);
+    int8_t *shift = case_block(c, c->out.shape[2], 0);
+    int32_t *bias = case_block(c, c->out.shape[2] * 4, 0);
+    uint8_t *weights = case_block(c, count * c->out.shape[2], 0);
+    for (uint32_t i = 0; i < c->out.shape[2]; i++) {
+        multiplier[i] = 1 << 30;
+        shift[i] = (int8_t)RANDOM_OF(&state, -5, -3, -1);
+        bias[i] = random_in(&state, -99, 99);
+    }
+    for (uint32_t i = 0; i < count * c->out.shape[2]; i++) {
+        weights[i] = (uint8_t)(random_in(&state, 1, 9) * (random_next(&state) % 2 ? 1 : -1));
+    }
+    c->op.weight_bits = 8;
+    c->call.multiplier = multiplier;
+    c->call.shift = shift;
+    c->call.bias = bias;
+    c->call.weights = weights;
+    random_memory(c, 0);
+    for (uint32_t i = 0; i < eq_tensor_bytes(&c->in[0]); i++) {
+        ((int8_t *)(uintptr_t)c->call.input[0])[i] = (int8_t)random_in(&state, -128, 127);
+    }
+    c->op.clamp_min = (int16_t)least(c->out.bits);
+    c->op.clamp_max = (int16_t)(-1 - least(c->out.bits));
+}
+
+/* The number of values that differ where the output lies 8 bytes nearer than it may. */
+static uint32_t lost_nearer(case_t *c, const tested_t *tested, uint32_t count, int before,
+                            int64_t distance)
+{
+    uint32_t lost = 0;
+    void *scratch = exact_block(scratch_for(tested, c, count));
+    c->call.scratch = scratch;
+    run_kernel(&tested->kernel, &c->call);
+    int8_t *nearer = run_over(c, tested, before ? distance + 8 : distance - 8);
+    for (uint32_t i = 0; i < eq_elements(&c->out); i++) {
+        lost += eq_get(nearer, c->out.bits, i) != eq_get(c->call.output, c->out.bits, i);
+    }
+    free(nearer);
+    free(scratch);
+    return lost;
+}
+
+/* A shape class at the least distance that offsets of multiples of 8 allow, and nearer. */
+static void check_least(const case_t *shape, const tested_t *tested, uint32_t count, int before)
+{
+    int64_t distance;
+    if (!least_distance(shape, tested, before, &distance)) {
+        return;
+    }
+    const int64_t up = before ? -distance : distance;
+    const int64_t rounded = up < 0 ? up / 8 * 8 : (up + 7) / 8 * 8;
+    distance = before ? -rounded : rounded;
+    CHECK(allowed(shape, tested, distance), "%s: %d", tested->name, (int)distance);
+    if (allowed(shape, tested, before ? distance + 8 : distance - 8)) {
+        return; /* from the other side */
+    }
+    uint32_t lost = 0;
+    for (uint32_t draw = 0; draw < 8 && lost == 0; draw++) {
+        case_t c = *shape;
+        lively(&c, count);
+        lost = lost_nearer(&c, tested, count, before, distance);
+        case_free(&c);
+    }
+    char text[200];
+    describe(shape, text, sizeof text);
+    CHECK(lost != 0, "%s is exact %s %d (%s)", tested->name, before ? "before" : "behind",
+          (int)distance, text);
+}
+
+/*
+ * Windows of 1 to 3 with all strides and pads, on all sizes about the blocks of the kernels. Left out
+ * is what may lie nearer by chance: depthwise windows of one tap; depthwise layers and pools of 8
+ * channels, where a shift of 8 keeps each channel to itself; small windows, which eq_conv_s8_dsp
+ * gathers.
+ */
+static void test_least_distances(void)
+{
+    static const tested_t kernels[] = {
+        {"eq_conv_s8_ref", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, EQ_ORDER_ROWS, eq_conv_s8_ref}},
+        {"eq_conv_s8_dsp", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, EQ_ORDER_ROWS, eq_conv_s8_dsp}},
+        {"eq_depthwise_s8_ref",
+         {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_ROW, EQ_ORDER_CHANNELS, eq_depthwise_s8_ref}},
+        {"eq_depthwise_s8_dsp",
+         {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_PAIRS, EQ_ORDER_CHANNELS, eq_depthwise_s8_dsp}},
+        {"eq_max_pool_s8_ref",
+         {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, EQ_ORDER_VALUES, eq_max_pool_s8_ref}},
+        {"eq_average_pool_s8_ref",
+         {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, EQ_ORDER_VALUES, eq_average_pool_s8_ref}}};
+    static const uint8_t bits[][2] = {{8, 8}, {8, 4}, {4, 8}, {4, 4}, {2, 4}};
+    for (uint32_t i = 0; i < 3000; i++) {
+        const tested_t *tested = &kernels[i % (sizeof kernels / sizeof kernels[0])];
+        const int conv = tested->kernel.family == EQ_FAMILY_CONV;
+        const int pool = tested->kernel.family == EQ_FAMILY_POOL;
+        const uint8_t *width = bits[pool ? 0 : random_next(&state) % 5];
+        case_t c = {.block_count = 0};
+        const uint32_t channels =
+            pool ? (uint32_t)RANDOM_OF(&state, 9, 16, 17)
+                 : (uint32_t)(conv ? RANDOM_OF(&state, 16, 17, 33) : RANDOM_OF(&state, 9, 15, 16));
+        const uint32_t outputs = conv ? (uint32_t)RANDOM_OF(&state, 8, 9, 15, 16, 17) : channels;
+        const uint32_t side = (uint32_t)random_in(&state, 3, 7);
+        eq_operator_t *op = &c.op;
+        op->kernel_height = op->kernel_width = (uint16_t)random_in(&state, conv || pool ? 1 : 2, 3);
+        op->stride_height = op->stride_width = (uint16_t)random_in(&state, 1, 2);
+        op->dilation_height = op->dilation_width = 1;
+        op->pad_top = op->pad_left = (uint16_t)random_in(&state, 0, op->kernel_width - 1);
+        set_shape(&c.in[0], side, side, channels);
+        const uint32_t size =
+            window_outputs(side, 2u * op->pad_top, op->kernel_width, op->stride_width, 1);
+        set_shape(&c.out, size, size, outputs);
+        c.in[0].bits = width[0];
+        c.out.bits = width[1];
+        c.in[0].zero_point = c.out.zero_point = 0;
+        const uint32_t taps = (uint32_t)op->kernel_height * op->kernel_width;
+        check_least(&c, tested, conv ? taps * channels : taps, (int)(i / 6 % 2));
+    }
+}
+
 static void test_fc(uint32_t rounds)
 {
     static const tested_t kernels[] = {
-        {"eq_fc_s8_ref", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, eq_fc_s8_ref}},
-        {"eq_fc_s8_dsp", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, eq_fc_s8_dsp}}};
+        {"eq_fc_s8_ref", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, EQ_ORDER_NONE, eq_fc_s8_ref}},
+        {"eq_fc_s8_dsp", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, EQ_ORDER_NONE, eq_fc_s8_dsp}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
         const uint32_t count = i % 40 + 1;
@@ -413,8 +596,8 @@ static void test_fc(uint32_t rounds)
 static void test_pool(uint32_t rounds)
 {
     static const tested_t kernels[] = {
-        {"eq_max_pool_s8_ref", {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, eq_max_pool_s8_ref}},
-        {"eq_average_pool_s8_ref", {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, eq_average_pool_s8_ref}}};
+        {"eq_max_pool_s8_ref", {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, EQ_ORDER_VALUES, eq_max_pool_s8_ref}},
+        {"eq_average_pool_s8_ref", {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, EQ_ORDER_VALUES, eq_average_pool_s8_ref}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
         const uint32_t channels = (uint32_t)random_in(&state, 1, 19);
@@ -450,7 +633,7 @@ static void check_add(const int32_t *multiplier, const int8_t *shift, uint32_t a
 {
     enum { COUNT = 65536 };
     case_t c = {.block_count = 0};
-    static const eq_kernel_t kernel = {0, EQ_FAMILY_ADD, EQ_SCRATCH_NONE, eq_add_s8_ref};
+    static const eq_kernel_t kernel = {0, EQ_FAMILY_ADD, EQ_SCRATCH_NONE, EQ_ORDER_NONE, eq_add_s8_ref};
     set_shape(&c.in[0], 1, 1, COUNT);
     set_shape(&c.in[1], 1, 1, COUNT);
     set_shape(&c.out, 1, 1, COUNT - random_next(&state) % 7);
@@ -567,6 +750,7 @@ int main(int argc, char **argv)
     test_stores();
     test_conv(rounds);
     test_depthwise(rounds);
+    test_least_distances();
     test_fc(rounds);
     test_pool(rounds);
     test_add(30);
