@@ -51,14 +51,15 @@ def lag(order: str, node: Node, x: Tensor, y: Tensor) -> Lag | None:
     columns = _covers(window, 1, width, out_width)
     bits_in, bits_out = qparams_of(x).width, qparams_of(y).width
     row_in, row_out = width * depth * bits_in, out_width * channels * bits_out
-    ahead = row_out  # how far a row's output gets beyond the first bit that it still reads of a row
+    # how far a row's output gets beyond the first bit that it still reads of a row
+    ahead = row_out - bits_out  # but for its last value, with which it is done
     if order == "values":
         ahead = max(
             i * channels * bits_out - first * depth * bits_in
             for i, first in enumerate(_still_needed(columns))
         )
     if order == "channels" and depth == channels:
-        ahead -= channels * bits_out
+        ahead = row_out - channels * bits_out
     before = _before(order, rows, row_in, row_out, ahead, window.dilations[0])
     if order not in BY_ROWS:
         return Lag(before, math.ceil(x.elements * bits_in / 8))

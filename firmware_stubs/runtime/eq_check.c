@@ -314,8 +314,8 @@ static eq_status_t check_weighted(const view_t *view, const operands_t *o, uint6
     if (op->layout != EQ_LAYOUT_DENSE) {
         return EQ_E_LAYOUT;
     }
-    if (o->other != NULL || !output_follows(o) || op->weight_bits < 2 ||
-        op->weight_bits > 8 || weights > MOST_WEIGHTS || weights * channels > MOST_WEIGHTS) {
+    if (o->other != NULL || !output_follows(o) || op->weight_bits < 2 || op->weight_bits > 8 ||
+        weights > MOST_WEIGHTS || weights * channels > MOST_WEIGHTS) {
         return EQ_E_OPERATOR;
     }
     const uint64_t packed = (weights * channels * op->weight_bits + 7) / 8;
@@ -431,8 +431,8 @@ static eq_status_t check_pool(const view_t *view, const operands_t *o)
     const eq_tensor_record_t *out = o->out;
     if (!without_weights(view, o) || (op->multiplier | op->shift) != 0 || o->other != NULL ||
         !window_fits(o) || op->dilation_height != 1 || op->dilation_width != 1 ||
-        in->shape[2] != out->shape[2] || !output_follows(o) ||
-        in->zero_point != out->zero_point || in->bits != out->bits ||
+        in->shape[2] != out->shape[2] || !output_follows(o) || in->zero_point != out->zero_point ||
+        in->bits != out->bits ||
         !axis_meets(in->shape[0], out->shape[0], op->kernel_height, op->stride_height,
                     op->pad_top) ||
         !axis_meets(in->shape[1], out->shape[1], op->kernel_width, op->stride_width,

@@ -90,7 +90,8 @@ static inline int64_t eq_values_ahead(const eq_operator_t *op, const eq_tensor_r
     return ahead;
 }
 
-/* How many bits a row's output gets beyond the first bit that it still reads of a row. */
+/* How many bits a row's output gets beyond the first bit that it still reads of a row. The last value
+ * of a row is written when all else is read. */
 static inline int64_t eq_ahead(uint32_t order, const eq_operator_t *op,
                                const eq_tensor_record_t *in, const eq_tensor_record_t *out)
 {
@@ -98,7 +99,7 @@ static inline int64_t eq_ahead(uint32_t order, const eq_operator_t *op,
     if (order == EQ_ORDER_CHANNELS && in->shape[2] == out->shape[2]) {
         return row - (int64_t)out->shape[2] * eq_width(out->bits);
     }
-    return order == EQ_ORDER_VALUES ? eq_values_ahead(op, in, out) : row;
+    return order == EQ_ORDER_VALUES ? eq_values_ahead(op, in, out) : row - eq_width(out->bits);
 }
 
 /* Whether the rows are written from the side on which the output lies (eq_run_rows). */
@@ -120,7 +121,7 @@ static inline int64_t eq_lag_before(uint32_t order, const eq_operator_t *op,
     const int64_t row_out = (int64_t)eq_row(out) * eq_width(out->bits);
     const int64_t ahead = eq_ahead(order, op, in, out);
     const int reads_on = eq_by_rows(order) || order == EQ_ORDER_VALUES;
-    int64_t needed = EQ_NEVER; /* the first byte that later rows read */
+    int64_t needed = EQ_NEVER;                         /* the first byte that later rows read */
     int64_t least = eq_by_rows(order) ? 0 : -EQ_NEVER; /* 0: the side decides (eq_run_rows) */
     for (uint32_t y = out->shape[0]; y-- > 0;) {
         const eq_cover_t cover = eq_cover_rows(op, in, y);
