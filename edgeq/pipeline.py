@@ -151,7 +151,8 @@ def place(
     network = single(integer)
     choices = kernels.choose(network, target.isa, optimize)
     scratch = {name: choice.scratch_bytes for name, choice in choices.items()}
-    placed = plan.plan(network, {name: size for name, size in scratch.items() if size})
+    lags = {name: choice.lag for name, choice in choices.items() if choice.lag is not None}
+    placed = plan.plan(network, {name: size for name, size in scratch.items() if size}, lags)
     inputs = tuple(
         make_input(port, integer.tensors[port.tensor], specs.get(port.name))
         for port in model.source.inputs
