@@ -12,6 +12,7 @@
 #include "eq_kernel.h"
 #include "eq_overlap.h"
 #include "eq_rows.h"
+#include "vectors/lags.h"
 
 static uint32_t state = 20261121u;
 
@@ -574,6 +575,32 @@ static void test_least_distances(void)
     }
 }
 
+/* overlap.py, to which the planner listens, and eq_overlap.h agree. */
+static void test_lags(void)
+{
+    for (uint32_t i = 0; i < sizeof lag_rows / sizeof lag_rows[0]; i++) {
+        const int32_t *row = lag_rows[i];
+        const uint32_t order = (uint32_t)row[0];
+        eq_operator_t op = {.kernel_height = (uint16_t)row[7], .kernel_width = (uint16_t)row[8]};
+        eq_tensor_record_t in = {.bits = (uint8_t)row[15]}, out = {.bits = (uint8_t)row[16]};
+        for (uint32_t axis = 0; axis < 3; axis++) {
+            in.shape[axis] = (uint32_t)row[1 + axis];
+            out.shape[axis] = (uint32_t)row[4 + axis];
+        }
+        op.stride_height = (uint16_t)row[9];
+        op.stride_width = (uint16_t)row[10];
+        op.dilation_height = (uint16_t)row[11];
+        op.dilation_width = (uint16_t)row[12];
+        op.pad_top = (uint16_t)row[13];
+        op.pad_left = (uint16_t)row[14];
+        const int64_t lag = eq_lag_before(order, &op, &in, &out);
+        const int64_t before = lag < -(1 << 30) ? -(1 << 30) : lag;
+        const int64_t after = eq_by_rows(order) ? eq_lag_after(&op, &in, &out) : 0;
+        CHECK(before == row[17] && after == row[18], "row %u: lag %d, %d", i, (int)before,
+              (int)after);
+    }
+}
+
 static void test_fc(uint32_t rounds)
 {
     static const tested_t kernels[] = {
@@ -755,6 +782,7 @@ int main(int argc, char **argv)
     test_stores();
     test_conv(rounds);
     test_depthwise(rounds);
+    test_lags();
     test_least_distances();
     test_fc(rounds);
     test_pool(rounds);
