@@ -13,7 +13,8 @@ from itertools import accumulate
 
 from edgeq.ir import Node, Tensor, Window, qparams_of
 
-ORDERS = ("none", "rows", "channels", "values", "buffered", "ring")  # eq_order_t
+ORDERS = ("none", "rows", "channels", "values", "pixels", "buffered", "ring")  # eq_order_t
+BY_PIXELS = ("values", "pixels")
 BY_ROWS = ("rows", "channels")  # from the side on which the output lies
 WINDOWS = ("conv", "depthwise", "grouped")  # families that eq_rows_s8_ref runs row by row
 NEVER = 1 << 62  # beyond every byte of an arena
@@ -53,10 +54,12 @@ def lag(order: str, node: Node, x: Tensor, y: Tensor) -> Lag | None:
     row_in, row_out = width * depth * bits_in, out_width * channels * bits_out
     # how far a row's output gets beyond the first bit that it still reads of a row
     ahead = row_out - bits_out  # but for its last value, with which it is done
-    if order == "values":
+    if order in BY_PIXELS:
+        needed = _still_needed(columns)
+        if order == "pixels":
+            needed = [NEVER, *needed[1:]]  # what a pixel needs is read before it is written
         ahead = max(
-            i * channels * bits_out - first * depth * bits_in
-            for i, first in enumerate(_still_needed(columns))
+            i * channels * bits_out - first * depth * bits_in for i, first in enumerate(needed)
         )
     if order == "channels" and depth == channels:
         ahead = row_out - channels * bits_out
@@ -86,7 +89,7 @@ def _before(
             first = max(first, rows[i - 1][1])
         if first >= end:
             continue  # all padding, or read before
-        if order in (*BY_ROWS, "values"):
+        if order in (*BY_ROWS, *BY_PIXELS):
             least = max(least, math.ceil((row_out * i + ahead) / 8) - first * row_in // 8)
         needed = min(needed, first * row_in // 8)
     return least

@@ -45,7 +45,7 @@ def make_input(port: Port, tensor: Tensor, spec: InputSpec | None) -> Input:
     Raises:
         PolicyError: mean and std have another number of channels than the input.
     """
-    if spec is None:
+    if spec is None or not spec.raw:
         return Input(port, tensor, None)
     stated = max(len(spec.mean), len(spec.std))
     channels = tensor.shape[-1]

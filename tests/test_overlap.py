@@ -78,6 +78,10 @@ def play(order: str, window: Window, x: Tensor, y: Tensor, *, upward: bool) -> I
             for column, channel in product(range(width), range(channels)):
                 yield from read(x, taps(window, x, row, column), (channel,))
                 yield writes[column * channels + channel]
+        elif order == "pixels":
+            for column in range(width):
+                yield from read(x, taps(window, x, row, column), range(x.shape[3]))
+                yield from writes[column * channels : (column + 1) * channels]
         elif order == "buffered":
             yield from (*everything, *writes)
         else:
@@ -120,7 +124,7 @@ def test_a_kernel_at_its_lag_or_farther_reads_what_it_needs(
         assert survives(events, max(distance, found.after))
 
 
-@pytest.mark.parametrize("order", ["rows", "buffered", "ring"])
+@pytest.mark.parametrize("order", ["rows", "pixels", "buffered", "ring"])
 @fixed
 @given(layers())
 def test_one_byte_nearer_it_does_not(order: str, layer: tuple[Window, Tensor, Tensor]) -> None:

@@ -64,6 +64,7 @@ typedef enum {
     EQ_ORDER_ROWS,     /* what the row needs; from the last row where it begins behind the input */
     EQ_ORDER_CHANNELS, /* likewise, channel by channel, each of its own channel alone */
     EQ_ORDER_VALUES,   /* what later values need, each of its channel alone, in their order */
+    EQ_ORDER_PIXELS,   /* what later pixels need, in their order */
     EQ_ORDER_BUFFERED, /* nothing; the next row may read the same again */
     EQ_ORDER_RING      /* nothing; each input row is read once, unless windows are dilated */
 } eq_order_t;

@@ -29,6 +29,12 @@ static inline uint32_t eq_order(const eq_kernel_t *kernel, const eq_tensor_recor
     }
 }
 
+/* Whether the rows are written from the side on which the output lies (eq_run_rows). */
+static inline int eq_by_rows(uint32_t order)
+{
+    return order == EQ_ORDER_ROWS || order == EQ_ORDER_CHANNELS;
+}
+
 /* The rows or columns of the input under a window of an axis: first .. end, equal if none. */
 typedef struct {
     int32_t first;
@@ -71,15 +77,19 @@ static inline uint32_t eq_end_column(const eq_operator_t *op, const eq_tensor_re
     return (uint32_t)end;
 }
 
-/* The most bits that lie before a pixel of a row, less those before the first pixel that it reads. */
-static inline int64_t eq_values_ahead(const eq_operator_t *op, const eq_tensor_record_t *in,
-                                      const eq_tensor_record_t *out)
+/*
+ * The most bits that lie before a pixel of a row, less those before the first pixel that it or a
+ * later one reads. Where what a pixel needs is read before it is written, pixel 0 has no say.
+ */
+static inline int64_t eq_pixels_ahead(uint32_t order, const eq_operator_t *op,
+                                      const eq_tensor_record_t *in, const eq_tensor_record_t *out)
 {
     const int64_t pixel_in = (int64_t)in->shape[2] * eq_width(in->bits);
     const int64_t pixel_out = (int64_t)out->shape[2] * eq_width(out->bits);
     int64_t needed = EQ_NEVER;
     int64_t ahead = -EQ_NEVER;
-    for (uint32_t x = out->shape[1]; x-- > 0;) {
+    const uint32_t end = order == EQ_ORDER_PIXELS ? 1 : 0;
+    for (uint32_t x = out->shape[1]; x-- > end;) {
         const eq_cover_t cover = eq_cover_columns(op, in, x);
         if (cover.first < cover.end && cover.first * pixel_in < needed) {
             needed = cover.first * pixel_in;
@@ -99,13 +109,7 @@ static inline int64_t eq_ahead(uint32_t order, const eq_operator_t *op,
     if (order == EQ_ORDER_CHANNELS && in->shape[2] == out->shape[2]) {
         return row - (int64_t)out->shape[2] * eq_width(out->bits);
     }
-    return order == EQ_ORDER_VALUES ? eq_values_ahead(op, in, out) : row - eq_width(out->bits);
-}
-
-/* Whether the rows are written from the side on which the output lies (eq_run_rows). */
-static inline int eq_by_rows(uint32_t order)
-{
-    return order == EQ_ORDER_ROWS || order == EQ_ORDER_CHANNELS;
+    return eq_by_rows(order) ? row - eq_width(out->bits) : eq_pixels_ahead(order, op, in, out);
 }
 
 static inline int64_t eq_bytes_up(int64_t bits)
@@ -120,7 +124,7 @@ static inline int64_t eq_lag_before(uint32_t order, const eq_operator_t *op,
     const int64_t row_in = (int64_t)eq_row(in) * eq_width(in->bits);
     const int64_t row_out = (int64_t)eq_row(out) * eq_width(out->bits);
     const int64_t ahead = eq_ahead(order, op, in, out);
-    const int reads_on = eq_by_rows(order) || order == EQ_ORDER_VALUES;
+    const int reads_on = order < EQ_ORDER_BUFFERED;
     int64_t needed = EQ_NEVER;                         /* the first byte that later rows read */
     int64_t least = eq_by_rows(order) ? 0 : -EQ_NEVER; /* 0: the side decides (eq_run_rows) */
     for (uint32_t y = out->shape[0]; y-- > 0;) {

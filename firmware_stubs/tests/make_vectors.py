@@ -13,7 +13,7 @@ import numpy as np
 
 from edgeq import fixedpoint
 from edgeq.ir import Node, Op, QParams, Tensor, Window
-from edgeq.overlap import ORDERS, lag
+from edgeq.overlap import BY_PIXELS, BY_ROWS, ORDERS, lag
 
 SEED = 20261121
 INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
@@ -96,7 +96,7 @@ def lag_rows(rng: np.random.Generator) -> Iterable[Sequence[int]]:
         if min(result) < 1:
             continue
         order = int(rng.integers(1, len(ORDERS)))
-        if ORDERS[order] in ("rows", "channels", "values"):
+        if ORDERS[order] in (*BY_ROWS, *BY_PIXELS):
             bits = (8, 8)  # the others alone meet packed activations
         x, y = (
             Tensor(name, (1, *shape), qparams=QParams((1.0,), bits=width))
@@ -104,7 +104,7 @@ def lag_rows(rng: np.random.Generator) -> Iterable[Sequence[int]]:
         )
         found = lag(ORDERS[order], Node("n", Op.CONV_2D, ("x", "w"), "y", window=window), x, y)
         assert found is not None
-        after = found.after if ORDERS[order] in ("rows", "channels") else 0
+        after = found.after if ORDERS[order] in BY_ROWS else 0
         yield (
             order, *image, *result, *kernel, *strides, *dilations, *window.pads[:2], *bits,
             max(found.before, -LAG_MOST), after,
