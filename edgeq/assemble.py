@@ -110,6 +110,7 @@ class Request:
     budget: Budget
     optimize: Optimize
     linked: tuple[Kernel, ...]
+    forced: tuple[str, ...]
     notes: tuple[str, ...]
     calibration_sha256: str
     plots: bool = False
@@ -394,6 +395,7 @@ def _report(
         notes=(*request.notes, *request.model.source.notes, *_spare(program.target), *checked),
         arena=layers.arena(program),
         artefacts=artefacts,
+        forced=request.forced,
     )
     return Report(program.name, program.target.name, section, Validate(measured.rows))
 

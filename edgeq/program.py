@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +72,7 @@ class Program:
     outputs: tuple[Port, ...]  # of the network's outputs, in their order
     labels: tuple[str, ...]
     model_sha256: str
+    next_best: Mapping[str, Choice | None] = field(default_factory=dict)  # of other choices
 
     def quantize(self, samples: Samples) -> dict[str, npt.NDArray[np.int8]]:
         """The device's input integers for checked samples."""

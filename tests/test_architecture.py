@@ -27,7 +27,7 @@ LAYERS = (
     ("fixedpoint", "weights", "ir"),
     ("ops", "overlap", "packing", "policy", "report"),
     ("target", "frontends", "passes", "floatrun", "kernels", "plan", "reference"),
-    ("build", "comparison"),
+    ("build", "comparison", "dispatch"),
     ("samples", "calibrate", "sqnr", "targets"),
     ("quantize", "adaround", "program"),
     ("exporters",),
