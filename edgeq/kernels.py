@@ -6,9 +6,10 @@ The same rows generate the list that firmware is linked with, and give the tests
 from __future__ import annotations
 
 import math
+import operator
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cache
 from importlib import resources
 from typing import Any, Literal, get_args
@@ -32,7 +33,8 @@ PATCH_CHANNELS = 8  # EQ_PATCH_CHANNELS
 class Cycles:
     """Modelled cycles of a kernel on a Cortex-M4, fitted by bench/costs.py: for each of these."""
 
-    mac: float  # multiply-accumulate; or value under a window, where nothing is weighted
+    mac: float  # multiply-accumulate
+    tap: float  # place of a window, for each value of the output
     value: float  # value of the output
     unpacked: float  # weight that is not stored in 8 bits
     call: float  # run of the operator
@@ -299,18 +301,20 @@ def _choice(graph: Graph, node: Node, row: Kernel, bits: int) -> Choice:
         unpacked_bytes(row.family, node, inputs, output) + scratch_bytes(row.scratch, values, bits),
         lag(order_of(row.order, row.family, inputs[0], output), node, inputs[0], output),
         stored_bytes(count, bits),
-        _cycles(row, graph, node, 0 if bits == 8 else count),
+        _cycles(row, graph, node, bits),
         next(row for row in table() if row.family == ROWS) if packed else None,
     )
 
 
-def _cycles(row: Kernel, graph: Graph, node: Node, unpacked: int) -> int:
-    """What `row` takes for `node`, by its coefficients; `unpacked` weights are not of 8 bits."""
+def _cycles(row: Kernel, graph: Graph, node: Node, bits: int) -> int:
+    """What `row` takes for `node` with weights of so many bits, by its coefficients."""
     assert row.cycles is not None  # of an operator
+    return round(sum(map(operator.mul, astuple(row.cycles), terms(graph, node, bits))))
+
+
+def terms(graph: Graph, node: Node, bits: int) -> tuple[int, ...]:
+    """How often `node`, its weights stored in so many bits, takes each of `Cycles`."""
     values = graph.tensors[node.output].elements
-    products = macs(graph, node)
-    if not products and node.window is not None:
-        products = values * math.prod(node.window.kernel)
-    cost = row.cycles
-    total = cost.mac * products + cost.value * values + cost.unpacked * unpacked + cost.call
-    return round(total)
+    taps = 0 if node.window is None else values * math.prod(node.window.kernel)
+    unpacked = graph.tensors[node.inputs[1]].elements if bits not in (0, 8) else 0
+    return macs(graph, node), taps, values, unpacked, 1

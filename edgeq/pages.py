@@ -53,7 +53,8 @@ def _noise(layer: Layer) -> str:
 
 
 def _layers(export: Export) -> Table:
-    titles = ("layer", "operator", ">MACs", ">bits", ">bytes", ">output bits", ">SQNR dB", "kernel")
+    titles = ("layer", "operator", ">MACs", ">bits", ">bytes", ">output bits", ">SQNR dB")
+    titles += ("kernel", "next best")
     return Table(titles, tuple(_layer(layer) for layer in export.layers))
 
 
@@ -71,7 +72,18 @@ def _layer(layer: Layer) -> tuple[str, ...]:
         str(layer.bits.activations.stored),
         _noise(layer),
         (layer.kernel or "none").removeprefix("eq_"),
+        _next_best(layer),
     )
+
+
+def _next_best(layer: Layer) -> str:
+    """What else would run the layer, and how many times the estimated cycles that takes."""
+    other = layer.next_best
+    if other is None or not layer.cycles_estimate:
+        return ""
+    bits = "" if other.bits is None else f", {other.bits} bits"
+    ratio = other.cycles_estimate / layer.cycles_estimate
+    return f"{other.kernel.removeprefix('eq_')}{bits}: {ratio:.2f} × cycles"
 
 
 def _memory(export: Export) -> Table:
