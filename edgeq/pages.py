@@ -53,8 +53,7 @@ def _noise(layer: Layer) -> str:
 
 
 def _layers(export: Export) -> Table:
-    titles = ("layer", "operator", ">MACs", ">bits", ">bytes", ">output bits", ">SQNR dB")
-    titles += ("kernel", "next best")
+    titles = ("layer", "operator", ">MACs", ">bits", ">bytes", ">output bits", ">SQNR dB", "kernel")
     return Table(titles, tuple(_layer(layer) for layer in export.layers))
 
 
@@ -72,18 +71,26 @@ def _layer(layer: Layer) -> tuple[str, ...]:
         str(layer.bits.activations.stored),
         _noise(layer),
         (layer.kernel or "none").removeprefix("eq_"),
-        _next_best(layer),
     )
 
 
-def _next_best(layer: Layer) -> str:
-    """What else would run the layer, and how many times the estimated cycles that takes."""
+def _choices(export: Export) -> Table:
+    titles = ("layer", "kernel", "layout", ">cycles, estimated", "next best", ">its cycles")
+    return Table(titles, tuple(_choice(layer) for layer in export.layers if layer.kernel))
+
+
+def _choice(layer: Layer) -> tuple[str, ...]:
+    """What runs the layer, and what else would."""
     other = layer.next_best
-    if other is None or not layer.cycles_estimate:
-        return ""
-    bits = "" if other.bits is None else f", {other.bits} bits"
-    ratio = other.cycles_estimate / layer.cycles_estimate
-    return f"{other.kernel.removeprefix('eq_')}{bits}: {ratio:.2f} × cycles"
+    bits = "" if other is None or other.bits is None else f", {other.bits} bits"
+    return (
+        layer.name,
+        (layer.kernel or "").removeprefix("eq_"),
+        layer.layout or "",
+        _count(layer.cycles_estimate),
+        "" if other is None else other.kernel.removeprefix("eq_") + bits,
+        "" if other is None else _count(other.cycles_estimate),
+    )
 
 
 def _memory(export: Export) -> Table:
@@ -250,6 +257,7 @@ def _page(report: Report) -> Iterator[str]:
     else:
         yield '<p class="note">charts need matplotlib: python -m pip install "edgeq[report]"</p>'
     yield from _section("Layers", _layers(export))
+    yield from _section("Kernels", _choices(export))
     yield from _section("Memory", _memory(export))
     yield from _section("Artefacts", _artefacts(export))
     if profile is not None:
@@ -353,6 +361,7 @@ def _lines(report: Report) -> Iterator[str]:
             f"{accuracy.samples:,} samples"
         )
     yield from _block("Layers", _layers(export))
+    yield from _block("Kernels", _choices(export))
     yield from _block("Memory by section", _memory(export))
     yield f"not counted, tests only: {export.not_counted.flash:,} B of flash, " + (
         f"{export.not_counted.ram:,} B of RAM"
