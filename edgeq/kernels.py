@@ -6,7 +6,6 @@ The same rows generate the list that firmware is linked with, and give the tests
 from __future__ import annotations
 
 import math
-import operator
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
@@ -309,7 +308,8 @@ def _choice(graph: Graph, node: Node, row: Kernel, bits: int) -> Choice:
 def _cycles(row: Kernel, graph: Graph, node: Node, bits: int) -> int:
     """What `row` takes for `node` with weights of so many bits, by its coefficients."""
     assert row.cycles is not None  # of an operator
-    return round(sum(map(operator.mul, astuple(row.cycles), terms(graph, node, bits))))
+    cost: tuple[float, ...] = astuple(row.cycles)
+    return round(sum(a * b for a, b in zip(cost, terms(graph, node, bits), strict=True)))
 
 
 def terms(graph: Graph, node: Node, bits: int) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgeq.ir import Graph, Network, Node, Op, Tensor
 from edgeq.ops import OPS
@@ -88,7 +88,11 @@ def plan(
         _plan(layout.slots, _offsets(layout, bound), min(bounds))
         for layout, bound in zip(options, bounds, strict=True)
     )
-    return min(plans, key=lambda plan: plan.arena_bytes)
+    best = min(plans, key=lambda plan: plan.arena_bytes)
+    if not lags or best.arena_bytes <= best.lower_bound:
+        return best
+    apart = plan(network, scratch, None, kept)  # the search may have gone astray
+    return replace(min(best, apart, key=lambda p: p.arena_bytes), lower_bound=best.lower_bound)
 
 
 # Slots: what must have memory of its own, and when.
