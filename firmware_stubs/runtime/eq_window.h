@@ -46,16 +46,12 @@ static inline void eq_run_rows(const eq_call_t *call, eq_rows_function_t run)
     const uint32_t height = call->out->shape[0];
     const uintptr_t input = (uintptr_t)call->input[0];
     const uintptr_t output = (uintptr_t)call->output;
-    if (output >= input + eq_elements(call->in[0]) || input >= output + eq_elements(call->out)) {
-        run(call, 0, height);
-    } else if (output > input) {
-        for (uint32_t y = height; y-- > 0;) {
-            run(call, y, y + 1);
-        }
-    } else {
-        for (uint32_t y = 0; y < height; y++) {
-            run(call, y, y + 1);
-        }
+    const int apart =
+        output >= input + eq_elements(call->in[0]) || input >= output + eq_elements(call->out);
+    const uint32_t rows = apart ? height : 1;
+    for (uint32_t done = 0; done < height; done += rows) {
+        const uint32_t first = !apart && output > input ? height - 1 - done : done;
+        run(call, first, first + rows);
     }
 }
 
