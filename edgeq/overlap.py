@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import accumulate
 
 from edgeq.ir import Node, Tensor, Window, qparams_of
 
@@ -54,67 +53,35 @@ def lag(order: str, node: Node, x: Tensor, y: Tensor) -> Lag | None:
     row_in, row_out = width * depth * bits_in, out_width * channels * bits_out
     # how far a row's output gets beyond the first bit that it still reads of a row
     ahead = row_out - bits_out  # but for its last value, with which it is done
-    if order in BY_PIXELS:
-        needed = _still_needed(columns)
-        if order == "pixels":
-            needed = [NEVER, *needed[1:]]  # what a pixel needs is read before it is written
-        ahead = max(
-            i * channels * bits_out - first * depth * bits_in for i, first in enumerate(needed)
-        )
     if order == "channels" and depth == channels:
         ahead = row_out - channels * bits_out
-    before = _before(order, rows, row_in, row_out, ahead, window.dilations[0])
+    elif order in BY_PIXELS:
+        # what a pixel needs is read before it is written, or not
+        some = list(enumerate(columns))[1 if order == "pixels" else 0 :]
+        ahead = max(
+            (i * channels * bits_out - at * depth * bits_in for i, (at, _) in some if at < width),
+            default=-NEVER,
+        )
+    elif order not in BY_ROWS:
+        ahead = -NEVER
+    once = order == "ring" and window.dilations[0] == 1
+    before, after = -NEVER, -NEVER
+    for i, (first, end) in enumerate(rows):
+        if i + 1 < out_height:
+            needed = max(rows[i + 1][0], end if once else 0)  # by later rows
+            if needed < height:
+                before = max(before, math.ceil(row_out * (i + 1) / 8) - needed * row_in // 8)
+        if first < end:
+            before = max(before, math.ceil((row_out * i + ahead) / 8) - first * row_in // 8)
+        after = max(after, (end * row_in - i * row_out) // 8)
     if order not in BY_ROWS:
         return Lag(before, math.ceil(x.elements * bits_in / 8))
-    unread = (width - max(end for _, end in columns)) * depth * bits_in  # of every row
-    after = _after(rows, row_in // 8, row_out // 8) - unread // 8
+    after -= (width - columns[-1][1]) * depth * bits_in // 8  # which no row reads
     return Lag(max(before, 0), max(after, 1))  # where it begins decides from which side it goes
 
 
-def _before(
-    order: str,
-    rows: list[tuple[int, int]],
-    row_in: int,
-    row_out: int,
-    ahead: int,
-    dilation: int,
-) -> int:
-    """From the first row to the last; rows and `ahead` in bits."""
-    needed = NEVER  # the first byte that later rows read
-    least = -NEVER
-    for i in reversed(range(len(rows))):
-        first, end = rows[i]
-        least = max(least, math.ceil(row_out * (i + 1) / 8) - needed)
-        if order == "ring" and dilation == 1 and i:
-            first = max(first, rows[i - 1][1])
-        if first >= end:
-            continue  # all padding, or read before
-        if order in (*BY_ROWS, *BY_PIXELS):
-            least = max(least, math.ceil((row_out * i + ahead) / 8) - first * row_in // 8)
-        needed = min(needed, first * row_in // 8)
-    return least
-
-
-def _after(rows: list[tuple[int, int]], row_in: int, row_out: int) -> int:
-    """From the last row to the first; rows in bytes."""
-    ends = accumulate((end for _, end in rows), max)
-    return max(end * row_in - i * row_out for i, end in enumerate(ends))
-
-
 def _covers(window: Window, axis: int, size: int, outputs: int) -> list[tuple[int, int]]:
-    """For each output of an axis the first input under its window and the end; equal if none."""
-    step = window.dilations[axis]
-    covers = []
-    for i in range(outputs):
-        start = i * window.strides[axis] - window.pads[axis]
-        first = max(0, -(start // step))
-        last = min(window.kernel[axis], -((start - size) // step))
-        inside = (start + first * step, start + (last - 1) * step + 1)
-        covers.append(inside if first < last else (0, 0))
-    return covers
-
-
-def _still_needed(columns: list[tuple[int, int]]) -> list[int]:
-    """For each output column the first input column that it or a later one reads."""
-    firsts = [first if first < end else NEVER for first, end in columns]
-    return list(accumulate(reversed(firsts), min))[::-1]
+    """For each output of an axis the inputs under its window, skipped ones too: first and end."""
+    span = window.dilations[axis] * (window.kernel[axis] - 1) + 1
+    starts = [i * window.strides[axis] - window.pads[axis] for i in range(outputs)]
+    return [(min(max(s, 0), size), min(max(s + span, 0), size)) for s in starts]

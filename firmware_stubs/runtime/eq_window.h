@@ -41,19 +41,7 @@ typedef void (*eq_rows_function_t)(const eq_call_t *call, uint32_t first, uint32
  * All rows at once, so that a channel's weights are fetched once; or one by one where the output
  * lies over the input, from the side on which it lies (EQ_ORDER_ROWS).
  */
-static inline void eq_run_rows(const eq_call_t *call, eq_rows_function_t run)
-{
-    const uint32_t height = call->out->shape[0];
-    const uintptr_t input = (uintptr_t)call->input[0];
-    const uintptr_t output = (uintptr_t)call->output;
-    const int apart =
-        output >= input + eq_elements(call->in[0]) || input >= output + eq_elements(call->out);
-    const uint32_t rows = apart ? height : 1;
-    for (uint32_t done = 0; done < height; done += rows) {
-        const uint32_t first = !apart && output > input ? height - 1 - done : done;
-        run(call, first, first + rows);
-    }
-}
+void eq_run_rows(const eq_call_t *call, eq_rows_function_t run);
 
 static inline eq_span_t eq_clip_columns(const eq_call_t *call, uint32_t x)
 {

@@ -350,8 +350,8 @@ static int least_distance(const case_t *c, const tested_t *tested, int before, i
         return 0;
     }
     const int64_t out_bytes = eq_tensor_bytes(&c->out), in_bytes = eq_tensor_bytes(&c->in[0]);
-    *distance = before ? -eq_lag_before(order, &c->op, &c->in[0], &c->out)
-                       : eq_lag_after(&c->op, &c->in[0], &c->out);
+    const eq_lag_t lag = eq_lag(order, &c->op, &c->in[0], &c->out);
+    *distance = before ? -(int64_t)lag.before : lag.after;
     if (before && *distance > in_bytes) {
         *distance = in_bytes; /* nothing is read after the first row is written */
     }
@@ -593,11 +593,10 @@ static void test_lags(void)
         op.dilation_width = (uint16_t)row[12];
         op.pad_top = (uint16_t)row[13];
         op.pad_left = (uint16_t)row[14];
-        const int64_t lag = eq_lag_before(order, &op, &in, &out);
-        const int64_t before = lag < -(1 << 30) ? -(1 << 30) : lag;
-        const int64_t after = eq_by_rows(order) ? eq_lag_after(&op, &in, &out) : 0;
-        CHECK(before == row[17] && after == row[18], "row %u: lag %d, %d", i, (int)before,
-              (int)after);
+        const eq_lag_t lag = eq_lag(order, &op, &in, &out);
+        const int32_t before = lag.before < -(1 << 30) ? -(1 << 30) : lag.before;
+        const int32_t after = eq_by_rows(order) ? lag.after : 0;
+        CHECK(before == row[17] && after == row[18], "row %u: lag %d, %d", i, before, after);
     }
 }
 
