@@ -15,7 +15,12 @@ static void widen_group(const eq_call_t *call, uint32_t channel, uint32_t taps)
     for (uint32_t k = 0; k < taps; k++) {
         int8_t weight[GROUP];
         for (uint32_t i = 0; i < GROUP; i++) {
-            eq_unpack(&weight[i], call->weights, (channel + i) * taps + k, 1, bits);
+            const uint32_t index = (channel + i) * taps + k;
+            if (bits == 8) { /* where the output lies over the input, this is done for every row */
+                weight[i] = (int8_t)call->weights[index];
+            } else {
+                eq_unpack(&weight[i], call->weights, index, 1, bits);
+            }
         }
         *pairs++ = eq_pack(weight[0], weight[2]);
         *pairs++ = eq_pack(weight[1], weight[3]);
