@@ -59,6 +59,7 @@ def export(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     inputs: Mapping[str, InputSpec] | None = None,
     labels: Sequence[str] = (),
+    kernel: Mapping[str, str] | None = None,
     kernels: Literal["own", "all"] = "own",
     firmware_for: Sequence[PathLike] = (),
     plots: bool = False,
@@ -80,12 +81,14 @@ def export(
         out: the build folder, replaced whole; default `build/NAME`.
         flash: budget in bytes; default the target's first flash; a generic core has none.
         ram: budget in bytes; default the target's first RAM; a generic core has none.
-        optimize: `flash` stores weights in the policy's bits, `time` in 8.
+        optimize: `flash` takes the fewest bytes of weights, `time` the fewest cycles, `ram` the
+            smallest arena, `balanced` the fewest cycles within both budgets.
         check: what executes the result before it counts as done.
         compiler: `gcc` or `zig`; default the first that is there.
         shapes: input shapes, by name, where the model leaves them open.
         inputs: what raw uint8 samples mean, by input name, where the policy does not say it.
         labels: class names, one per output.
+        kernel: kernels that layers must take, by layer, instead of the best.
         kernels: which kernels the firmware is linked with: its own, or all.
         firmware_for: other model images whose kernels the firmware gets as well.
         plots: whether every chart of the report is written as PNG, too.
@@ -113,7 +116,16 @@ def export(
     calibration = None if calib is None else pipeline.read_samples(Path(calib), read, specs)
     labelled = None if data is None else pipeline.read_samples(Path(data), read, specs)
     program = pipeline.compile(
-        read, chosen, specs, calibration, device, optimize, tuple(labels), progress
+        read,
+        chosen,
+        specs,
+        calibration,
+        device,
+        optimize,
+        tuple(labels),
+        progress,
+        limits,
+        kernel,
     )
     request = Request(
         model=read,
@@ -123,6 +135,7 @@ def export(
         labelled=labelled,
         budget=limits,
         optimize=optimize,
+        forced=tuple(f"{layer}={symbol}" for layer, symbol in (kernel or {}).items()),
         linked=assemble.linked_kernels(program.program, kernels, firmware_for),
         notes=() if policy else ("no policy given: w8a8, 8 bits everywhere",),
         calibration_sha256=None if calib is None else sha256(Path(calib).read_bytes()),

@@ -90,6 +90,7 @@ class Request:
     budget: Budget
     optimize: Optimize
     linked: tuple[Kernel, ...]
+    forced: tuple[str, ...]
     notes: tuple[str, ...]
     calibration_sha256: str | None
     plots: bool = False
@@ -377,6 +378,7 @@ def _report(
         ),
         arena=layers.arena(program),
         artefacts=artefacts,
+        forced=request.forced,
     )
     return Report(program.name, program.target.name, section, Validate(measured.rows))
 

@@ -92,8 +92,11 @@ def check(
             "tables": flash.tables,
         }
         advice = _lighter_policy(program, flash.total - budget.flash)
-        if optimize == "time":
-            advice = "--optimize time stores every weight in 8 bits; take --optimize flash instead."
+        if optimize in ("time", "ram"):
+            advice = (
+                f"--optimize {optimize} stores weights in 8 bits; take --optimize balanced, or "
+                "flash, instead."
+            )
         raise BudgetError("EQ0401", _table("flash", flash.total, budget.flash, parts) + advice)
     if budget.ram is not None and excess(ram.total, budget.ram):
         parts = {"arena": ram.arena, "context": ram.context, "stack": ram.stack}

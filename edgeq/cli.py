@@ -110,6 +110,16 @@ def _shapes(entries: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def _kernels(entries: tuple[str, ...]) -> dict[str, str]:
+    chosen = {}
+    for entry in entries:
+        layer, _, symbol = entry.rpartition("=")
+        if not layer or not symbol:
+            raise UsageError("EQ0250", f"--kernel {entry}: expected LAYER=KERNEL")
+        chosen[layer] = symbol
+    return chosen
+
+
 def _labels(path: Path | None) -> tuple[str, ...]:
     if path is None:
         return ()
@@ -137,10 +147,10 @@ PATH = click.Path(path_type=Path)
 @click.option("-o", "--out", type=PATH, help="Build folder.  [default: build/NAME]")
 @click.option(
     "--optimize",
-    type=click.Choice(["flash", "time"]),
+    type=click.Choice(["flash", "time", "ram", "balanced"]),
     default="flash",
     show_default=True,
-    help="Weights in the policy's bits, or unpacked in 8.",
+    help="Fewest bytes of weights, fewest cycles, least RAM, or fewest cycles within budgets.",
 )
 @click.option(
     "--check",
@@ -154,6 +164,12 @@ PATH = click.Path(path_type=Path)
 )
 @click.option("--shape", multiple=True, metavar="NAME=1,3,32,32", help="Input shape.")
 @click.option("--labels", type=PATH, help="Class names, one a line.")
+@click.option(
+    "--kernel",
+    multiple=True,
+    metavar="LAYER=KERNEL",
+    help="The kernel of a layer, as conv3=eq_conv_s8_ref.",
+)
 @click.option(
     "--kernels",
     type=click.Choice(["own", "all"]),
@@ -178,6 +194,7 @@ def export(
     flash: str | None,
     ram: str | None,
     shape: tuple[str, ...],
+    kernel: tuple[str, ...],
     labels: Path | None,
     json: bool,
     **options: Any,
@@ -198,6 +215,7 @@ def export(
             flash=budget.parse_size(flash, "--flash") if flash is not None else None,
             ram=budget.parse_size(ram, "--ram") if ram is not None else None,
             shapes=_shapes(shape),
+            kernel=_kernels(kernel),
             labels=_labels(labels),
             inputs=_input_specs(inputs),
             progress=progress,

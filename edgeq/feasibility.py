@@ -54,7 +54,7 @@ def run(
         notes = survey.source.notes
         try:
             model = pipeline.tidied(survey.source, name)
-            program = _stand_in(model, policy, target, inputs or {})
+            program = _stand_in(model, policy, target, inputs or {}, budget)
         except PolicyError:
             raise
         except ModelError as error:  # a rule of the whole graph, or no kernel for this core
@@ -75,7 +75,11 @@ def run(
 
 
 def _stand_in(
-    model: Model, policy: Policy, target: Target, inputs: Mapping[str, InputSpec]
+    model: Model,
+    policy: Policy,
+    target: Target,
+    inputs: Mapping[str, InputSpec],
+    budget: Budget,
 ) -> Program:
     """The program of `model` with invented ranges."""
     graph = model.graph
@@ -84,7 +88,7 @@ def _stand_in(
     names = [*graph.inputs, *(node.output for node in graph.nodes)]
     ranges = Ranges(dict.fromkeys(names, STAND_IN), {}, "none", 0)
     integer = pipeline.to_integers(model, bits, ranges, SETTINGS)
-    return pipeline.place(model, integer, specs, target, "flash", ())
+    return pipeline.place(model, integer, specs, target, "flash", (), budget)
 
 
 def _layers(program: Program) -> tuple[CheckedLayer, ...]:
@@ -114,6 +118,7 @@ def _layer(program: Program, graph: Graph, node: Node) -> CheckedLayer:
 
 def _fit(program: Program, budget: Budget) -> Fit:
     flash, ram = footprint.estimate(program, image.build(program), c_arrays.own_kernels(program))
-    peak = planner.plan(program.network, {}).arena_bytes
+    lags = {name: c.lag for name, c in program.choices.items() if c.lag is not None}
+    peak = planner.plan(program.network, {}, lags).arena_bytes
     beyond = excess(flash.total, budget.flash) + excess(ram.total, budget.ram)
     return Fit(flash, ram, budget, peak, not beyond)

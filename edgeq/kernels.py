@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from functools import cache
 from importlib import resources
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from edgeq import affine
-from edgeq.errors import ModelError
+from edgeq.errors import ModelError, UsageError
 from edgeq.ir import Array, Graph, Network, Node, Op, Tensor, qparams_of
-from edgeq.ops import OPS
-from edgeq.packing import ALIGN, FIELDS_BLOCK, LAYOUTS, PAIRS_GROUP, Scaling
+from edgeq.ops import OPS, macs
+from edgeq.overlap import Lag, lag, order_of
+from edgeq.packing import ALIGN, FIELDS_BLOCK, LAYOUTS, PAIRS_GROUP, Scaling, padded_bytes
 
-Optimize = Literal["flash", "time"]
+Optimize = Literal["flash", "time", "ram", "balanced"]
 MAX_PORTS = 4  # EQ_MAX_PORTS
 UNPACKED_MOST = (1 << 29) // (128 * 255)  # weights of a channel whose sums hold any 8 bits
 ALIASED = (Op.RESHAPE,)  # no kernel: the output is the input's memory
@@ -29,6 +30,17 @@ TABLES_BYTES = 2048  # EQ_TABLES_BYTES
 LONG = 512  # values of an addition that pay for tables
 PAIRS_PIXELS = 4  # of a strip of eq_pairs.c
 FIELDS_STRIPS = 4  # for which weights of fewer than 8 bits are unpacked once
+
+
+@dataclass(frozen=True, slots=True)
+class Cycles:
+    """Modelled cycles of a kernel on a Cortex-M4, fitted by bench/costs.py: for each of these."""
+
+    mac: float  # multiply-accumulate
+    tap: float  # place of a window, for each value of the output
+    value: float  # value of the output
+    unpacked: float  # weight that is not stored in 8 bits, each time
+    call: float  # run of the operator
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +56,8 @@ class Kernel:
     weights: tuple[int, ...]
     limits: tuple[str, ...]
     scratch: str
+    order: str  # of what it reads and writes: one of overlap.ORDERS
+    cycles: Cycles | None  # None: of no operator
     code_bytes: int
     activations: int = 8  # 16: for operators of which an operand has as many
     sources: tuple[str, ...] = ()  # other files of kernels/
@@ -67,7 +81,17 @@ class Choice:
     weight_bits: int  # 0 without weights
     layout: str
     scratch_bytes: int
+    lag: Lag | None  # how its output may lie over its input; None: not at all
+    weight_bytes: int  # as they are stored
+    terms: tuple[int, ...]  # how often it takes each of `Cycles`
     rows: Kernel | None = None  # what brings it to its packed activations, where it has any
+
+    @property
+    def cycles(self) -> int:
+        """Estimated, on a Cortex-M4, by the kernel's coefficients."""
+        assert self.kernel.cycles is not None  # of an operator
+        cost: tuple[float, ...] = astuple(self.kernel.cycles)
+        return round(sum(a * b for a, b in zip(cost, self.terms, strict=True)))
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -119,6 +143,8 @@ def table() -> tuple[Kernel, ...]:
             weights=tuple(row.get("weights", ())),
             limits=tuple(row.get("limits", ())),
             scratch=row["scratch"],
+            order=row.get("order", "none"),
+            cycles=Cycles(**row["cycles"]) if "cycles" in row else None,
             code_bytes=row["code_bytes"],
             activations=row.get("activations", 8),
             sources=tuple(row.get("sources", ())),
@@ -128,17 +154,23 @@ def table() -> tuple[Kernel, ...]:
     return tuple(sorted(rows, key=lambda kernel: kernel.id))
 
 
-def scratch_bytes(rule: str, values: int, weight_bits: int, row: int = 0) -> int:
+def optimize_of(text: str) -> Optimize:
+    """What a report says that a build was optimized for."""
+    return next(name for name in get_args(Optimize) if name == text)
+
+
+def scratch_bytes(rule: str, values: int, weight_bits: int, rows: int = 0) -> int:
     """Arena bytes that a kernel needs beside its tensors; the C twin stands in eq_check.c.
 
-    `values` counts the weights of one output channel, `row` those of a row of the input. For the
-    rule "layout" see `LAYOUT_SCRATCH`.
+    `values` counts the weights of one output channel, `rows` the values of a row of the input and
+    of two of the output. For the
+    rule "layout" see `pairs_scratch` and `fields_scratch`.
     """
     unpacked = 0 if weight_bits == 8 else values
     if rule == "row":
         return unpacked
     if rule == "strip":
-        return unpacked + row
+        return unpacked + rows
     if rule == "pairs":
         return 16 * ((values + 1) // 2)
     if rule == "tables":
@@ -153,16 +185,11 @@ def pairs_scratch(node: Node, x: Tensor, y: Tensor, values: int) -> int:
     return 8 * groups * pixels + _patch(node, x, y, pixels, groups)
 
 
-def fields_scratch(node: Node, x: Tensor, y: Tensor, values: int) -> int:
-    """What eq_fields.c uses: the same, two channels of unpacked weights, and more strips.
-
-    The least that it takes has one strip; weights are unpacked once for all that there are.
-    """
+def fields_scratch(node: Node, x: Tensor, y: Tensor, values: int, strips: int = 1) -> int:
+    """What eq_fields.c takes: the same, two channels of unpacked weights, and further strips."""
     groups = -(-values // PAIRS_GROUP)
-    pixels = math.prod(y.shape[1:-1])
-    strips = min(-(-pixels // PAIRS_PIXELS), FIELDS_STRIPS) - 1
     row = 2 * -(-values // FIELDS_BLOCK) * FIELDS_BLOCK
-    return row + pairs_scratch(node, x, y, values) + strips * 8 * groups * PAIRS_PIXELS
+    return row + pairs_scratch(node, x, y, values) + (strips - 1) * 8 * groups * PAIRS_PIXELS
 
 
 def _patch(node: Node, x: Tensor, y: Tensor, pixels: int, groups: int) -> int:
@@ -181,9 +208,6 @@ def _patch(node: Node, x: Tensor, y: Tensor, pixels: int, groups: int) -> int:
     if clear and (whole or (window.kernel == (1, 1) and pixels == 1)):
         return 0
     return -(-pixels * (run if whole else PAIRS_GROUP * groups) // ALIGN) * ALIGN
-
-
-LAYOUT_SCRATCH = {"pairs": pairs_scratch, "fields": fields_scratch}
 
 
 def scaling(graph: Graph, node: Node) -> Scaling:
@@ -259,80 +283,196 @@ def _three_by_three(graph: Graph, node: Node) -> bool:
     return w.strides in ((1, 1), (2, 2)) and max(*w.pads[:2], *beyond) <= 1
 
 
-LIMITS: Mapping[str, Callable[[Graph, Node], bool]] = {
-    "long_bytes": _long_bytes,
-    "affine": _affine,
-    "three_by_three": _three_by_three,
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What an operator must be for a kernel, and how that is said."""
+
+    holds: Callable[[Graph, Node], bool]
+    text: str
+
+
+LIMITS: Mapping[str, Limit] = {
+    "long_bytes": Limit(_long_bytes, f"additions of {LONG} values or more, none of them packed"),
+    "affine": Limit(_affine, "additions that an affine form equals for every pair of values"),
+    "three_by_three": Limit(
+        _three_by_three,
+        "windows of 3×3 at stride 1 or 2 that reach one row or column beyond the input at most",
+    ),
 }
 
 
 def choose(
     network: Network, isa: Iterable[str], optimize: Optimize, rows: Sequence[Kernel] | None = None
 ) -> Mapping[str, Choice]:
-    """The kernel of every node that runs on the device, by node name.
-
-    `flash` stores weights in the bits that the policy asked for, `time` in 8 bits, which saves
-    their unpacking.
+    """The kernel of every node that runs on the device, by node name, whatever the budgets.
 
     Raises:
         ModelError: no kernel runs a node on this core, or the network has too many ports.
     """
+    found = options(network, isa, optimize, rows)
+    return {name: choices[0] for name, choices in found.items()}
+
+
+def options(
+    network: Network,
+    isa: Iterable[str],
+    optimize: Optimize,
+    rows: Sequence[Kernel] | None = None,
+    forced: Mapping[str, str] | None = None,
+) -> Mapping[str, tuple[Choice, ...]]:
+    """Every way to run each node, by its name, the best for `optimize` first.
+
+    `flash` wants weights stored in the policy's bits, and then the fewest cycles; `ram` the least
+    scratch; `time` and `balanced` the fewest cycles. `forced` names kernels by node.
+
+    Raises:
+        UsageError: `forced` names a node or a kernel that there is not.
+        ModelError: no kernel runs a node on this core, the forced one does not, or the network has
+            too many ports.
+    """
     for kind, ports in (("inputs", network.inputs), ("outputs", network.outputs)):
         if len(ports) > MAX_PORTS:
             raise ModelError("EQ0342", f"{len(ports)} {kind}; the runtime has room for {MAX_PORTS}")
-    available = set(isa)
-    choices = {}
+    available = frozenset(isa)
+    rows = rows or table()
+    wanted = _forced(network, forced or {}, rows)
+    found = {}
     for graph in network.graphs:
         for node in graph.nodes:
             if node.op not in ALIASED:
-                choices[node.name] = _best(graph, node, available, optimize, rows or table())
-    return choices
+                only = wanted.get(node.name)
+                choices = _choices(graph, node, available, rows if only is None else (only,))
+                found[node.name] = tuple(sorted(choices, key=PREFERENCES[optimize]))
+    return found
 
 
-def _within_limits(graph: Graph, node: Node, row: Kernel) -> bool:
-    """Whether the kernel serves the node, and the layout that it reads is exact for its weights."""
-    return all(LIMITS[limit](graph, node) for limit in row.limits) and (
-        row.rules == "NULL" or tables(graph, node, row.layouts[0]) is not None
-    )
+# What is the better of two ways to run a node; of equal ones the kernel with the greater id.
+PREFERENCES: Mapping[Optimize, Callable[[Choice], tuple[int, ...]]] = {
+    "flash": lambda c: (c.weight_bits, c.cycles, c.weight_bytes, c.scratch_bytes, -c.kernel.id),
+    "time": lambda c: (c.cycles, c.weight_bytes, c.scratch_bytes, -c.kernel.id),
+    "ram": lambda c: (c.scratch_bytes, c.cycles, c.weight_bytes, -c.kernel.id),
+    "balanced": lambda c: (c.cycles, c.weight_bytes, c.scratch_bytes, -c.kernel.id),
+}
 
 
-def _best(
-    graph: Graph, node: Node, isa: set[str], optimize: Optimize, rows: Sequence[Kernel]
-) -> Choice:
-    bits = stored = values = 0
-    if OPS[node.op].weighted:
-        weights = graph.tensors[node.inputs[1]]
-        values = weights.elements // weights.shape[0]
-        bits = weights.qparams.bits if weights.qparams is not None else 8
-        stored = 8 if optimize == "time" and values <= UNPACKED_MOST else bits
-    inputs, output = graph.activations(node), graph.tensors[node.output]
-    wide = any(qparams_of(tensor).wide for tensor in (*inputs, output))
-    activations = 16 if wide else 8
-    fitting = (
-        row
-        for row in reversed(rows)
-        if row.op is node.op
-        and row.activations == activations
-        and isa.issuperset(row.isa)
-        and (not bits or stored in row.weights)
-        and _within_limits(graph, node, row)
-    )
-    if (row := next(fitting, None)) is None:
+def _forced(
+    network: Network, forced: Mapping[str, str], rows: Sequence[Kernel]
+) -> dict[str, Kernel]:
+    names = [n.name for graph in network.graphs for n in graph.nodes if n.op not in ALIASED]
+    symbols = {row.symbol: row for row in rows if row.op is not None}
+    for name, symbol in forced.items():
+        if name not in names:
+            raise UsageError(
+                "EQ0251", f"--kernel {name}={symbol}: no such layer; there are {', '.join(names)}"
+            )
+        if symbol not in symbols:
+            raise UsageError(
+                "EQ0251",
+                f"--kernel {name}={symbol}: no such kernel; there are {', '.join(symbols)}",
+            )
+    return {name: symbols[symbol] for name, symbol in forced.items()}
+
+
+def _choices(
+    graph: Graph, node: Node, isa: frozenset[str], rows: Sequence[Kernel]
+) -> Iterator[Choice]:
+    """Every row that serves `node`, with every number of bits that its weights may be stored in."""
+    refusals = []
+    found = 0
+    for row in rows:
+        for bits in _stored_bits(graph, node):
+            if refusal := _refusal(row, graph, node, isa, bits):
+                refusals.append(refusal)
+            else:
+                found += 1
+                yield from _ways(graph, node, row, bits)
+    if not found:
+        if len(rows) == 1:
+            raise ModelError("EQ0350", f"{node.name}: {rows[0].symbol} cannot serve: {refusals[0]}")
         raise ModelError(
             "EQ0341",
-            f"{node.name}: no kernel for {node.op.value} of {activations}-bit activations on this "
-            "core",
+            f"{node.name}: no kernel for {node.op.value} of {_activations(graph, node)}-bit "
+            "activations on this core",
         )
+
+
+def _stored_bits(graph: Graph, node: Node) -> tuple[int, ...]:
+    """The policy's bits, and 8, which need no unpacking; 0 where there are no weights.
+
+    Channels so long that sums of 8-bit weights could overflow stay as they are.
+    """
+    if not OPS[node.op].weighted:
+        return (0,)
+    weights = graph.tensors[node.inputs[1]]
+    bits = weights.qparams.bits if weights.qparams is not None else 8
+    short = weights.elements // weights.shape[0] <= UNPACKED_MOST
+    return (bits, 8) if short and bits != 8 else (bits,)
+
+
+def _activations(graph: Graph, node: Node) -> int:
+    """16 where an operand has as many bits, else 8."""
+    operands = (*graph.activations(node), graph.tensors[node.output])
+    return 16 if any(qparams_of(tensor).wide for tensor in operands) else 8
+
+
+def _refusal(row: Kernel, graph: Graph, node: Node, isa: frozenset[str], bits: int) -> str | None:
+    """Why `row` cannot run `node` with weights of so many bits; None if it can."""
+    if row.op is not node.op:
+        own = "none" if row.op is None else row.op.value
+        return f"it computes {own}, the layer is {node.op.value}"
+    if row.activations != (needed := _activations(graph, node)):
+        return f"it is for activations of {row.activations} bits, the layer has {needed}"
+    if missing := [name for name in row.isa if name not in isa]:
+        return f"it needs a core with {', '.join(missing)}"
+    if bits and bits not in row.weights:
+        return f"it reads weights of {', '.join(map(str, row.weights))} bits, not {bits}"
+    for limit in row.limits:
+        if not LIMITS[limit].holds(graph, node):
+            return f"it serves {LIMITS[limit].text}"
+    if row.rules != "NULL" and tables(graph, node, row.layouts[0]) is None:
+        return f"the layout {row.layouts[0]} takes {LAYOUTS[row.layouts[0]].limits}"
+    return None
+
+
+def _ways(graph: Graph, node: Node, row: Kernel, bits: int) -> Iterator[Choice]:
+    """How `row` runs `node` with weights of so many bits: once for each scratch that it can use."""
+    inputs, output = graph.activations(node), graph.tensors[node.output]
+    weights = graph.tensors[node.inputs[1]] if bits else None
+    channels = weights.shape[0] if weights is not None else 0
+    values = weights.elements // channels if weights is not None else 0
     layout = row.layouts[0] if row.layouts else "dense"
     packed = any(map(is_packed, (*inputs, output)))
-    if row.scratch == "layout":
-        own = LAYOUT_SCRATCH[layout](node, inputs[0], output, values)
+    unpacked = unpacked_bytes(row.family, node, inputs, output)
+    for own, times in _scratch(row, node, inputs[0], output, values, bits):
+        yield Choice(
+            row,
+            bits,
+            layout,
+            unpacked + own,
+            lag(order_of(row.order, row.family, inputs[0], output), node, inputs[0], output),
+            padded_bytes(LAYOUTS[layout].size(channels, values, bits)) if bits else 0,
+            terms(graph, node, bits, times),
+            next(row for row in table() if row.family == ROWS) if packed else None,
+        )
+
+
+def _scratch(
+    row: Kernel, node: Node, x: Tensor, y: Tensor, values: int, bits: int
+) -> Iterator[tuple[int, int]]:
+    """The bytes of its own that `row` can use, and how often it unpacks each weight with them."""
+    if row.scratch != "layout":
+        yield scratch_bytes(row.scratch, values, bits, _row(x) + 2 * _row(y)), 1
+    elif row.layouts[0] == "pairs":
+        yield pairs_scratch(node, x, y, values), 0
     else:
-        own = scratch_bytes(row.scratch, values, stored, _row(inputs[0]))
-    return Choice(
-        row,
-        stored,
-        layout,
-        unpacked_bytes(row.family, node, inputs, output) + own,
-        next(row for row in table() if row.family == ROWS) if packed else None,
-    )
+        strips = -(-math.prod(y.shape[1:-1]) // PAIRS_PIXELS)
+        for used in sorted({1, min(strips, FIELDS_STRIPS)}):
+            yield fields_scratch(node, x, y, values, used), -(-strips // used)
+
+
+def terms(graph: Graph, node: Node, bits: int, times: int = 1) -> tuple[int, ...]:
+    """How often `node` takes each of `Cycles`; weights of so many bits are unpacked `times`."""
+    values = graph.tensors[node.output].elements
+    taps = 0 if node.window is None else values * math.prod(node.window.kernel)
+    unpacked = times * graph.tensors[node.inputs[1]].elements if bits not in (0, 8) else 0
+    return macs(graph, node), taps, values, unpacked, 1

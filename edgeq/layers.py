@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edgeq.ir import Graph, Node, qparams_of
+from edgeq.kernels import Choice
 from edgeq.ops import OPS, macs
 from edgeq.packing import ALIGN, LAYOUTS
 from edgeq.policy import Bits
 from edgeq.program import Program
-from edgeq.report import BitCounts, Layer, LayerBits, Slot
+from edgeq.report import Alternative, BitCounts, Layer, LayerBits, Slot
 
 
 def describe(
@@ -72,7 +73,17 @@ def _layer(program: Program, graph: Graph, node: Node, bits: Bits, sqnr_db: floa
         kernel=choice.kernel.symbol if choice is not None else None,
         weight_bytes=weight_bytes,
         sqnr_db=None if sqnr_db is None else round(sqnr_db, 2),
+        cycles_estimate=choice.cycles if choice is not None else None,
+        next_best=_alternative(program.next_best.get(node.name)),
     )
+
+
+def _alternative(choice: Choice | None) -> Alternative | None:
+    if choice is None:
+        return None
+    stored = choice.weight_bits or None
+    layout = None if stored is None else choice.layout
+    return Alternative(choice.kernel.symbol, stored, layout, choice.cycles)
 
 
 def needed_bits(low: int, high: int) -> int:

@@ -23,9 +23,14 @@ def pad(data: bytes) -> bytes:
     return data + bytes(-len(data) % ALIGN)
 
 
+def padded_bytes(size: int) -> int:
+    """The next multiple of 8 bytes."""
+    return -(-size // ALIGN) * ALIGN
+
+
 def stored_bytes(count: int, bits: int) -> int:
     """What `count` values of `bits` bits take, dense and padded."""
-    return -(-count * bits // (8 * ALIGN)) * ALIGN
+    return padded_bytes(-(-count * bits // 8))
 
 
 def pack_dense(values: Array, bits: int) -> bytes:
@@ -75,7 +80,14 @@ class Layout:
         [int, int, int], int
     ]  # bytes for so many channels, weights a channel, bits; unpadded
     pack: Callable[[Array, int], bytes]  # weights (channels, K), bits
+    limits: str = "all weights"  # that it holds
     tables: Callable[[Array, Scaling], Array | None] | None = None
+
+
+PAIRS_LIMITS = (
+    "sums below 2^23, shifts of 22 to the right to 7 to the left, and no weight of −128 beside a "
+    "negative one"
+)
 
 
 def dense_bytes(channels: int, values: int, bits: int) -> int:
@@ -182,8 +194,8 @@ LAYOUTS: Mapping[str, Layout] = {
     layout.name: layout
     for layout in (
         Layout("dense", 0, dense_bytes, pack_dense),
-        Layout("pairs", 1, pairs_bytes, pack_pairs, pairs_tables),
-        Layout("fields", 2, fields_bytes, pack_fields, pairs_tables),
+        Layout("pairs", 1, pairs_bytes, pack_pairs, PAIRS_LIMITS, pairs_tables),
+        Layout("fields", 2, fields_bytes, pack_fields, PAIRS_LIMITS, pairs_tables),
     )
 }
 

@@ -74,6 +74,25 @@ def _layer(layer: Layer) -> tuple[str, ...]:
     )
 
 
+def _choices(export: Export) -> Table:
+    titles = ("layer", "kernel", "layout", ">cycles, estimated", "next best", ">its cycles")
+    return Table(titles, tuple(_choice(layer) for layer in export.layers if layer.kernel))
+
+
+def _choice(layer: Layer) -> tuple[str, ...]:
+    """What runs the layer, and what else would."""
+    other = layer.next_best
+    bits = "" if other is None or other.bits is None else f", {other.bits} bits"
+    return (
+        layer.name,
+        (layer.kernel or "").removeprefix("eq_"),
+        layer.layout or "",
+        _count(layer.cycles_estimate),
+        "" if other is None else other.kernel.removeprefix("eq_") + bits,
+        "" if other is None else _count(other.cycles_estimate),
+    )
+
+
 def _memory(export: Export) -> Table:
     flash, ram = export.flash, export.ram
     rows = [
@@ -246,6 +265,7 @@ def _page(report: Report) -> Iterator[str]:
     else:
         yield '<p class="note">charts need matplotlib: python -m pip install "edgeq[report]"</p>'
     yield from _section("Layers", _layers(export))
+    yield from _section("Kernels", _choices(export))
     yield from _section("Memory", _memory(export))
     yield from _section("Artefacts", _artefacts(export))
     if profile is not None:
@@ -351,6 +371,7 @@ def _lines(report: Report) -> Iterator[str]:
             f"{accuracy.samples:,} samples"
         )
     yield from _block("Layers", _layers(export))
+    yield from _block("Kernels", _choices(export))
     yield from _block("Memory by section", _memory(export))
     yield f"not counted, tests only: {export.not_counted.flash:,} B of flash, " + (
         f"{export.not_counted.ram:,} B of RAM"

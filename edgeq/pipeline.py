@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from edgeq import calibrate, frontends, kernels, passes, plan, policy, quantize, samples
+from edgeq import calibrate, dispatch, frontends, passes, policy, quantize, samples
 from edgeq.adaround import AdaRound, Learned, learned_layers
 from edgeq.calibrate import Ranges
+from edgeq.dispatch import UNLIMITED
 from edgeq.errors import PolicyError, UsageError
+from edgeq.exporters import image
+from edgeq.exporters.image import Kind
 from edgeq.frontends import Source
 from edgeq.ir import Graph, single
 from edgeq.kernels import Optimize
 from edgeq.policy import Bits, Calibration, InputSpec, Policy
 from edgeq.program import Program, make_input
+from edgeq.report import Budget
 from edgeq.samples import Samples
 from edgeq.target import Target
 
@@ -128,8 +132,10 @@ def compile(
     optimize: Optimize,
     labels: tuple[str, ...],
     progress: Progress,
+    budget: Budget = UNLIMITED,
+    forced: Mapping[str, str] | None = None,
 ) -> Compiled:
-    """Every decision about `model`, as a program for `target`.
+    """Every decision about `model`, as a program for `target` within `budget`, if there is one.
 
     A model that was quantised already needs no calibration.
     """
@@ -139,7 +145,7 @@ def compile(
     decide = _calibrated if model.source.quantized is None else _kept
     ranges, rounder = decide(model, bits, chosen.calibration, calibration, progress)
     integer = to_integers(model, bits, ranges, chosen.calibration, rounder)
-    program = place(model, integer, specs, target, optimize, labels)
+    program = place(model, integer, specs, target, optimize, labels, budget, forced)
     return Compiled(program, bits, ranges, tuple(rounder.log) if rounder is not None else ())
 
 
@@ -207,27 +213,41 @@ def place(
     target: Target,
     optimize: Optimize,
     labels: tuple[str, ...],
+    budget: Budget = UNLIMITED,
+    forced: Mapping[str, str] | None = None,
 ) -> Program:
     """The integer graph of `model` as a program: kernels chosen, arena planned."""
+    ports = model.source.inputs
     network = single(integer)
-    choices = kernels.choose(network, target.isa, optimize)
-    scratch = {name: choice.scratch_bytes for name, choice in choices.items()}
-    placed = plan.plan(network, {name: size for name, size in scratch.items() if size})
+    retained = [p.tensor for p in ports if p.name in specs and specs[p.name].retain]
+    chosen = dispatch.run(network, target.isa, optimize, budget, forced, retained)
     inputs = tuple(
-        make_input(port, integer.tensors[port.tensor], specs.get(port.name))
-        for port in model.source.inputs
+        make_input(port, integer.tensors[port.tensor], specs.get(port.name)) for port in ports
     )
-    return Program(
+    program = Program(
         name=model.name,
         network=network,
-        choices=choices,
-        plan=placed,
+        choices=chosen.choices,
+        plan=chosen.plan,
         target=target,
         inputs=inputs,
         outputs=model.source.outputs,
         labels=labels,
         model_sha256=model.sha256,
+        next_best=chosen.next_best,
     )
+    if optimize != "balanced" or budget.flash is None:
+        return program
+    left = replace(budget, flash=budget.flash - _table_bytes(program))
+    chosen = dispatch.run(network, target.isa, optimize, left, forced, retained)
+    return replace(program, choices=chosen.choices, plan=chosen.plan, next_best=chosen.next_best)
+
+
+def _table_bytes(program: Program) -> int:
+    """What a program takes in flash beside code and weights, whatever its kernels."""
+    built = image.build(program)
+    luts = sum(port.lut.nbytes for port in program.inputs if port.lut is not None)
+    return len(built.data) - built.bytes_of(Kind.WEIGHTS) + luts
 
 
 def learner(

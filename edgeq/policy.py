@@ -81,12 +81,14 @@ class Calibration(_Section):
 class InputSpec(_Section):
     """What raw uint8 samples mean: real = (low + u · (high − low) / 255 − mean) / std.
 
-    `mean` and `std` hold one value, or one per channel.
+    `mean` and `std` hold one value, or one per channel. `retain` keeps the input's memory whole
+    while the model runs, which else computes over it; alone it says nothing of raw samples.
     """
 
     mean: Reals = (0.0,)
     std: Reals = (1.0,)
     range: tuple[Finite, Finite] = (0.0, 1.0)
+    retain: Flag = False
 
     @model_validator(mode="after")
     def _is_usable(self) -> InputSpec:
@@ -100,6 +102,11 @@ class InputSpec(_Section):
             if not np.isfinite(self.real(np.array([[0], [255]]))).all():
                 raise ValueError("with this mean, std and range bytes are beyond float32")
         return self
+
+    @property
+    def raw(self) -> bool:
+        """Whether it says what raw samples mean."""
+        return self.model_fields_set != {"retain"}
 
     def real(self, raw: Array) -> npt.NDArray[np.float32]:
         """Raw bytes, channels last, as the reals that the network takes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -52,7 +52,7 @@ def make_input(port: Port, tensor: Tensor, spec: InputSpec | None) -> Input:
     Raises:
         PolicyError: mean and std have another number of channels than the input.
     """
-    if spec is None:
+    if spec is None or not spec.raw:
         return Input(port, tensor, None)
     stated = max(len(spec.mean), len(spec.std))
     channels = tensor.shape[-1]
@@ -79,6 +79,7 @@ class Program:
     outputs: tuple[Port, ...]  # of the network's outputs, in their order
     labels: tuple[str, ...]
     model_sha256: str
+    next_best: Mapping[str, Choice | None] = field(default_factory=dict)  # of other choices
 
     def quantize(self, samples: Samples) -> dict[str, Array]:
         """The device's input integers for checked samples."""

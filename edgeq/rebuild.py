@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeq import calibrate, examples, footprint, pipeline, profiler
+from edgeq import calibrate, examples, footprint, kernels, pipeline, profiler
 from edgeq import policy as policies
 from edgeq.build import Build, read_manifest, sha256
 from edgeq.calibrate import Ranges
@@ -30,6 +30,7 @@ from edgeq.pipeline import Model
 from edgeq.policy import Bits, InputSpec, Policy
 from edgeq.profiler import Counted
 from edgeq.program import Program
+from edgeq.report import Budget
 from edgeq.samples import Samples
 from edgeq.target import Target
 from edgeq.targets import emulators, runners, toolchain
@@ -62,6 +63,8 @@ class Rebuilt:
     target: Target
     specs: Mapping[str, InputSpec]
     learned_on: Samples | None  # what AdaRound saw
+    budget: Budget
+    forced: Mapping[str, str]  # kernels, by layer
 
     @cached_property
     def program(self) -> Program:
@@ -73,7 +76,16 @@ class Rebuilt:
                 self.model.graph, self.bits, self.learned_on, settings, pipeline.quiet
             )
         integer = pipeline.to_integers(self.model, self.bits, self.ranges, settings, rounder)
-        return pipeline.place(self.model, integer, self.specs, self.target, self.optimize, ())
+        return pipeline.place(
+            self.model,
+            integer,
+            self.specs,
+            self.target,
+            self.optimize,
+            (),
+            self.budget,
+            self.forced,
+        )
 
     def samples(self, path: Path) -> Samples:
         """The samples of `path`, checked against the model."""
@@ -121,10 +133,12 @@ def run(build: Build, target: Target, given: Given) -> Rebuilt:
             bits=bits,
             ranges=ranges,
             policy=chosen,
-            optimize="time" if report.export.optimize == "time" else "flash",
+            optimize=kernels.optimize_of(report.export.optimize),
             target=target,
             specs=specs,
             learned_on=_learned_on(build, read, specs, given),
+            budget=report.export.budget,
+            forced=dict(entry.rsplit("=", 1) for entry in report.export.forced),
         )
         program = again.program
     except (ValueError, KeyError) as error:

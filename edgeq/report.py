@@ -43,8 +43,22 @@ class LayerBits:
 
 
 @dataclass(frozen=True, slots=True)
+class Alternative:
+    """Another way to run a layer: the kernel, and the bits and layout of its weights."""
+
+    kernel: str
+    bits: int | None
+    layout: str | None
+    cycles_estimate: int
+
+
+@dataclass(frozen=True, slots=True)
 class Layer:
-    """One operator. `sqnr_db` compares it with float on the same inputs, alone; None if exact."""
+    """One operator. `sqnr_db` compares it with float on the same inputs, alone; None if exact.
+
+    `cycles_estimate` is what kernels were chosen by: coefficients fitted on a Cortex-M4, whatever
+    the core. `next_best` would be taken if there were not what is.
+    """
 
     name: str
     op: str
@@ -54,6 +68,8 @@ class Layer:
     kernel: str | None
     weight_bytes: int
     sqnr_db: float | None
+    cycles_estimate: int | None = None
+    next_best: Alternative | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +162,7 @@ class Export:
     notes: tuple[str, ...]
     arena: tuple[Slot, ...] = ()
     artefacts: tuple[Artefact, ...] = ()
+    forced: tuple[str, ...] = ()  # LAYER=KERNEL, as --kernel named them
 
 
 @dataclass(frozen=True, slots=True)

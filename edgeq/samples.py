@@ -153,7 +153,7 @@ def _check(path: Path, name: str, array: Array, port: Port, spec: InputSpec | No
             f"the model takes {expected}",
         )
     if array.dtype == np.uint8:
-        if spec is None:
+        if spec is None or not spec.raw:
             raise UsageError(
                 "EQ0224",
                 f"{path}: {name} is raw uint8, but no [input.{port.name}] (mean, std, range) says "

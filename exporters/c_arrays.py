@@ -97,7 +97,8 @@ def kernel_list(rows: Sequence[Kernel]) -> str:
     """`eq_kernels.c`: the kernels of a firmware."""
     lines = [
         f"    {{{row.id}, EQ_FAMILY_{row.family.upper()}, "
-        f"EQ_SCRATCH_{row.scratch.upper()}, {row.activations}, {row.symbol}, {row.rules}}},"
+        f"EQ_SCRATCH_{row.scratch.upper()}, {row.activations}, EQ_ORDER_{row.order.upper()}, "
+        f"{row.symbol}, {row.rules}}},"
         for row in rows
     ]
     return "\n".join(

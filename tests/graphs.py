@@ -221,6 +221,29 @@ def resnet8(height: int, width: int, channels: int, seed: int = 0) -> Graph:
     return b.build(b.fully_connected(b.flatten(b.global_average_pool(x)), 10))
 
 
+def ds_cnn(seed: int = 0) -> Graph:
+    """MLPerf Tiny's DS-CNN for keyword spotting."""
+    b = Builder("ds_cnn", seed)
+    x = b.input(49, 10, 1)
+    x = b.conv(x, 64, same_window(b.shape(x), (10, 4), (2, 2)), RELU)
+    for _ in range(4):
+        x = b.conv(b.depthwise(x, clamp=RELU), 64, 1, RELU)
+    return b.build(b.softmax(b.fully_connected(b.flatten(b.global_average_pool(x)), 12)))
+
+
+def mobilenet(side: int = 96, seed: int = 0) -> Graph:
+    """MLPerf Tiny's MobileNetV1 with a quarter of the channels, for visual wake words."""
+    b = Builder("mobilenet", seed)
+    x = b.input(side, side, 3)
+    x = b.conv(x, 8, same_window(b.shape(x), (3, 3), (2, 2)), RELU)
+    strides = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
+    filters = (16, 32, 32, 64, 64, *(128,) * 6, 256, 256)
+    for channels, stride in zip(filters, strides, strict=True):
+        window = same_window(b.shape(x), (3, 3), (stride, stride))
+        x = b.conv(b.depthwise(x, window=window, clamp=RELU), channels, 1, RELU)
+    return b.build(b.softmax(b.fully_connected(b.flatten(b.global_average_pool(x)), 2)))
+
+
 def in_blocks(graph: Graph, cuts: Sequence[int], levels: int) -> Network:
     """`graph` cut before the nodes `cuts`, each block at `levels` levels that compute the same.
 

@@ -25,9 +25,9 @@ FOLDERS = ("edgeq", "targets", "exporters")
 LAYERS = (
     ("errors", "examples", "firmware_stubs"),
     ("fixedpoint", "weights", "ir"),
-    ("ops", "packing", "policy", "report", "affine"),
+    ("ops", "overlap", "packing", "policy", "report", "affine"),
     ("target", "frontends", "passes", "floatrun", "kernels", "plan", "reference"),
-    ("build", "comparison"),
+    ("build", "comparison", "dispatch"),
     ("samples", "calibrate", "sqnr", "targets"),
     ("quantize", "adaround", "program"),
     ("exporters",),

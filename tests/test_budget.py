@@ -180,7 +180,9 @@ def test_what_no_policy_makes_fit_is_said() -> None:
 
 def test_where_time_unpacks_the_weights_the_way_out_is_the_flag() -> None:
     program = compiled(resnet8(8, 8, 1), 4, "time").program
-    assert "take --optimize flash instead" in refusal(program, smaller(program, 0.1), "time")
+    assert "take --optimize balanced, or flash, instead" in refusal(
+        program, smaller(program, 0.1), "time"
+    )
 
 
 # RAM

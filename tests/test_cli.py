@@ -375,6 +375,10 @@ FLAGS: dict[str, tuple[list[str], str, str]] = {
     "size-empty": (["--flash", ""], "EQ0201", "--flash :"),
     "shape": (["--shape", "x=1,1,eight,8"], "EQ0205", "--shape x=1,1,eight,8: expected NAME="),
     "shape-empty": (["--shape", "x=1,1,0,8"], "EQ0205", "--shape x=1,1,0,8"),
+    "kernel": (["--kernel", "conv"], "EQ0250", "--kernel conv: expected LAYER=KERNEL"),
+    "kernel-of-nothing": (["--kernel", "q=eq_conv_s8_ref"], "EQ0251", "there are conv, "),
+    "kernel-unknown": (["--kernel", "conv=conv"], "EQ0251", "there are eq_conv_s8_ref, "),
+    "kernel-misfit": (["--kernel", "conv=eq_fc_s8_ref"], "EQ0350", "it computes fully_connected"),
     "shape-of-nothing": (["--shape", "q=1,1,8,8"], "EQ0211", "no input is called q; … x"),
     "shape-misfit": (["--shape", "x=1,1,9,8"], "EQ0312", "does not fit the model's batch,1,8,8"),
     "target": (["--target", "stm32f4"], "EQ0212", "'stm32f4'; did you mean stm32f405"),
@@ -594,7 +598,7 @@ def test_what_no_policy_saves_is_said(workplace: Workplace) -> None:
 
 def test_unpacked_weights_are_no_matter_of_the_policy(workplace: Workplace) -> None:
     arguments = ("--flash", "6KB", "--optimize", "time", "--policy", "w2a8")
-    workplace.refuses("EQ0401", *arguments, says="take --optimize flash")
+    workplace.refuses("EQ0401", *arguments, says="take --optimize balanced, or flash")
 
 
 def test_an_arena_over_budget_names_its_largest_tensors(workplace: Workplace) -> None:

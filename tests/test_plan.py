@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from edgeq.ir import Block, Graph, Network, Op, QParams, Tensor, Variant, single
 from edgeq.ops import OPS
+from edgeq.overlap import Lag
 from edgeq.plan import ALIGN, Placement, Plan, activation_bytes, plan
 
 GRAPHS = 200
@@ -24,6 +25,26 @@ def with_scratch(network: Network) -> dict[str, int]:
     rng = random.Random(0)
     names = [node.name for graph in network.graphs for node in graph.nodes]
     return {name: rng.choice((0, rng.randint(1, 400))) for name in names}
+
+
+def with_lags(network: Network) -> dict[str, Lag]:
+    """Random lags for operators of one input that does not share its memory with the output."""
+    rng = random.Random(1)
+    return {
+        node.name: Lag(rng.randint(-90, 300), rng.randint(1, 300))
+        for graph in network.graphs
+        for node in graph.nodes
+        if len(graph.activations(node)) == 1
+        and not OPS[node.op].in_place
+        and node.op is not Op.RESHAPE
+    }
+
+
+def follows(x: Placement, y: Placement, lag: Lag | None) -> bool:
+    """Whether an output at `y` may lie as it does over its input at `x`."""
+    return lag is not None and (
+        y.offset + lag.before <= x.offset or y.offset >= x.offset + lag.after
+    )
 
 
 def slots(plan: Plan) -> list[Placement]:
@@ -74,7 +95,9 @@ class Arena:
         return owners == [owner] * place.bytes
 
 
-def run(network: Network, path: Sequence[Graph], plan: Plan) -> None:
+def run(
+    network: Network, path: Sequence[Graph], plan: Plan, lags: Mapping[str, Lag] | None = None
+) -> None:
     """Run one variant of each block; every value must be whole whenever it is read."""
     arena = Arena(plan.arena_bytes)
     values = {tensor.name: tensor.name for tensor in network.inputs}
@@ -82,12 +105,19 @@ def run(network: Network, path: Sequence[Graph], plan: Plan) -> None:
         arena.write(plan.tensors[name], name)
     for graph in path:
         for node in graph.nodes:
-            run_node(graph, node.name, arena, values, plan)
+            run_node(graph, node.name, arena, values, plan, lags or {})
         for name in graph.outputs:
             assert arena.holds(plan.tensors[name], values[name]), f"{name} is lost at the end"
 
 
-def run_node(graph: Graph, name: str, arena: Arena, values: dict[str, str], plan: Plan) -> None:
+def run_node(
+    graph: Graph,
+    name: str,
+    arena: Arena,
+    values: dict[str, str],
+    plan: Plan,
+    lags: Mapping[str, Lag],
+) -> None:
     node = next(node for node in graph.nodes if node.name == name)
     output = plan.tensors[node.output]
     inputs = [(plan.tensors[t.name], values[t.name]) for t in graph.activations(node)]
@@ -104,7 +134,10 @@ def run_node(graph: Graph, name: str, arena: Arena, values: dict[str, str], plan
     arena.write(output, node.output)
     for place, value in inputs:
         in_place = OPS[node.op].in_place and place == output
-        assert in_place or arena.holds(place, value), f"{name} overwrites its input {value}"
+        follows_it = value == values[node.inputs[0]] and follows(place, output, lags.get(name))
+        assert in_place or follows_it or arena.holds(place, value), (
+            f"{name} overwrites its input {value}"
+        )
 
 
 def paths(network: Network) -> list[tuple[Graph, ...]]:
@@ -148,6 +181,66 @@ def test_every_value_is_whole_whenever_a_path_reads_it(graph: Graph, levels: int
     planned = plan(network, with_scratch(network))
     for path in paths(network):
         run(network, path, planned)
+
+
+@fixed
+@given(graphs(), st.integers(1, 3))
+def test_outputs_lie_over_inputs_as_far_as_their_lag_and_only_there(
+    graph: Graph, levels: int
+) -> None:
+    network = cut(graph, levels)
+    lags = with_lags(network)
+    planned = plan(network, with_scratch(network), lags)
+    for path in paths(network):
+        run(network, path, planned, lags)
+
+
+@fixed
+@given(graphs())
+def test_lags_never_make_an_arena_larger(graph: Graph) -> None:
+    network = single(graph)
+    with_them = plan(network, with_scratch(network), with_lags(network))
+    assert with_them.arena_bytes <= plan(network, with_scratch(network)).arena_bytes
+    assert with_them.arena_bytes > with_them.lower_bound - ALIGN
+
+
+@fixed
+@given(graphs(), st.integers(1, 2))
+def test_a_retained_input_is_whole_at_the_end(graph: Graph, levels: int) -> None:
+    network = cut(graph, levels)
+    kept = {tensor.name for tensor in network.inputs}
+    lags = with_lags(network)
+    planned = plan(network, with_scratch(network), lags, kept)
+    for name in kept:
+        place = planned.tensors[name]
+        others = (planned.tensors[n] for n in planned.tensors if n not in kept)
+        aliases = [other for other in others if other == place]  # of a reshape
+        assert not any(
+            overlap(place, other) for other in slots(planned) if other not in (place, *aliases)
+        )
+
+
+def test_a_chain_goes_to_and_fro_on_the_least_memory() -> None:
+    b = Builder()
+    x = b.input(8, 8, 8)
+    for _ in range(6):
+        x = b.conv(x, 8)
+    network = single(b.build(x))
+    lags = {node.name: Lag(100, 120) for node in network.graphs[0].nodes}
+    assert plan(network, {}, lags).arena_bytes == 8 * 8 * 8 + 120
+    assert plan(network, {}).arena_bytes == 2 * 8 * 8 * 8
+
+
+def test_outputs_lie_over_inputs_only_where_the_arena_needs_it() -> None:
+    b = Builder()
+    x = b.conv(b.conv(b.input(8, 8, 2), 8), 8)
+    x = b.conv(b.conv(x, 2), 2)
+    network = single(b.build(x))
+    lags = {node.name: Lag(64, 64) for node in network.graphs[0].nodes}
+    planned = plan(network, {}, lags)
+    assert planned.arena_bytes == 8 * 8 * 8 + 64
+    one, other = planned.tensors["conv_3.output"], planned.tensors["conv_4.output"]
+    assert not overlap(one, other)
 
 
 @fixed

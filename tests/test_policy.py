@@ -284,6 +284,21 @@ def test_mean_and_deviation_may_differ_by_channel() -> None:
     assert spec.real(np.array([[10, 3]], np.uint8)).tolist() == [[10.0, 4.0]]
 
 
+@pytest.mark.parametrize(
+    ("section", "raw", "retain"),
+    [
+        ({}, True, False),
+        ({"retain": True}, False, True),
+        ({"retain": True, "std": [2]}, True, True),
+    ],
+)
+def test_retaining_an_input_says_nothing_of_raw_samples(
+    section: dict[str, object], raw: bool, retain: bool
+) -> None:
+    spec = InputSpec.model_validate(section)
+    assert (spec.raw, spec.retain) == (raw, retain)
+
+
 def test_one_deviation_serves_every_channel() -> None:
     spec = InputSpec(mean=(0.0, 1.0), std=(0.5,), range=(0.0, 255.0))
     assert spec.real(np.array([[10, 3]], np.uint8)).tolist() == [[20.0, 4.0]]

@@ -53,6 +53,7 @@ def test_the_table_has_a_row_per_channel_only_where_channels_differ(
 
 def test_reals_are_quantised_by_the_tensors_parameters() -> None:
     x = np.random.default_rng(0).normal(size=(2, 4, 5, 3)).astype(np.float32)
+    assert make_input(PORT, TENSOR, InputSpec(retain=True)).lut is None
     port = make_input(PORT, TENSOR, InputSpec())
     assert (port.quantize(x) == qparams_of(TENSOR).quantize(x)).all()
 

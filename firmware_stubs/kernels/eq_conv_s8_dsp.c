@@ -22,6 +22,11 @@ typedef struct {
     uint32_t clear_last;
 } walk_t;
 
+static uint32_t window_values(const eq_call_t *call)
+{
+    return (uint32_t)call->op->kernel_height * call->op->kernel_width * call->in[0]->shape[2];
+}
+
 /* Two dot products with the same weights. */
 EQ_NOINLINE static void dot_two(const int8_t *weights, const int8_t *a, const int8_t *b,
                                 int32_t count, int32_t zero_point, int32_t sums[2])
@@ -114,13 +119,14 @@ static void gather(const eq_call_t *call, eq_span_t rows, eq_span_t columns, int
 }
 
 /* Small windows (a first layer's, as a rule): two are gathered and meet every channel. */
-EQ_NOINLINE static void small_windows(const eq_call_t *call, int32_t count)
+EQ_NOINLINE static void small_windows(const eq_call_t *call, uint32_t first, uint32_t end)
 {
     const uint32_t *shape = call->out->shape;
+    const int32_t count = (int32_t)window_values(call);
     const int32_t zero_point = call->in[0]->zero_point;
     int8_t patches[2][SMALL_WINDOW] = {{0}};
-    int8_t *output = call->output;
-    for (uint32_t y = 0; y < shape[0]; y++) {
+    int8_t *output = call->output + first * shape[1] * shape[2];
+    for (uint32_t y = first; y < end; y++) {
         const eq_span_t rows = eq_clip_rows(call, y);
         for (uint32_t x = 0; x < shape[1]; x += 2) {
             const uint32_t pixels = x + 1 < shape[1] ? 2 : 1;
@@ -157,7 +163,7 @@ static void find_clear_columns(walk_t *walk)
     }
 }
 
-EQ_NOINLINE static void large_windows(const eq_call_t *call, uint32_t count)
+EQ_NOINLINE static void large_windows(const eq_call_t *call, uint32_t first, uint32_t end)
 {
     const uint32_t *shape = call->out->shape;
     const uint32_t channels = call->in[0]->shape[2];
@@ -165,10 +171,10 @@ EQ_NOINLINE static void large_windows(const eq_call_t *call, uint32_t count)
         .call = call, .width = (int32_t)call->in[0]->shape[1], .channels = (int32_t)channels};
     find_clear_columns(&walk);
     for (uint32_t channel = 0; channel < shape[2]; channel++) {
-        int8_t *output = call->output + channel;
-        walk.row = eq_weight_row(call, channel, count);
+        int8_t *output = call->output + first * shape[1] * shape[2] + channel;
+        walk.row = eq_weight_row(call, channel, window_values(call));
         walk.stage = eq_stage(call, channel);
-        for (uint32_t y = 0; y < shape[0]; y++) {
+        for (uint32_t y = first; y < end; y++) {
             const eq_span_t rows = eq_clip_rows(call, y);
             for (uint32_t x = 0; x < shape[1];) {
                 const uint32_t step = x >= walk.clear_first && x + 1 < walk.clear_last ? 2 : 1;
@@ -188,10 +194,6 @@ EQ_NOINLINE static void large_windows(const eq_call_t *call, uint32_t count)
 void eq_conv_s8_dsp(const eq_call_t *call)
 {
     const uint32_t run = call->op->kernel_width * call->in[0]->shape[2];
-    const uint32_t count = call->op->kernel_height * run;
-    if (count <= SMALL_WINDOW && run < SHORT_RUN && call->op->weight_bits == 8) {
-        small_windows(call, (int32_t)count);
-    } else {
-        large_windows(call, count);
-    }
+    const int small = window_values(call) <= SMALL_WINDOW && run < SHORT_RUN;
+    eq_run_rows(call, small && call->op->weight_bits == 8 ? small_windows : large_windows);
 }

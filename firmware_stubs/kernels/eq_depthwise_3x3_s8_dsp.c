@@ -5,6 +5,8 @@
  *
  * Outside the input lies the zero point: a row of it stands in scratch, columns of it are constants.
  */
+#include <string.h>
+
 #include "eq_depthwise.h"
 #include "eq_dsp.h"
 
@@ -200,7 +202,8 @@ static void load_channel(const eq_call_t *call, uint32_t index, eq_depthwise_run
 /* The row of zero points, in scratch behind unpacked weights. */
 static int8_t *strip_of(const eq_call_t *call)
 {
-    return (int8_t *)call->scratch + (call->op->weight_bits == 8 ? 0 : TAPS);
+    const uint32_t taps = (uint32_t)call->op->kernel_height * call->op->kernel_width;
+    return (int8_t *)call->scratch + (call->op->weight_bits == 8 ? 0 : taps);
 }
 
 static void fill_strip(const eq_call_t *call)
@@ -225,12 +228,24 @@ static const int8_t *input_row(const eq_call_t *call, int32_t y)
     return y < 0 || y >= height ? strip_of(call) : call->input[0] + y * row;
 }
 
-static int32_t split_rows(const eq_call_t *call, rows_t all[MOST_ROWS])
+/* Rows y and what is taken with it; a second row that the output lacks is computed into the first. */
+static rows_t rows_at(const eq_call_t *call, int32_t y, int8_t *output)
+{
+    const int32_t top = y * call->op->stride_height - call->op->pad_top;
+    const int32_t length = (int32_t)eq_row(call->out);
+    rows_t rows = {.count = 1};
+    for (int32_t i = 0; i < 4; i++) {
+        rows.row[i] = input_row(call, top + i);
+    }
+    rows.output[0] = output;
+    rows.output[1] = output + (y + 1 < (int32_t)call->out->shape[0] ? length : 0);
+    return rows;
+}
+
+static int32_t split_rows(const eq_call_t *call, int32_t each, rows_t all[MOST_ROWS])
 {
     const int32_t stride = call->op->stride_height;
-    const int32_t each = stride == 1 ? 2 : 1;
     const int32_t end = (int32_t)call->out->shape[0];
-    const int32_t length = (int32_t)(call->out->shape[1] * call->out->shape[2]);
     int32_t used = 0;
     int inside = 0;
     for (int32_t y = 0; y < end; y += each) {
@@ -239,15 +254,9 @@ static int32_t split_rows(const eq_call_t *call, rows_t all[MOST_ROWS])
         inside = top >= 0 && top + 1 + each < (int32_t)call->in[0]->shape[0] && y + each <= end;
         if (inside && was_inside) {
             all[used - 1].count++;
-            continue;
+        } else {
+            all[used++] = rows_at(call, y, call->output + y * (int32_t)eq_row(call->out));
         }
-        rows_t *rows = &all[used++];
-        for (int32_t i = 0; i < 4; i++) {
-            rows->row[i] = input_row(call, top + i);
-        }
-        rows->output[0] = call->output + y * length;
-        rows->output[1] = rows->output[0] + (y + 1 < end ? length : 0);
-        rows->count = 1;
     }
     return used;
 }
@@ -292,30 +301,62 @@ static void begin(const eq_call_t *call, eq_depthwise_run_t *run)
     run->length = columns * step;
 }
 
-void eq_depthwise_3x3_s8_dsp(const eq_call_t *call)
+/* Rows first .. end of every channel, to `output`; those of `run`, if it serves. */
+static void run_channels(const eq_call_t *call, eq_depthwise_run_t *run, uint32_t first,
+                         uint32_t end, int8_t *output)
 {
-    const int all = serves(call);
-    const int32_t stride = call->op->stride_height;
-    eq_depthwise_run_t run;
-    rows_t rows[MOST_ROWS];
-    if (all) {
-        fill_strip(call);
-        begin(call, &run);
-        run.rows = rows;
-        run.used = split_rows(call, rows);
-    }
     for (uint32_t i = 0; i < call->out->shape[2]; i++) {
-        if (!all || (call->multiplier[i] != 0 && !eq_requantize_fits(call->shift[i]))) {
-            eq_depthwise_channel(call, i);
+        if (run == NULL || (call->multiplier[i] != 0 && !eq_requantize_fits(call->shift[i]))) {
+            eq_depthwise_channel(call, i, first, end, output);
             continue;
         }
-        load_channel(call, i, &run);
-        run.channel = (int32_t)i;
-        if (stride == 1) {
-            eq_depthwise_3x3_two_rows(&run);
+        load_channel(call, i, run);
+        run->channel = (int32_t)i;
+        if (call->op->stride_height == 1) {
+            eq_depthwise_3x3_two_rows(run);
         } else {
-            eq_depthwise_3x3_one_row(&run);
+            eq_depthwise_3x3_one_row(run);
         }
+    }
+}
+
+/* Where the output lies over the input, rows wait in scratch, behind the strip. */
+static void run_over(const eq_call_t *call, eq_depthwise_run_t *run, uint32_t each)
+{
+    const uint32_t end = call->out->shape[0];
+    const size_t length = (size_t)eq_row(call->out);
+    int8_t *buffer = strip_of(call) + eq_row(call->in[0]);
+    for (uint32_t y = 0; y < end; y += each) {
+        const uint32_t last = y + each < end ? y + each : end;
+        const rows_t rows = rows_at(call, (int32_t)y, buffer);
+        if (run != NULL) {
+            run->rows = &rows;
+            run->used = 1;
+        }
+        run_channels(call, run, y, last, buffer);
+        memcpy(call->output + y * length, buffer, (last - y) * length);
+    }
+}
+
+void eq_depthwise_3x3_s8_dsp(const eq_call_t *call)
+{
+    const uint32_t each = call->op->stride_height == 1 ? 2 : 1;
+    eq_depthwise_run_t run;
+    eq_depthwise_run_t *used = NULL;
+    rows_t rows[MOST_ROWS];
+    if (serves(call)) {
+        fill_strip(call);
+        begin(call, &run);
+        used = &run;
+    }
+    if (!eq_lies_apart(call)) {
+        run_over(call, used, each);
+    } else {
+        if (used != NULL) {
+            run.rows = rows;
+            run.used = split_rows(call, (int32_t)each, rows);
+        }
+        run_channels(call, used, 0, call->out->shape[0], call->output);
     }
     eq_clamp_bytes(call->output, eq_elements(call->out), call->op->clamp_min, call->op->clamp_max);
 }

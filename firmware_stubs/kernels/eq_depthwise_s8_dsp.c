@@ -15,7 +15,12 @@ static void widen_group(const eq_call_t *call, uint32_t channel, uint32_t taps)
     for (uint32_t k = 0; k < taps; k++) {
         int8_t weight[GROUP];
         for (uint32_t i = 0; i < GROUP; i++) {
-            eq_unpack(&weight[i], call->weights, (channel + i) * taps + k, 1, bits);
+            const uint32_t index = (channel + i) * taps + k;
+            if (bits == 8) { /* where the output lies over the input, this is done for every row */
+                weight[i] = (int8_t)call->weights[index];
+            } else {
+                eq_unpack(&weight[i], call->weights, index, 1, bits);
+            }
         }
         *pairs++ = eq_pack(weight[0], weight[2]);
         *pairs++ = eq_pack(weight[1], weight[3]);
@@ -57,14 +62,14 @@ static inline void add_window(const eq_call_t *call, const int8_t *input, eq_spa
     sums[3] = sum_3;
 }
 
-static void four_channels(const eq_call_t *call, uint32_t channel)
+static void four_channels(const eq_call_t *call, uint32_t channel, uint32_t first, uint32_t end)
 {
     const uint32_t *shape = call->out->shape;
     const int8_t *input = call->input[0] + channel;
     const eq_stage_t stages[GROUP] = {eq_stage(call, channel), eq_stage(call, channel + 1),
                                       eq_stage(call, channel + 2), eq_stage(call, channel + 3)};
-    int8_t *output = call->output + channel;
-    for (uint32_t y = 0; y < shape[0]; y++) {
+    int8_t *output = call->output + first * shape[1] * shape[2] + channel;
+    for (uint32_t y = first; y < end; y++) {
         const eq_span_t rows = eq_clip_rows(call, y);
         for (uint32_t x = 0; x < shape[1]; x++) {
             int32_t sums[GROUP] = {stages[0].bias, stages[1].bias, stages[2].bias, stages[3].bias};
@@ -77,7 +82,7 @@ static void four_channels(const eq_call_t *call, uint32_t channel)
     }
 }
 
-void eq_depthwise_s8_dsp(const eq_call_t *call)
+static void run_rows(const eq_call_t *call, uint32_t first, uint32_t end)
 {
     const uint32_t channels = call->out->shape[2];
     const uint32_t taps = (uint32_t)call->op->kernel_height * call->op->kernel_width;
@@ -85,10 +90,15 @@ void eq_depthwise_s8_dsp(const eq_call_t *call)
     if (channels == call->in[0]->shape[2]) {
         for (; channels - channel >= GROUP; channel += GROUP) {
             widen_group(call, channel, taps);
-            four_channels(call, channel);
+            four_channels(call, channel, first, end);
         }
     }
     for (; channel < channels; channel++) {
-        eq_depthwise_channel(call, channel);
+        eq_depthwise_channel(call, channel, first, end, call->output + first * eq_row(call->out));
     }
+}
+
+void eq_depthwise_s8_dsp(const eq_call_t *call)
+{
+    eq_run_rows(call, run_rows);
 }

@@ -23,7 +23,7 @@ static int32_t window_sum(const eq_call_t *call, const int8_t *row, const int8_t
     return sum;
 }
 
-void eq_grouped_s8_ref(const eq_call_t *call)
+static void run_rows(const eq_call_t *call, uint32_t first, uint32_t end)
 {
     const uint32_t *shape = call->out->shape;
     const uint32_t groups = call->op->parameter;
@@ -34,8 +34,8 @@ void eq_grouped_s8_ref(const eq_call_t *call)
         const int8_t *row = eq_weight_row(call, channel, count);
         const int8_t *input = call->input[0] + channel / filters * depth;
         const eq_stage_t stage = eq_stage(call, channel);
-        int8_t *output = call->output + channel;
-        for (uint32_t y = 0; y < shape[0]; y++) {
+        int8_t *output = call->output + first * shape[1] * shape[2] + channel;
+        for (uint32_t y = first; y < end; y++) {
             const eq_span_t rows = eq_clip_rows(call, y);
             for (uint32_t x = 0; x < shape[1]; x++) {
                 const eq_span_t columns = eq_clip_columns(call, x);
@@ -46,4 +46,9 @@ void eq_grouped_s8_ref(const eq_call_t *call)
             }
         }
     }
+}
+
+void eq_grouped_s8_ref(const eq_call_t *call)
+{
+    eq_run_rows(call, run_rows);
 }

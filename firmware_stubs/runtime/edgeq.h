@@ -117,7 +117,10 @@ typedef struct {
  */
 EQ_MUST_USE eq_status_t eq_init(eq_ctx_t *ctx, const eq_config_t *config);
 
-/* Input or output i, or NULL if there is none. */
+/*
+ * Input or output i, or NULL if there is none. Fill the inputs before every run, which computes over
+ * them, unless the model was exported to retain them. Outputs are whole until the next run begins.
+ */
 const eq_tensor_t *eq_input(const eq_ctx_t *ctx, uint32_t i);
 const eq_tensor_t *eq_output(const eq_ctx_t *ctx, uint32_t i);
 

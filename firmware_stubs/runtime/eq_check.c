@@ -10,6 +10,7 @@
 #include "eq_crc32.h"
 #include "eq_image.h"
 #include "eq_kernel.h"
+#include "eq_overlap.h"
 #include "eq_rows.h"
 
 #define SECTION_KINDS 8u         /* one more than the greatest kind */
@@ -300,7 +301,7 @@ EQ_NOINLINE static uint64_t scratch_need(const operands_t *o, uint64_t weights)
     case EQ_SCRATCH_ROW:
         return unpacked + row;
     case EQ_SCRATCH_STRIP:
-        return unpacked + row + eq_row(o->in);
+        return unpacked + row + eq_row(o->in) + 2 * (uint64_t)eq_row(o->out);
     case EQ_SCRATCH_PAIRS:
         return unpacked + 16 * ((weights + 1) / 2);
     case EQ_SCRATCH_TABLES:
@@ -346,6 +347,15 @@ static eq_status_t check_layout(const view_t *view, const operands_t *o, uint32_
     return rules->fits(&call, weights) ? EQ_OK : EQ_E_ARITHMETIC;
 }
 
+/* Whether the output lies clear of the input, or over it as far as the kernel allows. */
+EQ_NOINLINE static int output_follows(const operands_t *o)
+{
+    if (!tensors_overlap(o->in, o->out)) {
+        return 1;
+    }
+    return eq_lies_over(eq_order(o->kernel, o->in, o->out), o->op, o->in, o->out);
+}
+
 /* An operator with `weights` weights (at most 2^63) a channel. */
 static eq_status_t check_weighted(const view_t *view, const operands_t *o, uint64_t weights)
 {
@@ -355,8 +365,8 @@ static eq_status_t check_weighted(const view_t *view, const operands_t *o, uint6
     if (op->layout != (rules != NULL ? rules->layout : EQ_LAYOUT_DENSE)) {
         return EQ_E_LAYOUT;
     }
-    if (o->other != NULL || tensors_overlap(o->in, o->out) || op->weight_bits < 2 ||
-        op->weight_bits > 8 || weights > MOST_WEIGHTS || weights * channels > MOST_WEIGHTS) {
+    if (o->other != NULL || !output_follows(o) || op->weight_bits < 2 || op->weight_bits > 8 ||
+        weights > MOST_WEIGHTS || weights * channels > MOST_WEIGHTS) {
         return EQ_E_OPERATOR;
     }
     const uint64_t packed = rules != NULL ? rules->weight_bytes(channels, weights, op->weight_bits)
@@ -503,8 +513,8 @@ static eq_status_t check_pool(const view_t *view, const operands_t *o)
     const eq_tensor_record_t *out = o->out;
     if (!without_weights(view, o) || (op->multiplier | op->shift) != 0 || o->other != NULL ||
         !window_fits(o) || op->dilation_height != 1 || op->dilation_width != 1 ||
-        in->shape[2] != out->shape[2] || tensors_overlap(in, out) ||
-        in->zero_point != out->zero_point || in->bits != out->bits ||
+        in->shape[2] != out->shape[2] || !output_follows(o) || in->zero_point != out->zero_point ||
+        in->bits != out->bits ||
         !axis_meets(in->shape[0], out->shape[0], op->kernel_height, op->stride_height,
                     op->pad_top) ||
         !axis_meets(in->shape[1], out->shape[1], op->kernel_width, op->stride_width,

@@ -1,12 +1,13 @@
 /*
- * eq_depthwise.h - one channel of a depthwise convolution: the portable kernel channel by channel,
- * and in the others what does not come in groups.
+ * eq_depthwise.h - one channel of rows of a depthwise convolution: the portable kernel channel by
+ * channel, and in the others what does not come in groups.
  */
 #ifndef EQ_DEPTHWISE_H
 #define EQ_DEPTHWISE_H
 
 #include <stdint.h>
 
+#include "eq_rows.h"
 #include "eq_unpack.h"
 #include "eq_window.h"
 
@@ -28,8 +29,9 @@ static inline int32_t eq_depthwise_sum(const eq_call_t *call, const int8_t *row,
     return sum;
 }
 
-/* Output channel o reads input channel o / multiplier. */
-static inline void eq_depthwise_channel(const eq_call_t *call, uint32_t channel)
+/* Output channel o reads input channel o / multiplier. `output` is where row `first` goes. */
+static inline void eq_depthwise_channel(const eq_call_t *call, uint32_t channel, uint32_t first,
+                                        uint32_t end, int8_t *output)
 {
     const uint32_t *shape = call->out->shape;
     const uint32_t multiplier = shape[2] / call->in[0]->shape[2];
@@ -37,8 +39,8 @@ static inline void eq_depthwise_channel(const eq_call_t *call, uint32_t channel)
     const int8_t *row = eq_weight_row(call, channel, count);
     const int8_t *input = call->input[0] + channel / multiplier;
     const eq_stage_t stage = eq_stage(call, channel);
-    int8_t *output = call->output + channel;
-    for (uint32_t y = 0; y < shape[0]; y++) {
+    output += channel;
+    for (uint32_t y = first; y < end; y++) {
         const eq_span_t rows = eq_clip_rows(call, y);
         for (uint32_t x = 0; x < shape[1]; x++) {
             const eq_span_t columns = eq_clip_columns(call, x);

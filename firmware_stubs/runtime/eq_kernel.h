@@ -59,7 +59,7 @@ typedef enum {
     EQ_SCRATCH_ROW,    /* K, or 0 where the weights have 8 bits */
     EQ_SCRATCH_PAIRS,  /* 16·⌈K/2⌉ */
     EQ_SCRATCH_TABLES, /* EQ_TABLES_BYTES */
-    EQ_SCRATCH_STRIP,  /* as EQ_SCRATCH_ROW, and a row of the input */
+    EQ_SCRATCH_STRIP,  /* as EQ_SCRATCH_ROW, and a row of the input and two of the output */
     EQ_SCRATCH_LAYOUT  /* what the rules of its layout say */
 } eq_scratch_t;
 
@@ -81,11 +81,23 @@ typedef struct {
     int (*fits)(const eq_call_t *call, uint32_t count);
 } eq_layout_rules_t;
 
+/* What a kernel still reads of its input while it writes a row of its output (eq_overlap.h). */
+typedef enum {
+    EQ_ORDER_NONE,     /* anything: they lie apart */
+    EQ_ORDER_ROWS,     /* what the row needs; from the last row where it begins behind the input */
+    EQ_ORDER_CHANNELS, /* likewise, channel by channel, each of its own channel alone */
+    EQ_ORDER_VALUES,   /* what later values need, each of its channel alone, in their order */
+    EQ_ORDER_PIXELS,   /* what later pixels need, in their order */
+    EQ_ORDER_BUFFERED, /* nothing; the next row may read the same again */
+    EQ_ORDER_RING      /* nothing; each input row is read once, unless windows are dilated */
+} eq_order_t;
+
 typedef struct eq_kernel {
     uint8_t id;          /* in kernels.toml */
     uint8_t family;      /* eq_family_t */
     uint8_t scratch;     /* eq_scratch_t */
     uint8_t activations; /* 16: one operand or more has 16 bits; 8: none has */
+    uint8_t order;       /* eq_order_t */
     eq_kernel_function_t run;
     const eq_layout_rules_t *rules; /* NULL: dense weights, or none */
 } eq_kernel_t;

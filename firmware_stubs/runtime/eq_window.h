@@ -34,6 +34,18 @@ static inline eq_span_t eq_clip_rows(const eq_call_t *call, uint32_t y)
                    op->dilation_height, (int32_t)call->in[0]->shape[0]);
 }
 
+/* Whether the output shares no byte with the first input; both have 8 bits a value. */
+int eq_lies_apart(const eq_call_t *call);
+
+/* A part of a kernel: computes rows first .. end of the output. */
+typedef void (*eq_rows_function_t)(const eq_call_t *call, uint32_t first, uint32_t end);
+
+/*
+ * All rows at once, so that a channel's weights are fetched once; or one by one where the output
+ * lies over the input, from the side on which it lies (EQ_ORDER_ROWS).
+ */
+void eq_run_rows(const eq_call_t *call, eq_rows_function_t run);
+
 static inline eq_span_t eq_clip_columns(const eq_call_t *call, uint32_t x)
 {
     const eq_operator_t *op = call->op;

@@ -1,4 +1,4 @@
-"""Writes vectors/fixed.h: what edgeq.fixedpoint computes, for test_fixed.c.
+"""Writes vectors/ from edgeq.fixedpoint, for test_fixed.c, and edgeq.overlap, for test_kernels.c.
 
 Run from the repository root: python firmware_stubs/tests/make_vectors.py
 """
@@ -6,15 +6,19 @@ Run from the repository root: python firmware_stubs/tests/make_vectors.py
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from edgeq import fixedpoint
+from edgeq.ir import Node, Op, QParams, Tensor, Window
+from edgeq.overlap import BY_PIXELS, BY_ROWS, ORDERS, lag
 
 SEED = 20261121
 INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
 SOFTMAX_LONG = (list(range(-128, 128)), [0] * 300, [0] * 600)  # the result's shift: .., 31, 32
+LAG_ROWS, LAG_MOST = 600, 1 << 30  # beyond LAG_MOST: nothing is read after the first row
 EDGES = (0, 1, -1, 2, -2, 3, -3, INT32_MAX, -INT32_MAX, 1 << 30, -(1 << 30), (1 << 30) - 1)
 
 
@@ -100,6 +104,33 @@ def softmax_inputs(rng: np.random.Generator) -> Iterable[list[int]]:
         yield list(map(int, rng.integers(-128, 128, count)))
 
 
+def lag_rows(rng: np.random.Generator) -> Iterable[Sequence[int]]:
+    """(order, input, output, kernel, strides, dilations, pads, bits of both, before, after)."""
+    while True:
+        kernel, strides, dilations, pads = ((int(a), int(b)) for a, b in rng.integers(1, 4, (4, 2)))
+        window = Window(kernel, strides, (pads[0] - 1, pads[1] - 1) * 2, dilations)
+        image = tuple(map(int, rng.integers(1, 9, 3)))
+        bits = tuple(map(int, rng.choice((2, 4, 8), 2)))
+        size = window.output_size(*image[:2])
+        result = (*size, int(rng.integers(1, 9)))
+        if min(result) < 1:
+            continue
+        order = int(rng.integers(1, len(ORDERS)))
+        if ORDERS[order] in (*BY_ROWS, *BY_PIXELS):
+            bits = (8, 8)  # the others alone meet packed activations
+        x, y = (
+            Tensor(name, (1, *shape), qparams=QParams((1.0,), bits=width))
+            for name, shape, width in (("x", image, bits[0]), ("y", result, bits[1]))
+        )
+        found = lag(ORDERS[order], Node("n", Op.CONV_2D, ("x", "w"), "y", window=window), x, y)
+        assert found is not None
+        after = found.after if ORDERS[order] in BY_ROWS else 0
+        yield (
+            order, *image, *result, *kernel, *strides, *dilations, *window.pads[:2], *bits,
+            max(found.before, -LAG_MOST), after,
+        )  # fmt: skip
+
+
 def table(name: str, rows: Iterable[Sequence[int]], columns: int) -> str:
     """A C array of rows of `columns` int32, or a flat one where columns is 0."""
     lines = []
@@ -113,7 +144,8 @@ def table(name: str, rows: Iterable[Sequence[int]], columns: int) -> str:
 def main() -> None:
     """Write the file."""
     rng = np.random.default_rng(SEED)
-    text = "/* Generated: python firmware_stubs/tests/make_vectors.py */\n\n" + "\n".join(
+    write(
+        "fixed.h",
         (
             table("high_multiply_rows", high_multiply_rows(rng), 3),
             table("shift_rows", shift_rows(rng), 3),
@@ -121,9 +153,15 @@ def main() -> None:
             table("divide_rows", divide_rows(rng), 3),
             table("softmax_rows", softmax_rows(rng), 0),
             table("requantize_wide_rows", requantize_wide_rows(rng), 5),
-        )
+        ),
     )
-    (Path(__file__).parent / "vectors" / "fixed.h").write_text(text, encoding="utf-8", newline="\n")
+    write("lags.h", (table("lag_rows", islice(lag_rows(rng), LAG_ROWS), 19),))
+
+
+def write(file: str, tables: Iterable[str]) -> None:
+    """The tables as one header."""
+    text = "/* Generated: python firmware_stubs/tests/make_vectors.py */\n\n" + "\n".join(tables)
+    (Path(__file__).parent / "vectors" / file).write_text(text, encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -369,6 +369,24 @@ static void test_operands(void)
     REFUSED(EQ_E_TENSOR, tensor[15].bits = 4);   /* a softmax has 8 bits */
 }
 
+/* Outputs over inputs: a convolution from either side, a pool in place, packed rows. */
+static void test_lags(void)
+{
+    REFUSED(EQ_OK, tensor[1].offset = 0; tensor[0].offset = 168); /* 4 · 48 + 47 − 3 · 24 = 167 */
+    REFUSED(EQ_E_OPERATOR, tensor[1].offset = 0; tensor[0].offset = 160);
+    REFUSED(EQ_OK, tensor[1].offset = tensor[0].offset + 48); /* two rows of the input */
+    REFUSED(EQ_E_OPERATOR, tensor[1].offset = tensor[0].offset + 40);
+    REFUSED(EQ_E_OPERATOR, tensor[1].offset = tensor[0].offset);
+    REFUSED(EQ_OK, op[0].kernel = 1; tensor[1].offset = tensor[0].offset + 48);
+    REFUSED(EQ_E_OPERATOR, op[0].kernel = 1; tensor[1].offset = tensor[0].offset + 40);
+    REFUSED(EQ_OK, tensor[3].offset = tensor[2].offset);
+    REFUSED(EQ_E_OPERATOR, tensor[3].offset = tensor[2].offset + 8);
+    REFUSED(EQ_OK, tensor[11].offset = tensor[10].offset - 16);
+    REFUSED(EQ_E_OPERATOR, tensor[11].offset = tensor[10].offset - 8);
+    REFUSED(EQ_E_OPERATOR, tensor[12].offset = tensor[11].offset); /* a packed pool */
+    REFUSED(EQ_E_OPERATOR, tensor[7].offset = tensor[6].offset);   /* fully connected */
+}
+
 static void test_tables(void)
 {
     REFUSED(EQ_E_LAYOUT, op[0].layout = 1);
@@ -520,6 +538,7 @@ int main(void)
     test_chain();
     test_tensors();
     test_operands();
+    test_lags();
     test_tables();
     test_windows();
     test_arithmetic();

@@ -11,7 +11,9 @@
 #include "check.h"
 #include "eq_image.h"
 #include "eq_kernel.h"
+#include "eq_overlap.h"
 #include "eq_rows.h"
+#include "vectors/lags.h"
 
 static uint32_t state = 20261121u;
 
@@ -326,12 +328,13 @@ static uint32_t scratch_for(const tested_t *tested, const case_t *c, uint32_t co
     const uint32_t family = tested->kernel.family;
     const eq_rows_scratch_t rows = eq_rows_scratch(&c->op, family, &c->in[0], &c->in[1], &c->out);
     const uint32_t row = c->op.weight_bits == 8 ? 0 : count;
-    const uint32_t own =
-        tested->kernel.scratch == EQ_SCRATCH_PAIRS    ? 16 * ((count + 1) / 2)
-        : tested->kernel.scratch == EQ_SCRATCH_TABLES ? EQ_TABLES_BYTES
-        : tested->kernel.scratch == EQ_SCRATCH_STRIP  ? row + (uint32_t)eq_row(&c->in[0])
-        : tested->kernel.scratch == EQ_SCRATCH_NONE || c->op.weight_bits == 8 ? 0
-                                                                              : count;
+    const uint32_t own = tested->kernel.scratch == EQ_SCRATCH_PAIRS    ? 16 * ((count + 1) / 2)
+                         : tested->kernel.scratch == EQ_SCRATCH_TABLES ? EQ_TABLES_BYTES
+                         : tested->kernel.scratch == EQ_SCRATCH_STRIP
+                             ? row + (uint32_t)eq_row(&c->in[0]) + 2 * (uint32_t)eq_row(&c->out)
+                         : tested->kernel.scratch == EQ_SCRATCH_NONE || c->op.weight_bits == 8
+                             ? 0
+                             : count;
     return (uint32_t)(rows.input + rows.output) + own;
 }
 
@@ -343,6 +346,56 @@ static void run_kernel(const eq_kernel_t *kernel, eq_call_t *call)
         eq_rows_s8_ref(call);
     } else {
         kernel->run(call);
+    }
+}
+
+/* Runs a kernel with the output `distance` bytes behind the input, in one block of their own. */
+static int8_t *run_over(case_t *c, const tested_t *tested, int64_t distance)
+{
+    const uint32_t in_bytes = eq_tensor_bytes(&c->in[0]), out_bytes = eq_tensor_bytes(&c->out);
+    const uint32_t from = distance < 0 ? (uint32_t)-distance : 0;
+    const uint32_t to = distance < 0 ? 0 : (uint32_t)distance;
+    const uint32_t in_end = from + in_bytes, out_end = to + out_bytes;
+    int8_t *block = exact_block(in_end > out_end ? in_end : out_end);
+    eq_call_t call = c->call;
+    memcpy(block + from, c->call.input[0], in_bytes);
+    call.input[0] = call.input[1] = block + from;
+    call.output = block + to;
+    run_kernel(&tested->kernel, &call);
+    int8_t *output = exact_block(out_bytes);
+    memcpy(output, block + to, out_bytes);
+    free(block);
+    return output;
+}
+
+/* The least distance before the input, or behind it, if that is nearer than clear of it. */
+static int least_distance(const case_t *c, const tested_t *tested, int before, int64_t *distance)
+{
+    const uint32_t order = eq_order(&tested->kernel, &c->in[0], &c->out);
+    if (order == EQ_ORDER_NONE || (!before && !eq_by_rows(order))) {
+        return 0;
+    }
+    const int64_t out_bytes = eq_tensor_bytes(&c->out), in_bytes = eq_tensor_bytes(&c->in[0]);
+    const eq_lag_t lag = eq_lag(order, &c->op, &c->in[0], &c->out);
+    *distance = before ? -(int64_t)lag.before : lag.after;
+    if (before && *distance > in_bytes) {
+        *distance = in_bytes; /* nothing is read after the first row is written */
+    }
+    return before ? *distance > -out_bytes : *distance < in_bytes;
+}
+
+/* The kernel as near to its input as it may be, with the scratch of the case. */
+static void check_over(case_t *c, const tested_t *tested, const int32_t *expected)
+{
+    for (int before = 0; before < 2; before++) {
+        int64_t distance;
+        if (least_distance(c, tested, before, &distance)) {
+            int8_t *apart = c->call.output;
+            c->call.output = run_over(c, tested, distance);
+            check_output(before ? "over its input" : "over its input, from the end", c, expected);
+            free(c->call.output);
+            c->call.output = apart;
+        }
     }
 }
 
@@ -362,6 +415,7 @@ static void check_kernels(case_t *c, const tested_t *kernels, uint32_t kernel_co
         c->call.scratch = scratch;
         run_kernel(&kernels[i].kernel, &c->call);
         check_output(kernels[i].name, c, expected);
+        check_over(c, &kernels[i], expected);
         free(scratch);
     }
 }
@@ -378,9 +432,12 @@ static void expect_conv(const case_t *c, int32_t *expected, int depthwise)
 static void test_conv(uint32_t rounds)
 {
     static const tested_t kernels[] = {
-        {"eq_conv_s8_ref", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, 8, eq_conv_s8_ref, NULL}},
-        {"eq_conv_s8_dsp", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, 8, eq_conv_s8_dsp, NULL}},
-        {"eq_conv_s16_ref", {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, 16, eq_conv_s16_ref, NULL}}};
+        {"eq_conv_s8_ref",
+         {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, 8, EQ_ORDER_ROWS, eq_conv_s8_ref, NULL}},
+        {"eq_conv_s8_dsp",
+         {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, 8, EQ_ORDER_ROWS, eq_conv_s8_dsp, NULL}},
+        {"eq_conv_s16_ref",
+         {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, 16, EQ_ORDER_NONE, eq_conv_s16_ref, NULL}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
         const uint32_t channels = (uint32_t)RANDOM_OF(&state, 1, 2, 3, 4, 5, 7, 8, 9);
@@ -424,13 +481,15 @@ static void test_depthwise(uint32_t rounds)
 {
     static const tested_t kernels[] = {
         {"eq_depthwise_s8_ref",
-         {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_ROW, 8, eq_depthwise_s8_ref, NULL}},
+         {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_ROW, 8, EQ_ORDER_CHANNELS, eq_depthwise_s8_ref, NULL}},
         {"eq_depthwise_s8_dsp",
-         {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_PAIRS, 8, eq_depthwise_s8_dsp, NULL}},
+         {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_PAIRS, 8, EQ_ORDER_CHANNELS, eq_depthwise_s8_dsp,
+          NULL}},
         {"eq_depthwise_s16_ref",
-         {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_ROW, 16, eq_depthwise_s16_ref, NULL}},
+         {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_ROW, 16, EQ_ORDER_NONE, eq_depthwise_s16_ref, NULL}},
         {"eq_depthwise_3x3_s8_dsp",
-         {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_STRIP, 8, eq_depthwise_3x3_s8_dsp, NULL}}};
+         {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_STRIP, 8, EQ_ORDER_BUFFERED, eq_depthwise_3x3_s8_dsp,
+          NULL}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
         const uint32_t channels = (uint32_t)RANDOM_OF(&state, 1, 3, 4, 5, 7, 8, 9);
@@ -450,12 +509,176 @@ static void test_depthwise(uint32_t rounds)
     }
 }
 
+/* Whether eq_init would let the output lie so far behind the input. */
+static int allowed(const case_t *c, const tested_t *tested, int64_t distance)
+{
+    eq_tensor_record_t in = c->in[0], out = c->out;
+    in.offset = 1u << 20;
+    out.offset = (uint32_t)(in.offset + distance);
+    const int64_t out_bytes = eq_tensor_bytes(&out), in_bytes = eq_tensor_bytes(&in);
+    return distance <= -out_bytes || distance >= in_bytes ||
+           eq_lies_over(eq_order(&tested->kernel, &in, &out), &c->op, &in, &out);
+}
+
+/* Inputs, weights and scales that let every byte that is lost show. */
+static void lively(case_t *c, uint32_t count)
+{
+    int32_t *multiplier = case_block(c, c->out.shape[2] * 4, 0);
+    int8_t *shift = case_block(c, c->out.shape[2], 0);
+    int32_t *bias = case_block(c, c->out.shape[2] * 4, 0);
+    uint8_t *weights = case_block(c, count * c->out.shape[2], 0);
+    for (uint32_t i = 0; i < c->out.shape[2]; i++) {
+        multiplier[i] = 1 << 30;
+        shift[i] = (int8_t)RANDOM_OF(&state, -5, -3, -1);
+        bias[i] = random_in(&state, -99, 99);
+    }
+    for (uint32_t i = 0; i < count * c->out.shape[2]; i++) {
+        weights[i] = (uint8_t)(random_in(&state, 1, 9) * (random_next(&state) % 2 ? 1 : -1));
+    }
+    c->op.weight_bits = 8;
+    c->call.multiplier = multiplier;
+    c->call.shift = shift;
+    c->call.bias = bias;
+    c->call.weights = weights;
+    random_memory(c, 0);
+    for (uint32_t i = 0; i < eq_tensor_bytes(&c->in[0]); i++) {
+        ((int8_t *)(uintptr_t)c->call.input[0])[i] = (int8_t)random_in(&state, -128, 127);
+    }
+    c->op.clamp_min = (int16_t)least(c->out.bits);
+    c->op.clamp_max = (int16_t)(-1 - least(c->out.bits));
+}
+
+/* The number of values that differ where the output lies 8 bytes nearer than it may. */
+static uint32_t lost_nearer(case_t *c, const tested_t *tested, uint32_t count, int before,
+                            int64_t distance)
+{
+    uint32_t lost = 0;
+    void *scratch = exact_block(scratch_for(tested, c, count));
+    c->call.scratch = scratch;
+    run_kernel(&tested->kernel, &c->call);
+    int8_t *nearer = run_over(c, tested, before ? distance + 8 : distance - 8);
+    for (uint32_t i = 0; i < eq_elements(&c->out); i++) {
+        lost += eq_get(nearer, c->out.bits, i) != eq_get(c->call.output, c->out.bits, i);
+    }
+    free(nearer);
+    free(scratch);
+    return lost;
+}
+
+/* A shape class at the least distance that offsets of multiples of 8 allow, and nearer. */
+static void check_least(const case_t *shape, const tested_t *tested, uint32_t count, int before)
+{
+    int64_t distance;
+    if (!least_distance(shape, tested, before, &distance)) {
+        return;
+    }
+    const int64_t up = before ? -distance : distance;
+    const int64_t rounded = up < 0 ? up / 8 * 8 : (up + 7) / 8 * 8;
+    distance = before ? -rounded : rounded;
+    CHECK(allowed(shape, tested, distance), "%s: %d", tested->name, (int)distance);
+    if (allowed(shape, tested, before ? distance + 8 : distance - 8)) {
+        return; /* from the other side */
+    }
+    uint32_t lost = 0;
+    for (uint32_t draw = 0; draw < 40 && lost == 0; draw++) {
+        case_t c = *shape;
+        lively(&c, count);
+        lost = lost_nearer(&c, tested, count, before, distance);
+        case_free(&c);
+    }
+    char text[200];
+    describe(shape, text, sizeof text);
+    CHECK(lost != 0, "%s is exact %s %d (%s)", tested->name, before ? "before" : "behind",
+          (int)distance, text);
+}
+
+/*
+ * Windows of 1 to 3 with all strides and pads, on all sizes about the blocks of the kernels. Left out
+ * is what may lie nearer by chance: depthwise windows of one tap; depthwise layers and pools of 8
+ * channels, where a shift of 8 keeps each channel to itself; small windows, which eq_conv_s8_dsp
+ * gathers; eq_depthwise_3x3_s8_dsp, whose pairs of rows may lie a row nearer in some shapes.
+ */
+static void test_least_distances(void)
+{
+    static const tested_t kernels[] = {
+        {"eq_conv_s8_ref",
+         {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, 8, EQ_ORDER_ROWS, eq_conv_s8_ref, NULL}},
+        {"eq_conv_s8_dsp",
+         {0, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, 8, EQ_ORDER_ROWS, eq_conv_s8_dsp, NULL}},
+        {"eq_depthwise_s8_ref",
+         {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_ROW, 8, EQ_ORDER_CHANNELS, eq_depthwise_s8_ref, NULL}},
+        {"eq_depthwise_s8_dsp",
+         {0, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_PAIRS, 8, EQ_ORDER_CHANNELS, eq_depthwise_s8_dsp,
+          NULL}},
+        {"eq_max_pool_s8_ref",
+         {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 8, EQ_ORDER_VALUES, eq_max_pool_s8_ref, NULL}},
+        {"eq_average_pool_s8_ref",
+         {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 8, EQ_ORDER_VALUES, eq_average_pool_s8_ref, NULL}},
+        {"eq_max_pool_s8_dsp",
+         {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 8, EQ_ORDER_VALUES, eq_max_pool_s8_dsp, NULL}},
+        {"eq_average_pool_s8_dsp",
+         {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 8, EQ_ORDER_VALUES, eq_average_pool_s8_dsp, NULL}}};
+    static const uint8_t bits[][2] = {{8, 8}, {8, 4}, {4, 8}, {4, 4}, {2, 4}};
+    for (uint32_t i = 0; i < 3000; i++) {
+        const tested_t *tested = &kernels[i % (sizeof kernels / sizeof kernels[0])];
+        const int conv = tested->kernel.family == EQ_FAMILY_CONV;
+        const int pool = tested->kernel.family == EQ_FAMILY_POOL;
+        const uint8_t *width = bits[pool ? 0 : random_next(&state) % 5];
+        case_t c = {.block_count = 0};
+        const uint32_t channels =
+            pool ? (uint32_t)RANDOM_OF(&state, 9, 16, 17)
+                 : (uint32_t)(conv ? RANDOM_OF(&state, 16, 17, 33) : RANDOM_OF(&state, 9, 15, 16));
+        const uint32_t outputs = conv ? (uint32_t)RANDOM_OF(&state, 8, 9, 15, 16, 17) : channels;
+        const uint32_t side = (uint32_t)random_in(&state, 3, 7);
+        eq_operator_t *op = &c.op;
+        op->kernel_height = op->kernel_width = (uint16_t)random_in(&state, conv || pool ? 1 : 2, 3);
+        op->stride_height = op->stride_width = (uint16_t)random_in(&state, 1, 2);
+        op->dilation_height = op->dilation_width = 1;
+        op->pad_top = op->pad_left = (uint16_t)random_in(&state, 0, op->kernel_width - 1);
+        set_shape(&c.in[0], side, side, channels);
+        const uint32_t size =
+            window_outputs(side, 2u * op->pad_top, op->kernel_width, op->stride_width, 1);
+        set_shape(&c.out, size, size, outputs);
+        c.in[0].bits = width[0];
+        c.out.bits = width[1];
+        c.in[0].zero_point = c.out.zero_point = 0;
+        const uint32_t taps = (uint32_t)op->kernel_height * op->kernel_width;
+        check_least(&c, tested, conv ? taps * channels : taps, (int)(i / 6 % 2));
+    }
+}
+
+/* overlap.py, to which the planner listens, and eq_overlap.h agree. */
+static void test_lags(void)
+{
+    for (uint32_t i = 0; i < sizeof lag_rows / sizeof lag_rows[0]; i++) {
+        const int32_t *row = lag_rows[i];
+        const uint32_t order = (uint32_t)row[0];
+        eq_operator_t op = {.kernel_height = (uint16_t)row[7], .kernel_width = (uint16_t)row[8]};
+        eq_tensor_record_t in = {.bits = (uint8_t)row[15]}, out = {.bits = (uint8_t)row[16]};
+        for (uint32_t axis = 0; axis < 3; axis++) {
+            in.shape[axis] = (uint32_t)row[1 + axis];
+            out.shape[axis] = (uint32_t)row[4 + axis];
+        }
+        op.stride_height = (uint16_t)row[9];
+        op.stride_width = (uint16_t)row[10];
+        op.dilation_height = (uint16_t)row[11];
+        op.dilation_width = (uint16_t)row[12];
+        op.pad_top = (uint16_t)row[13];
+        op.pad_left = (uint16_t)row[14];
+        const eq_lag_t lag = eq_lag(order, &op, &in, &out);
+        const int32_t before = lag.before < -(1 << 30) ? -(1 << 30) : lag.before;
+        const int32_t after = eq_by_rows(order) ? lag.after : 0;
+        CHECK(before == row[17] && after == row[18], "row %u: lag %d, %d", i, before, after);
+    }
+}
+
 static void test_fc(uint32_t rounds)
 {
     static const tested_t kernels[] = {
-        {"eq_fc_s8_ref", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, 8, eq_fc_s8_ref, NULL}},
-        {"eq_fc_s8_dsp", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, 8, eq_fc_s8_dsp, NULL}},
-        {"eq_fc_s16_ref", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, 16, eq_fc_s16_ref, NULL}}};
+        {"eq_fc_s8_ref", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, 8, EQ_ORDER_NONE, eq_fc_s8_ref, NULL}},
+        {"eq_fc_s8_dsp", {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, 8, EQ_ORDER_NONE, eq_fc_s8_dsp, NULL}},
+        {"eq_fc_s16_ref",
+         {0, EQ_FAMILY_FC, EQ_SCRATCH_ROW, 16, EQ_ORDER_NONE, eq_fc_s16_ref, NULL}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
         const uint32_t count = i % 40 + 1;
@@ -490,16 +713,18 @@ static int global_pool(case_t *c, uint32_t channels)
 static void test_pool(uint32_t rounds)
 {
     static const tested_t kernels[2][3] = {
-        {{"eq_max_pool_s8_ref", {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 8, eq_max_pool_s8_ref, NULL}},
-         {"eq_max_pool_s8_dsp", {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 8, eq_max_pool_s8_dsp, NULL}},
+        {{"eq_max_pool_s8_ref",
+          {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 8, EQ_ORDER_VALUES, eq_max_pool_s8_ref, NULL}},
+         {"eq_max_pool_s8_dsp",
+          {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 8, EQ_ORDER_VALUES, eq_max_pool_s8_dsp, NULL}},
          {"eq_max_pool_s16_ref",
-          {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 16, eq_max_pool_s16_ref, NULL}}},
+          {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 16, EQ_ORDER_NONE, eq_max_pool_s16_ref, NULL}}},
         {{"eq_average_pool_s8_ref",
-          {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 8, eq_average_pool_s8_ref, NULL}},
+          {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 8, EQ_ORDER_VALUES, eq_average_pool_s8_ref, NULL}},
          {"eq_average_pool_s8_dsp",
-          {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 8, eq_average_pool_s8_dsp, NULL}},
+          {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 8, EQ_ORDER_VALUES, eq_average_pool_s8_dsp, NULL}},
          {"eq_average_pool_s16_ref",
-          {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 16, eq_average_pool_s16_ref, NULL}}}};
+          {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 16, EQ_ORDER_NONE, eq_average_pool_s16_ref, NULL}}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
         const uint32_t channels = (uint32_t)random_in(&state, 1, 19);
@@ -617,10 +842,12 @@ static void check_add(const tested_t *tested, const int32_t *multiplier, const i
 static void test_add(uint32_t rounds)
 {
     static const tested_t kernels[] = {
-        {"eq_add_s8_ref", {0, EQ_FAMILY_ADD, EQ_SCRATCH_NONE, 8, eq_add_s8_ref, NULL}},
+        {"eq_add_s8_ref",
+         {0, EQ_FAMILY_ADD, EQ_SCRATCH_NONE, 8, EQ_ORDER_NONE, eq_add_s8_ref, NULL}},
         {"eq_add_table_s8_dsp",
-         {0, EQ_FAMILY_ADD, EQ_SCRATCH_TABLES, 8, eq_add_table_s8_dsp, NULL}},
-        {"eq_add_s16_ref", {0, EQ_FAMILY_ADD, EQ_SCRATCH_NONE, 16, eq_add_s16_ref, NULL}}};
+         {0, EQ_FAMILY_ADD, EQ_SCRATCH_TABLES, 8, EQ_ORDER_NONE, eq_add_table_s8_dsp, NULL}},
+        {"eq_add_s16_ref",
+         {0, EQ_FAMILY_ADD, EQ_SCRATCH_NONE, 16, EQ_ORDER_NONE, eq_add_s16_ref, NULL}}};
     for (uint32_t i = 0; i < rounds; i++) {
         const int32_t multiplier[] = {(1 << 30) + (int32_t)(random_next(&state) >> 2),
                                       (1 << 30) + (int32_t)(random_next(&state) >> 2),
@@ -636,7 +863,7 @@ static void test_affine(uint32_t rounds)
 {
     static const tested_t kernel = {
         "eq_add_affine_s8_dsp",
-        {0, EQ_FAMILY_AFFINE, EQ_SCRATCH_NONE, 8, eq_add_affine_s8_dsp, NULL}};
+        {0, EQ_FAMILY_AFFINE, EQ_SCRATCH_NONE, 8, EQ_ORDER_NONE, eq_add_affine_s8_dsp, NULL}};
     static const int8_t shift[] = {0, 0, 0};
     for (uint32_t i = 0; i < rounds; i++) {
         const int32_t most = RANDOM_OF(&state, INT32_MAX - 1, 1 << 29, 1 << 27, 0);
@@ -709,6 +936,8 @@ int main(int argc, char **argv)
     test_stores();
     test_conv(rounds);
     test_depthwise(rounds);
+    test_lags();
+    test_least_distances();
     test_fc(rounds);
     test_pool(rounds);
     test_add(90);

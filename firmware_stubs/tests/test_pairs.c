@@ -6,6 +6,7 @@
  *
  * Whether a case is within the layout's limits is found with wide sums. Blocks have their exact size.
  */
+#include "eq_overlap.h"
 #include "pairs.h"
 
 static uint32_t state = 20261122u;
@@ -125,8 +126,8 @@ static void fill(uint8_t *bytes, uint32_t count)
 }
 
 /* A kernel on the layer, as eq_run has it, with so much scratch more than the least. */
-static int8_t *run(const eq_kernel_t *kernel, const layer_t *layer, const void *weights,
-                   const int32_t *bias, const int8_t *input, uint32_t more)
+static void run_to(const eq_kernel_t *kernel, const layer_t *layer, const void *weights,
+                   const int32_t *bias, const int8_t *input, uint32_t more, int8_t *output)
 {
     eq_operator_t op = layer->op;
     const eq_tensor_record_t *in = &layer->in, *out = &layer->out;
@@ -141,32 +142,65 @@ static int8_t *run(const eq_kernel_t *kernel, const layer_t *layer, const void *
                       .in = {in, in},
                       .out = out,
                       .input = {input, input},
-                      .output = exact_block(eq_tensor_bytes(out)),
+                      .output = output,
                       .weights = weights,
                       .bias = bias,
                       .multiplier = layer->multiplier,
                       .shift = layer->shift,
                       .scratch = exact_block(op.scratch_bytes)};
     memset(call.scratch, 0xA5, op.scratch_bytes);
-    memset(call.output, 0x5A, eq_tensor_bytes(out));
     if (eq_is_packed(in) || eq_is_packed(out)) {
         eq_rows_s8_ref(&call);
     } else {
         kernel->run(&call);
     }
     free(call.scratch);
-    return call.output;
+}
+
+static int8_t *run(const eq_kernel_t *kernel, const layer_t *layer, const void *weights,
+                   const int32_t *bias, const int8_t *input, uint32_t more)
+{
+    int8_t *output = exact_block(eq_tensor_bytes(&layer->out));
+    memset(output, 0x5A, eq_tensor_bytes(&layer->out));
+    run_to(kernel, layer, weights, bias, input, more, output);
+    return output;
+}
+
+/* The same with the output as near before the input, or over it, as it may lie; NULL: nowhere. */
+static int8_t *run_over(const eq_kernel_t *kernel, const layer_t *layer, const void *weights,
+                        const int32_t *bias, const int8_t *input, uint32_t more)
+{
+    const uint32_t in_bytes = eq_tensor_bytes(&layer->in), out_bytes = eq_tensor_bytes(&layer->out);
+    const uint32_t order = eq_order(kernel, &layer->in, &layer->out);
+    if (order == EQ_ORDER_NONE) {
+        return NULL;
+    }
+    const int32_t before = eq_lag(order, &layer->op, &layer->in, &layer->out).before;
+    const uint32_t from = before > 0 ? (uint32_t)before : 0;
+    const uint32_t to = before >= 0                   ? 0
+                        : before < -(int32_t)in_bytes ? in_bytes
+                                                      : (uint32_t)-before;
+    const uint32_t in_end = from + in_bytes, out_end = to + out_bytes;
+    int8_t *block = exact_block(in_end > out_end ? in_end : out_end);
+    memcpy(block + from, input, in_bytes);
+    run_to(kernel, layer, weights, bias, block + from, more, block + to);
+    int8_t *output = exact_block(out_bytes);
+    memcpy(output, block + to, out_bytes);
+    free(block);
+    return output;
 }
 
 static const eq_kernel_t reference[] = {
-    {1, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, 8, eq_conv_s8_ref, NULL},
-    {5, EQ_FAMILY_FC, EQ_SCRATCH_ROW, 8, eq_fc_s8_ref, NULL},
+    {1, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, 8, EQ_ORDER_ROWS, eq_conv_s8_ref, NULL},
+    {5, EQ_FAMILY_FC, EQ_SCRATCH_ROW, 8, EQ_ORDER_NONE, eq_fc_s8_ref, NULL},
 };
 static const eq_kernel_t tested[] = {
-    {55, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, eq_conv_pairs_s8_dsp, &eq_pairs_rules},
-    {56, EQ_FAMILY_FC, EQ_SCRATCH_LAYOUT, 8, eq_fc_pairs_s8_dsp, &eq_pairs_rules},
-    {57, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, eq_conv_fields_s8_dsp, &eq_fields_rules},
-    {58, EQ_FAMILY_FC, EQ_SCRATCH_LAYOUT, 8, eq_fc_fields_s8_dsp, &eq_fields_rules},
+    {55, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_PIXELS, eq_conv_pairs_s8_dsp,
+     &eq_pairs_rules},
+    {56, EQ_FAMILY_FC, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_NONE, eq_fc_pairs_s8_dsp, &eq_pairs_rules},
+    {57, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_PIXELS, eq_conv_fields_s8_dsp,
+     &eq_fields_rules},
+    {58, EQ_FAMILY_FC, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_NONE, eq_fc_fields_s8_dsp, &eq_fields_rules},
 };
 
 static void check_layer(const layer_t *layer)
@@ -203,6 +237,13 @@ static void check_layer(const layer_t *layer)
                   layer->op.stride_width, layer->op.dilation_height, layer->op.dilation_width,
                   layer->op.pad_top, layer->op.pad_left, strips);
             free(got);
+            int8_t *over = run_over(kernel, layer, packed, tables, input, strips * strip);
+            CHECK(over == NULL || memcmp(expected, over, eq_tensor_bytes(&layer->out)) == 0,
+                  "%u bits in %ux%ux%u out %ux%ux%u kernel %dx%d over its input", bits,
+                  layer->in.shape[0], layer->in.shape[1], layer->in.shape[2], layer->out.shape[0],
+                  layer->out.shape[1], layer->out.shape[2], layer->op.kernel_height,
+                  layer->op.kernel_width);
+            free(over);
         }
         free(expected);
     }

@@ -1,0 +1,202 @@
+"""Fits the `cycles` of kernels.toml: what each kernel takes on the emulated Cortex-M4.
+
+Layers of many shapes with random weights, in 8 and in 4 bits, run on Unicorn's STM32F405; their
+modelled cycles are fitted by the terms of `edgeq.kernels.Cycles`, none negative, with the least
+relative error; the unpacking is the median of what the 4 bits add. Printed are the lines for
+kernels.toml and the worst error.
+
+Run from the root, with a compiler for the target: `python -m bench.costs [SYMBOL ...]`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, fields, replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from graphs import FUNCTIONS, Builder, same_window
+from programs import compiled, model
+
+from edgeq import pipeline, rebuild, targets
+from edgeq.ir import Graph, Op, Window
+from edgeq.kernels import ALIASED, Cycles, Kernel, table, terms
+from edgeq.plan import plan
+from edgeq.targets import toolchain
+
+TARGET = "stm32f405"
+Row = tuple[float, ...]
+UNPACKED = [field.name for field in fields(Cycles)].index("unpacked")
+
+
+def convolutions(b: Builder, conv: Callable[..., str]) -> str:
+    x = b.input(16, 16, 3)
+    for channels, side, stride in (
+        (16, 3, 1), (16, 3, 1), (32, 1, 1), (32, 3, 2), (64, 1, 1), (64, 1, 1), (32, 3, 2),
+        (20, 5, 1),
+    ):  # fmt: skip
+        x = conv(x, channels, same_window(b.shape(x), (side, side), (stride, stride)))
+    return x
+
+
+def grouped(b: Builder) -> str:
+    x = b.input(12, 12, 4)
+    for groups, channels, side in ((2, 8, 3), (2, 8, 1), (4, 16, 3), (2, 16, 3), (2, 12, 5)):
+        x = b.grouped(x, groups, channels, same_window(b.shape(x), (side, side)))
+    return x
+
+
+def depthwise(b: Builder) -> str:
+    x = b.input(20, 20, 8)
+    for side, stride, multiplier in (
+        (3, 1, 1),
+        (3, 2, 1),
+        (5, 1, 1),
+        (3, 1, 2),
+        (3, 2, 1),
+        (3, 1, 4),
+    ):
+        window = same_window(b.shape(x), (side, side), (stride, stride))
+        x = b.depthwise(x, multiplier, window)
+    return x
+
+
+def pools(b: Builder, pool: Callable[[str, Window], str]) -> str:
+    x = b.input(24, 24, 8)
+    for side, stride in ((2, 1), (3, 1), (2, 2), (3, 2), (3, 1)):
+        x = pool(x, Window((side, side), (stride, stride)))
+    return x
+
+
+def vectors(b: Builder) -> str:
+    x = b.input(64)
+    for features in (128, 32, 10, 256, 256, 8):
+        x = b.fully_connected(x, features)
+    return x
+
+
+def sums(b: Builder) -> str:
+    x = b.input(8, 8, 8)
+    for channels in (4, 16, 32):
+        x = b.add(x, x)
+        x = b.conv(x, channels, 1)
+    return b.add(x, x)
+
+
+def softmaxes(b: Builder) -> str:
+    x = b.input(64)
+    for features in (10, 100, 1000, 2):
+        x = b.softmax(b.fully_connected(x, features))
+    return x
+
+
+def pads(b: Builder) -> str:
+    x = b.input(6, 6, 4)
+    for pad in ((1, 1, 0, 1, 1, 0), (0, 2, 1, 0, 2, 1), (3, 3, 0, 3, 3, 0)):
+        x = b.pad(x, *pad)
+    return x
+
+
+def concats(b: Builder) -> str:
+    x = b.input(6, 6, 4)
+    for axis in (3, 1, 3, 2):
+        x = b.concat(x, x, axis)
+    return x
+
+
+def tables(b: Builder) -> str:
+    x = b.input(4, 4, 4)
+    for channels in (8, 32, 64):
+        x = b.conv(b.table(x, FUNCTIONS[1]), channels, 1)
+    return b.table(x, FUNCTIONS[1])
+
+
+LAYERS: dict[Op, Callable[[Builder], str]] = {
+    Op.CONV_2D: lambda b: convolutions(b, b.conv),
+    Op.GROUPED_CONV_2D: grouped,
+    Op.DEPTHWISE_CONV_2D: depthwise,
+    Op.FULLY_CONNECTED: vectors,
+    Op.ADD: sums,
+    Op.MAX_POOL: lambda b: pools(b, b.max_pool),
+    Op.AVERAGE_POOL: lambda b: pools(b, b.average_pool),
+    Op.SOFTMAX: softmaxes,
+    Op.PAD: pads,
+    Op.CONCAT: concats,
+    Op.TABLE: tables,
+}
+
+
+def graph_of(kernel: Kernel) -> Graph:
+    assert kernel.op is not None
+    b = Builder(kernel.op.value)
+    return b.build(LAYERS[kernel.op](b))
+
+
+def measured(kernel: Kernel, bits: int) -> Iterator[tuple[Row, int]]:
+    """The terms of each layer that `kernel` runs, and the modelled cycles that were counted."""
+    graph = graph_of(kernel)
+    target = targets.load(TARGET)
+    integer = compiled(graph, bits, target=target).program.network.graphs[0]
+    forced = {node.name: kernel.symbol for node in integer.nodes if node.op is kernel.op}
+    program = pipeline.place(model(graph), integer, {}, target, "flash", (), forced=forced)
+    scratch = {name: choice.scratch_bytes for name, choice in program.choices.items()}
+    program = replace(program, plan=plan(program.network, scratch))  # no output over its input
+    linked = rebuild.link(program, toolchain.find(toolchain.rows_for(target)))
+    assert linked is not None
+    nodes = [node for node in integer.nodes if node.op not in ALIASED]
+    for node, counts in zip(nodes, linked.counted.layers, strict=True):
+        choice = program.choices[node.name]
+        if choice.kernel is kernel:
+            assert counts.cycles is not None
+            yield terms(integer, node, choice.weight_bits), counts.cycles
+
+
+def fit(rows: list[Row], cycles: list[int]) -> tuple[Row, float]:
+    """Coefficients of the least squares of relative errors, none negative; the worst error."""
+    a = np.array(rows) / np.array(cycles)[:, None]
+    best, least = np.zeros(a.shape[1]), np.inf
+    for count in range(1, a.shape[1] + 1):
+        for used in combinations(range(a.shape[1]), count):
+            part = a[:, used]
+            if np.linalg.matrix_rank(part) < count:
+                continue
+            found = np.linalg.lstsq(part, np.ones(len(rows)), rcond=None)[0]
+            error = float(((part @ found - 1) ** 2).sum())
+            if found.min() >= 0 and error < least - 1e-9:
+                best, least = np.zeros(a.shape[1]), error
+                best[list(used)] = found
+    return tuple(map(float, best)), float(np.abs(a @ best - 1).max())
+
+
+def coefficients(kernel: Kernel) -> tuple[Cycles, float]:
+    """Those of `kernel`, and the worst error: first on weights of 8 bits, then what 4 bits add."""
+    whole = list(measured(kernel, 8))
+    found, worst = fit([row for row, _ in whole], [count for _, count in whole])
+    cycles = Cycles(*found)
+    if not kernel.weights:
+        return cycles, worst
+    added = [
+        (count - before) / row[UNPACKED]
+        for (row, count), (_, before) in zip(measured(kernel, 4), whole, strict=True)
+    ]
+    return replace(cycles, unpacked=max(float(np.median(added)), 0.0)), worst
+
+
+def main() -> None:
+    for kernel in table():
+        if kernel.op is None or (sys.argv[1:] and kernel.symbol not in sys.argv[1:]):
+            continue
+        found, worst = coefficients(kernel)
+        line = ", ".join(
+            f"{name} = {float(f'{value:.3g}')}" for name, value in asdict(found).items()
+        )
+        print(f"{kernel.symbol}: cycles = {{ {line} }}  # worst {worst:.0%}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

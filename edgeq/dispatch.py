@@ -1,0 +1,171 @@
+"""Which kernel runs which layer, and where its tensors lie: the two depend on each other.
+
+A kernel that is faster may need more scratch, and weights in another layout more flash. So the best
+of each layer is taken first, and given up for the next best where the budgets do not allow it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from edgeq.ir import Network
+from edgeq.kernels import Choice, Kernel, Optimize, code_bytes, options
+from edgeq.plan import Plan, plan
+from edgeq.report import Budget
+
+SLACK = 50  # `ram` gives a fiftieth of the arena for scratch that saves cycles
+UNLIMITED = Budget(None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatched:
+    """Every choice by layer, what was the best of the others, and the arena."""
+
+    choices: Mapping[str, Choice]
+    next_best: Mapping[str, Choice | None]
+    plan: Plan
+
+
+def run(
+    network: Network,
+    isa: Iterable[str],
+    optimize: Optimize,
+    budget: Budget = UNLIMITED,
+    forced: Mapping[str, str] | None = None,
+    retained: Iterable[str] = (),
+) -> Dispatched:
+    """The kernels of `network` and its arena, as `optimize` wants them and `budget` allows.
+
+    `flash` stores the fewest bytes of weights and `time` takes the fewest cycles, within the RAM;
+    `balanced` the fewest cycles within both budgets; `ram` the smallest arena, or hardly more, and
+    the fewest cycles that it allows. What cannot be met is left to the budgets' own check. Outputs
+    lie over inputs, but for `time` only where the RAM demands it. `forced` names kernels by layer,
+    `retained` inputs that stay whole. `budget.flash` is what code and weights may take.
+
+    Raises:
+        UsageError: `forced` names a layer or a kernel that there is not.
+        ModelError: no kernel runs a layer on this core, or the forced one does not.
+    """
+    found = options(network, isa, optimize, forced=forced)
+    room = None if budget.ram is None else budget.ram - code_bytes().context - code_bytes().stack
+    search = _Search(network, found, frozenset(retained))
+    picks = {name: choices[0] for name, choices in found.items()}
+    if optimize == "balanced" and budget.flash is not None:
+        picks = _lighter(picks, found, budget.flash)
+    if optimize == "ram":
+        picks, placed = search.faster(picks)
+    elif optimize == "time":
+        placed = search.place(picks, over=False)
+        if room is not None and placed.arena_bytes > room:
+            picks, placed = search.smaller(picks, room)
+    else:
+        picks, placed = search.smaller(picks, room)
+    others = {
+        name: next((c for c in choices if c is not picks[name]), None)
+        for name, choices in found.items()
+    }
+    return Dispatched(picks, others, placed)
+
+
+_Picks = dict[str, Choice]
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    network: Network
+    options: Mapping[str, tuple[Choice, ...]]
+    retained: frozenset[str]
+
+    def place(self, picks: _Picks, *, over: bool = True) -> Plan:
+        """The arena of those choices, with outputs over inputs or without."""
+        scratch = {name: c.scratch_bytes for name, c in picks.items() if c.scratch_bytes}
+        lags = {name: c.lag for name, c in picks.items() if c.lag is not None and over}
+        return plan(self.network, scratch, lags, self.retained)
+
+    def smaller(self, picks: _Picks, room: int | None) -> tuple[_Picks, Plan]:
+        """Choices whose arena fits the room, if there are any, each with as much less scratch.
+
+        Where scratch is at the top of the arena, its layer takes the next option that has less.
+        """
+        placed = self.place(picks)
+        while room is not None and placed.arena_bytes > room:
+            names = [
+                name
+                for name, place in placed.scratch.items()
+                if place.offset + place.bytes > room or self._crowded(placed, place.first, room)
+            ]
+            changed = False
+            for name in names:
+                leaner = self._leaner(name, picks[name])
+                if leaner is not None:
+                    picks, changed = {**picks, name: leaner}, True
+            if not changed:
+                break
+            placed = self.place(picks)
+        return picks, placed
+
+    def faster(self, least: _Picks) -> tuple[_Picks, Plan]:
+        """The fastest choices whose arena is hardly larger than that of the `least` scratch."""
+        placed = self.place(least)
+        room = placed.arena_bytes + placed.arena_bytes // SLACK
+        wishes = sorted(
+            (
+                (least[name].cycles - choice.cycles, name, choice)
+                for name, choices in self.options.items()
+                for choice in choices
+                if choice.cycles < least[name].cycles
+            ),
+            key=lambda wish: (-wish[0], wish[1], wish[2].scratch_bytes),
+        )
+        fastest = least | {name: choice for _, name, choice in reversed(wishes)}
+        all_granted = self.place(fastest)
+        if all_granted.arena_bytes <= room:
+            return fastest, all_granted
+        picks = dict(least)
+        for _, name, choice in wishes:
+            if picks[name].cycles <= choice.cycles:
+                continue
+            tried = {**picks, name: choice}
+            again = self.place(tried)
+            if again.arena_bytes <= room:
+                picks, placed = tried, again
+        return picks, placed
+
+    def _leaner(self, name: str, choice: Choice) -> Choice | None:
+        less = [c for c in self.options[name] if c.scratch_bytes < choice.scratch_bytes]
+        return less[0] if less else None
+
+    def _crowded(self, placed: Plan, step: int, room: int) -> bool:
+        """Whether something that is live in `step` lies beyond the room."""
+        places = (*placed.tensors.values(), *placed.scratch.values())
+        return any(p.first <= step <= p.last and p.offset + p.bytes > room for p in places)
+
+
+def _lighter(picks: _Picks, options: Mapping[str, tuple[Choice, ...]], flash: int) -> _Picks:
+    """Choices that fit the flash, if there are any, at the fewest cycles for each byte saved."""
+    while _flash_bytes(picks.values()) > flash:
+        swaps = [
+            (
+                (choice.cycles - picks[name].cycles)
+                / (picks[name].weight_bytes - choice.weight_bytes),
+                name,
+                choice,
+            )
+            for name, choices in options.items()
+            for choice in choices
+            if choice.weight_bytes < picks[name].weight_bytes
+        ]
+        if not swaps:
+            break
+        _, name, choice = min(swaps, key=lambda swap: swap[:2])
+        picks = {**picks, name: choice}
+    return picks
+
+
+def _flash_bytes(choices: Iterable[Choice]) -> int:
+    """Code and weights."""
+    taken = list(choices)
+    linked: set[Kernel] = {kernel for choice in taken for kernel in choice.kernels}
+    code = code_bytes().runtime + sum(kernel.code_bytes for kernel in linked)
+    return code + sum(choice.weight_bytes for choice in taken)
