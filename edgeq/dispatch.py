@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from edgeq.ir import Network
-from edgeq.kernels import Choice, Kernel, Optimize, code_bytes, options
+from edgeq.kernels import Choice, Kernel, Optimize, code_bytes, linked_bytes, options
 from edgeq.plan import Plan, plan
 from edgeq.report import Budget
 
-SLACK = 50  # `ram` gives a fiftieth of the arena for scratch that saves cycles
+SLACK = 20  # `ram` gives a twentieth of the arena for scratch that saves cycles
 UNLIMITED = Budget(None, None)
 
 
@@ -167,5 +167,5 @@ def _flash_bytes(choices: Iterable[Choice]) -> int:
     """Code and weights."""
     taken = list(choices)
     linked: set[Kernel] = {kernel for choice in taken for kernel in choice.kernels}
-    code = code_bytes().runtime + sum(kernel.code_bytes for kernel in linked)
+    code = code_bytes().runtime + linked_bytes(linked)
     return code + sum(choice.weight_bytes for choice in taken)

@@ -41,6 +41,8 @@ class Cycles:
     value: float  # value of the output
     unpacked: float  # weight that is not stored in 8 bits, each time
     call: float  # run of the operator
+    gathered: float = 0.0  # value put into a window, of all channels
+    channel: float = 0.0  # of the output
 
 
 @dataclass(frozen=True, slots=True)
@@ -475,4 +477,6 @@ def terms(graph: Graph, node: Node, bits: int, times: int = 1) -> tuple[int, ...
     values = graph.tensors[node.output].elements
     taps = 0 if node.window is None else values * math.prod(node.window.kernel)
     unpacked = times * graph.tensors[node.inputs[1]].elements if bits not in (0, 8) else 0
-    return macs(graph, node), taps, values, unpacked, 1
+    channels = graph.tensors[node.output].shape[-1]
+    gathered = macs(graph, node) // channels
+    return macs(graph, node), taps, values, unpacked, 1, gathered, channels

@@ -48,10 +48,11 @@ def reals(graph: Graph, count: int = SAMPLES, seed: int = 0) -> dict[str, Array]
     }
 
 
-def uniform(weights: int) -> Policy:
-    """The policy that gives every layer's weights as many bits, with the ranges found fastest."""
+def uniform(weights: int, activations: int = 8) -> Policy:
+    """The policy that gives every layer as many bits, with the ranges found fastest."""
+    bits = {"weights": weights, "activations": activations}
     quick = {"activations": "minmax"}
-    return Policy.model_validate({"default": {"weights": weights}, "calibration": quick})
+    return Policy.model_validate({"default": bits, "calibration": quick})
 
 
 def layout(graph: Graph, name: str) -> str:

@@ -72,7 +72,7 @@ def test_ram_takes_scratch_where_it_costs_nothing() -> None:
     x = b.depthwise(b.average_pool(x, Window((2, 2), (2, 2))), clamp=RELU)
     choices = run(network(b.build(x)), "ram").choices.values()
     chosen = next(c for c in choices if c.kernel.op is Op.DEPTHWISE_CONV_2D)
-    assert chosen.kernel.symbol == "eq_depthwise_s8_dsp"
+    assert chosen.kernel.symbol == "eq_depthwise_3x3_s8_dsp"
 
 
 def test_balanced_without_a_budget_is_as_fast_as_time(found: dict[str, Dispatched]) -> None:
@@ -83,7 +83,7 @@ def test_balanced_stores_fewer_bits_where_the_flash_demands_it(
     found: dict[str, Dispatched],
 ) -> None:
     linked = {kernel for c in found["time"].choices.values() for kernel in c.kernels}
-    fixed = CODE.runtime + sum(kernel.code_bytes for kernel in linked)
+    fixed = CODE.runtime + kernels.linked_bytes(linked)
     between = (weight_bytes(found["flash"]) + weight_bytes(found["time"])) // 2
     some = run(small(), "balanced", Budget(fixed + between, None))
     assert weight_bytes(some) <= between
@@ -141,7 +141,7 @@ def test_the_same_network_twice_gives_the_same_choices() -> None:
 def test_a_forced_kernel_runs_its_layer() -> None:
     found = run(small(), "time", conv_1="eq_conv_s8_ref")
     assert found.choices["conv_1"].kernel.symbol == "eq_conv_s8_ref"
-    assert found.choices["conv_2"].kernel.symbol == "eq_conv_s8_dsp"
+    assert found.choices["conv_2"].kernel.symbol == "eq_conv_pairs_s8_dsp"
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_estimates_count_something() -> None:
     ],
 )
 def test_scratch_is_what_eq_check_demands(rule: str, values: int, bits: int, expected: int) -> None:
-    assert scratch_bytes(rule, values, bits, row=48) == expected
+    assert scratch_bytes(rule, values, bits, rows=48) == expected
 
 
 # Choosing
@@ -155,7 +155,9 @@ def test_a_core_with_dsp_gets_the_faster_row() -> None:
 
 
 def test_weights_of_8_bits_are_pairs() -> None:
-    choice = chosen(("dsp",), "time")
+    b = Builder("one")
+    network = compiled(b.build(b.conv(b.input(6, 6, 8), 8))).program.network
+    choice = choose(network, ("dsp",), "time")["conv_1"]
     assert (choice.kernel.symbol, choice.layout) == ("eq_conv_pairs_s8_dsp", "pairs")
 
 
@@ -261,7 +263,7 @@ def kernel_of(graph: Graph) -> str:
 )
 def test_windows_beyond_three_by_three_go_to_the_row_before(window: Window, served: bool) -> None:
     b = Builder("depthwise")
-    symbol = kernel_of(b.build(b.depthwise(b.input(9, 8, 3), 1, window)))
+    symbol = kernel_of(b.build(b.depthwise(b.input(29, 28, 3), 1, window)))
     assert symbol == ("eq_depthwise_3x3_s8_dsp" if served else "eq_depthwise_s8_dsp")
 
 
