@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from edgeq.ir import Network
 from edgeq.kernels import Choice, Kernel, Optimize, code_bytes, linked_bytes, options
+from edgeq.packing import ALIGN
 from edgeq.plan import Plan, plan
 from edgeq.report import Budget
 
-SLACK = 20  # `ram` gives a twentieth of the arena for scratch that saves cycles
+DEARER = 1.1  # estimated cycles that `ram` gives for a smaller arena
 UNLIMITED = Budget(None, None)
 
 
@@ -38,8 +39,8 @@ def run(
     """The kernels of `network` and its arena, as `optimize` wants them and `budget` allows.
 
     `flash` stores the fewest bytes of weights and `time` takes the fewest cycles, within the RAM;
-    `balanced` the fewest cycles within both budgets; `ram` the smallest arena, or hardly more, and
-    the fewest cycles that it allows. What cannot be met is left to the budgets' own check. Outputs
+    `balanced` the fewest cycles within both budgets; `ram` has the smallest arena that a tenth
+    more cycles buy, or that the budget demands. What cannot be met is left to the budgets' own check. Outputs
     lie over inputs, but for `time` only where the RAM demands it. `forced` names kernels by layer,
     `retained` inputs that stay whole. `budget.flash` is what code and weights may take.
 
@@ -54,7 +55,9 @@ def run(
     if optimize == "balanced" and budget.flash is not None:
         picks = _lighter(picks, found, budget.flash)
     if optimize == "ram":
-        picks, placed = search.faster(picks)
+        picks, placed = search.smallest(picks)
+        if room is not None and placed.arena_bytes > room:
+            picks, placed = search.smaller(picks, room)
     elif optimize == "time":
         placed = search.place(picks, over=False)
         if room is not None and placed.arena_bytes > room:
@@ -105,41 +108,28 @@ class _Search:
             placed = self.place(picks)
         return picks, placed
 
-    def faster(self, least: _Picks) -> tuple[_Picks, Plan]:
-        """The fastest choices whose arena is hardly larger than that of the `least` scratch."""
-        placed = self.place(least)
-        room = placed.arena_bytes + placed.arena_bytes // SLACK
-        wishes = sorted(
-            (
-                (least[name].cycles - choice.cycles, name, choice)
-                for name, choices in self.options.items()
-                for choice in choices
-                if choice.cycles < least[name].cycles
-            ),
-            key=lambda wish: (-wish[0], wish[1], wish[2].scratch_bytes),
-        )
-        fastest = least | {name: choice for _, name, choice in reversed(wishes)}
-        all_granted = self.place(fastest)
-        if all_granted.arena_bytes <= room:
-            return fastest, all_granted
-        picks = dict(least)
-        for _, name, choice in wishes:
-            if picks[name].cycles <= choice.cycles:
-                continue
-            tried = {**picks, name: choice}
-            again = self.place(tried)
-            if again.arena_bytes <= room:
-                picks, placed = tried, again
-        return picks, placed
+    def smallest(self, fastest: _Picks) -> tuple[_Picks, Plan]:
+        """Choices with the smallest arena for at most `DEARER` times the cycles of the fastest."""
+        most = DEARER * _cycles(fastest)
+        picks, placed = fastest, self.place(fastest)
+        while True:
+            fewer, again = self.smaller(picks, placed.arena_bytes - ALIGN)
+            if again.arena_bytes >= placed.arena_bytes or _cycles(fewer) > most:
+                return picks, placed
+            picks, placed = fewer, again
 
     def _leaner(self, name: str, choice: Choice) -> Choice | None:
         less = [c for c in self.options[name] if c.scratch_bytes < choice.scratch_bytes]
-        return less[0] if less else None
+        return min(less, key=lambda c: c.cycles, default=None)
 
     def _crowded(self, placed: Plan, step: int, room: int) -> bool:
         """Whether something that is live in `step` lies beyond the room."""
         places = (*placed.tensors.values(), *placed.scratch.values())
         return any(p.first <= step <= p.last and p.offset + p.bytes > room for p in places)
+
+
+def _cycles(picks: _Picks) -> int:
+    return sum(choice.cycles for choice in picks.values())
 
 
 def _lighter(picks: _Picks, options: Mapping[str, tuple[Choice, ...]], flash: int) -> _Picks:

@@ -324,8 +324,8 @@ def options(
 ) -> Mapping[str, tuple[Choice, ...]]:
     """Every way to run each node, by its name, the best for `optimize` first.
 
-    `flash` wants weights stored in the policy's bits, and then the fewest cycles; `ram` the least
-    scratch; `time` and `balanced` the fewest cycles. `forced` names kernels by node.
+    `flash` wants weights stored in the policy's bits, and then the fewest cycles; `time`,
+    `ram` and `balanced` the fewest cycles. `forced` names kernels by node.
 
     Raises:
         UsageError: `forced` names a node or a kernel that there is not.
@@ -352,7 +352,7 @@ def options(
 PREFERENCES: Mapping[Optimize, Callable[[Choice], tuple[int, ...]]] = {
     "flash": lambda c: (c.weight_bits, c.cycles, c.weight_bytes, c.scratch_bytes, -c.kernel.id),
     "time": lambda c: (c.cycles, c.weight_bytes, c.scratch_bytes, -c.kernel.id),
-    "ram": lambda c: (c.scratch_bytes, c.cycles, c.weight_bytes, -c.kernel.id),
+    "ram": lambda c: (c.cycles, c.scratch_bytes, c.weight_bytes, -c.kernel.id),
     "balanced": lambda c: (c.cycles, c.weight_bytes, c.scratch_bytes, -c.kernel.id),
 }
 

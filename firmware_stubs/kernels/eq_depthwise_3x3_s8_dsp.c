@@ -5,8 +5,6 @@
  *
  * Outside the input lies the zero point: a row of it stands in scratch, columns of it are constants.
  */
-#include <string.h>
-
 #include "eq_depthwise.h"
 #include "eq_dsp.h"
 
@@ -206,6 +204,23 @@ static int8_t *strip_of(const eq_call_t *call)
     return (int8_t *)call->scratch + (call->op->weight_bits == 8 ? 0 : taps);
 }
 
+/* Four words at a time, then bytes. */
+static void copy_bytes(int8_t *to, const int8_t *from, uint32_t count)
+{
+    for (; count >= 16; count -= 16) {
+        const uint32_t quads[] = {eq_load_quad(from), eq_load_quad(from + 4),
+                                  eq_load_quad(from + 8), eq_load_quad(from + 12)};
+        for (uint32_t i = 0; i < 4; i++) {
+            eq_store_quad(to + 4 * i, quads[i]);
+        }
+        to += 16;
+        from += 16;
+    }
+    while (count-- > 0) {
+        *to++ = *from++;
+    }
+}
+
 static void fill_strip(const eq_call_t *call)
 {
     int8_t *strip = strip_of(call);
@@ -305,18 +320,17 @@ static void begin(const eq_call_t *call, eq_depthwise_run_t *run)
 static void run_channels(const eq_call_t *call, eq_depthwise_run_t *run, uint32_t first,
                          uint32_t end, int8_t *output)
 {
-    for (uint32_t i = 0; i < call->out->shape[2]; i++) {
+    void (*const compute)(const eq_depthwise_run_t *run) =
+        call->op->stride_height == 1 ? eq_depthwise_3x3_two_rows : eq_depthwise_3x3_one_row;
+    const uint32_t channels = call->out->shape[2];
+    for (uint32_t i = 0; i < channels; i++) {
         if (run == NULL || (call->multiplier[i] != 0 && !eq_requantize_fits(call->shift[i]))) {
             eq_depthwise_channel(call, i, first, end, output);
             continue;
         }
         load_channel(call, i, run);
         run->channel = (int32_t)i;
-        if (call->op->stride_height == 1) {
-            eq_depthwise_3x3_two_rows(run);
-        } else {
-            eq_depthwise_3x3_one_row(run);
-        }
+        compute(run);
     }
 }
 
@@ -324,7 +338,7 @@ static void run_channels(const eq_call_t *call, eq_depthwise_run_t *run, uint32_
 static void run_over(const eq_call_t *call, eq_depthwise_run_t *run, uint32_t each)
 {
     const uint32_t end = call->out->shape[0];
-    const size_t length = (size_t)eq_row(call->out);
+    const uint32_t length = (uint32_t)eq_row(call->out);
     int8_t *buffer = strip_of(call) + eq_row(call->in[0]);
     for (uint32_t y = 0; y < end; y += each) {
         const uint32_t last = y + each < end ? y + each : end;
@@ -334,7 +348,7 @@ static void run_over(const eq_call_t *call, eq_depthwise_run_t *run, uint32_t ea
             run->used = 1;
         }
         run_channels(call, run, y, last, buffer);
-        memcpy(call->output + y * length, buffer, (last - y) * length);
+        copy_bytes(call->output + y * length, buffer, (last - y) * length);
     }
 }
 

@@ -28,12 +28,15 @@ const eq_kernel_t eq_kernels[] = {
     {48, EQ_FAMILY_CONCAT, EQ_SCRATCH_NONE, 16, EQ_ORDER_NONE, eq_concat_s16_ref, NULL},
     {50, EQ_FAMILY_ADD, EQ_SCRATCH_TABLES, 8, EQ_ORDER_NONE, eq_add_table_s8_dsp, NULL},
     {51, EQ_FAMILY_AFFINE, EQ_SCRATCH_NONE, 8, EQ_ORDER_NONE, eq_add_affine_s8_dsp, NULL},
-    {52, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_STRIP, 8, EQ_ORDER_BUFFERED, eq_depthwise_3x3_s8_dsp, NULL},
+    {52, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_STRIP, 8, EQ_ORDER_BUFFERED, eq_depthwise_3x3_s8_dsp,
+     NULL},
     {53, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 8, EQ_ORDER_VALUES, eq_max_pool_s8_dsp, NULL},
     {54, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 8, EQ_ORDER_VALUES, eq_average_pool_s8_dsp, NULL},
-    {55, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_PIXELS, eq_conv_pairs_s8_dsp, &eq_pairs_rules},
+    {55, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_PIXELS, eq_conv_pairs_s8_dsp,
+     &eq_pairs_rules},
     {56, EQ_FAMILY_FC, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_NONE, eq_fc_pairs_s8_dsp, &eq_pairs_rules},
-    {57, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_PIXELS, eq_conv_fields_s8_dsp, &eq_fields_rules},
+    {57, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_PIXELS, eq_conv_fields_s8_dsp,
+     &eq_fields_rules},
     {58, EQ_FAMILY_FC, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_NONE, eq_fc_fields_s8_dsp, &eq_fields_rules},
 };
 const uint16_t eq_kernel_count = 33;

@@ -60,7 +60,7 @@ static uint32_t known_layouts(void)
     return layouts;
 }
 
-static eq_status_t check_header(const eq_config_t *config)
+EQ_ONCE static eq_status_t check_header(const eq_config_t *config)
 {
     const eq_header_t *header = config->image;
     const uint8_t *bytes = config->image;
@@ -114,7 +114,7 @@ static uint32_t record_bytes(uint32_t kind)
 }
 
 /* Sections stand in the order of their offsets and do not overlap. */
-static eq_status_t find_sections(view_t *view)
+EQ_ONCE static eq_status_t find_sections(view_t *view)
 {
     const eq_header_t *header = view->header;
     const eq_section_t *sections = (const void *)(view->image + sizeof *header);
@@ -147,7 +147,7 @@ static eq_status_t find_sections(view_t *view)
     return EQ_OK;
 }
 
-static eq_status_t check_chain(const view_t *view)
+EQ_ONCE static eq_status_t check_chain(const view_t *view)
 {
     const eq_variant_t *variants = (const void *)view->data[EQ_SECTION_VARIANTS];
     for (uint32_t i = 0; i < view->count[EQ_SECTION_VARIANTS]; i++) {
@@ -183,12 +183,12 @@ static int32_t greatest(uint32_t bits)
 }
 
 /* Functions of their own, which keep eq_init small. */
-EQ_NOINLINE static uint32_t width_of(const eq_tensor_record_t *tensor)
+EQ_ONCE EQ_NOINLINE static uint32_t width_of(const eq_tensor_record_t *tensor)
 {
     return eq_width(tensor->bits);
 }
 
-EQ_NOINLINE static uint32_t bytes_of(const eq_tensor_record_t *tensor)
+EQ_ONCE EQ_NOINLINE static uint32_t bytes_of(const eq_tensor_record_t *tensor)
 {
     return eq_tensor_bytes(tensor);
 }
@@ -217,7 +217,7 @@ static int names_rows(const eq_header_t *header)
     return rows != NULL && (header->kernels[rows->id / 32] >> rows->id % 32 & 1u) != 0;
 }
 
-static eq_status_t check_tensors(const view_t *view)
+EQ_ONCE static eq_status_t check_tensors(const view_t *view)
 {
     const eq_tensor_record_t *tensors = (const void *)view->data[EQ_SECTION_TENSORS];
     for (uint32_t i = 0; i < view->count[EQ_SECTION_TENSORS]; i++) {
@@ -236,7 +236,8 @@ static int overlap(uint32_t a, uint32_t a_bytes, uint32_t b, uint32_t b_bytes)
     return a < b + b_bytes && b < a + a_bytes; /* all inside an arena below 2^31 */
 }
 
-EQ_NOINLINE static int tensors_overlap(const eq_tensor_record_t *a, const eq_tensor_record_t *b)
+EQ_ONCE EQ_NOINLINE static int tensors_overlap(const eq_tensor_record_t *a,
+                                               const eq_tensor_record_t *b)
 {
     return overlap(a->offset, bytes_of(a), b->offset, bytes_of(b));
 }
@@ -249,7 +250,7 @@ static int same_shape(const eq_tensor_record_t *a, const eq_tensor_record_t *b)
 /// Arithmetic ///
 
 /* The greatest |x − zero point| of what a tensor's memory may hold, whoever wrote it. */
-EQ_NOINLINE static uint32_t reach(const eq_tensor_record_t *tensor)
+EQ_ONCE EQ_NOINLINE static uint32_t reach(const eq_tensor_record_t *tensor)
 {
     const uint32_t width = width_of(tensor);
     const int32_t below = tensor->zero_point - least(width);
@@ -263,7 +264,7 @@ EQ_NOINLINE static uint32_t reach(const eq_tensor_record_t *tensor)
  * shifts one left is at most 14. A mean's multiplier, divided by its taps, may have one bit less than
  * the others.
  */
-EQ_NOINLINE static int scale_fits(int32_t multiplier, int32_t shift, uint64_t bound)
+EQ_ONCE EQ_NOINLINE static int scale_fits(int32_t multiplier, int32_t shift, uint64_t bound)
 {
     if ((multiplier != 0 && multiplier < 1 << 29) || shift < -31 || shift > 30) {
         return 0;
@@ -291,7 +292,7 @@ static const int8_t *table_s8(const view_t *view, uint32_t offset)
 /// Operators ///
 
 /* What unpacked activations take, and behind it what the kernel itself does. */
-EQ_NOINLINE static uint64_t scratch_need(const operands_t *o, uint64_t weights)
+EQ_ONCE EQ_NOINLINE static uint64_t scratch_need(const operands_t *o, uint64_t weights)
 {
     const eq_tensor_record_t *other = o->other != NULL ? o->other : o->in;
     const eq_rows_scratch_t rows = eq_rows_scratch(o->op, o->kernel->family, o->in, other, o->out);
@@ -318,7 +319,8 @@ static int on_scratch(const eq_operator_t *op, const eq_tensor_record_t *tensor)
     return overlap(op->scratch, op->scratch_bytes, tensor->offset, bytes_of(tensor));
 }
 
-EQ_NOINLINE static int scratch_fits(const view_t *view, const operands_t *o, uint64_t weights)
+EQ_ONCE EQ_NOINLINE static int scratch_fits(const view_t *view, const operands_t *o,
+                                            uint64_t weights)
 {
     const eq_operator_t *op = o->op;
     if (op->scratch_bytes < scratch_need(o, weights) || op->scratch % EQ_IMAGE_ALIGN != 0 ||
@@ -330,7 +332,7 @@ EQ_NOINLINE static int scratch_fits(const view_t *view, const operands_t *o, uin
 }
 
 /* The tables of a layout other than dense, and what is in them and in the weights. */
-static eq_status_t check_layout(const view_t *view, const operands_t *o, uint32_t weights)
+EQ_ONCE static eq_status_t check_layout(const view_t *view, const operands_t *o, uint32_t weights)
 {
     const eq_operator_t *op = o->op;
     const eq_layout_rules_t *rules = o->kernel->rules;
@@ -348,7 +350,7 @@ static eq_status_t check_layout(const view_t *view, const operands_t *o, uint32_
 }
 
 /* Whether the output lies clear of the input, or over it as far as the kernel allows. */
-EQ_NOINLINE static int output_follows(const operands_t *o)
+EQ_ONCE EQ_NOINLINE static int output_follows(const operands_t *o)
 {
     if (!tensors_overlap(o->in, o->out)) {
         return 1;
@@ -357,7 +359,7 @@ EQ_NOINLINE static int output_follows(const operands_t *o)
 }
 
 /* An operator with `weights` weights (at most 2^63) a channel. */
-static eq_status_t check_weighted(const view_t *view, const operands_t *o, uint64_t weights)
+EQ_ONCE static eq_status_t check_weighted(const view_t *view, const operands_t *o, uint64_t weights)
 {
     const eq_operator_t *op = o->op;
     const eq_layout_rules_t *rules = o->kernel->rules;
@@ -398,13 +400,13 @@ static eq_status_t check_weighted(const view_t *view, const operands_t *o, uint6
 }
 
 /* Whether every position that one axis of a window can take is an int32 with room to spare. */
-static int axis_fits(uint32_t outputs, uint32_t taps, uint32_t stride, uint32_t dilation)
+EQ_ONCE static int axis_fits(uint32_t outputs, uint32_t taps, uint32_t stride, uint32_t dilation)
 {
     const uint64_t farthest = (uint64_t)(outputs - 1) * stride + (uint64_t)taps * dilation;
     return taps != 0 && stride != 0 && dilation != 0 && farthest < MOST_POSITION;
 }
 
-static int window_fits(const operands_t *o)
+EQ_ONCE static int window_fits(const operands_t *o)
 {
     const eq_operator_t *op = o->op;
     return o->in->rank == 4 && o->out->rank == 4 &&
@@ -412,21 +414,21 @@ static int window_fits(const operands_t *o)
            axis_fits(o->out->shape[1], op->kernel_width, op->stride_width, op->dilation_width);
 }
 
-static eq_status_t check_conv(const view_t *view, const operands_t *o)
+EQ_ONCE static eq_status_t check_conv(const view_t *view, const operands_t *o)
 {
     const uint32_t taps = (uint32_t)o->op->kernel_height * o->op->kernel_width;
     return window_fits(o) ? check_weighted(view, o, (uint64_t)taps * o->in->shape[2])
                           : EQ_E_OPERATOR;
 }
 
-static eq_status_t check_depthwise(const view_t *view, const operands_t *o)
+EQ_ONCE static eq_status_t check_depthwise(const view_t *view, const operands_t *o)
 {
     const uint32_t taps = (uint32_t)o->op->kernel_height * o->op->kernel_width;
     const int divides = o->out->shape[2] % o->in->shape[2] == 0;
     return window_fits(o) && divides ? check_weighted(view, o, taps) : EQ_E_OPERATOR;
 }
 
-static eq_status_t check_fc(const view_t *view, const operands_t *o)
+EQ_ONCE static eq_status_t check_fc(const view_t *view, const operands_t *o)
 {
     const int vector = o->out->shape[0] == 1 && o->out->shape[1] == 1;
     return vector ? check_weighted(view, o, eq_elements(o->in)) : EQ_E_OPERATOR;
@@ -452,7 +454,7 @@ static int in_place_or_apart(const eq_tensor_record_t *in, const eq_tensor_recor
 }
 
 /* The operands of an addition, and three multipliers. */
-static int adds(const view_t *view, const operands_t *o)
+EQ_ONCE static int adds(const view_t *view, const operands_t *o)
 {
     return without_weights(view, o) && o->other != NULL && same_shape(o->in, o->other) &&
            same_shape(o->in, o->out) && in_place_or_apart(o->in, o->out) &&
@@ -460,7 +462,7 @@ static int adds(const view_t *view, const operands_t *o)
            in_tables(view, o->op->multiplier, 3, sizeof(int32_t));
 }
 
-static eq_status_t check_add(const view_t *view, const operands_t *o)
+EQ_ONCE static eq_status_t check_add(const view_t *view, const operands_t *o)
 {
     const eq_operator_t *op = o->op;
     if (!adds(view, o) || !in_tables(view, op->shift, 3, sizeof(int8_t))) {
@@ -488,7 +490,7 @@ static uint64_t magnitude_of(int64_t value)
 }
 
 /* A term is a factor times at most 128, divided by 256 and rounded. */
-static eq_status_t check_affine(const view_t *view, const operands_t *o)
+EQ_ONCE static eq_status_t check_affine(const view_t *view, const operands_t *o)
 {
     if (!adds(view, o) || o->op->shift != 0) {
         return EQ_E_OPERATOR;
@@ -500,13 +502,13 @@ static eq_status_t check_affine(const view_t *view, const operands_t *o)
 }
 
 /* Whether the first and the last window of an axis, and so all between, hold an input. */
-static int axis_meets(uint32_t inputs, uint32_t outputs, uint32_t taps, uint32_t stride,
-                      uint32_t pad)
+EQ_ONCE static int axis_meets(uint32_t inputs, uint32_t outputs, uint32_t taps, uint32_t stride,
+                              uint32_t pad)
 {
     return taps > pad && (uint64_t)(outputs - 1) * stride < (uint64_t)inputs + pad;
 }
 
-static eq_status_t check_pool(const view_t *view, const operands_t *o)
+EQ_ONCE static eq_status_t check_pool(const view_t *view, const operands_t *o)
 {
     const eq_operator_t *op = o->op;
     const eq_tensor_record_t *in = o->in;
@@ -525,7 +527,7 @@ static eq_status_t check_pool(const view_t *view, const operands_t *o)
     return taps << (width_of(in) - 1u) < MOST_SUM ? EQ_OK : EQ_E_ARITHMETIC;
 }
 
-static eq_status_t check_softmax(const view_t *view, const operands_t *o)
+EQ_ONCE static eq_status_t check_softmax(const view_t *view, const operands_t *o)
 {
     const eq_operator_t *op = o->op;
     if (!without_weights(view, o) || o->other != NULL || !same_shape(o->in, o->out) ||
@@ -541,7 +543,7 @@ static eq_status_t check_softmax(const view_t *view, const operands_t *o)
                : EQ_E_ARITHMETIC;
 }
 
-static eq_status_t check_grouped(const view_t *view, const operands_t *o)
+EQ_ONCE static eq_status_t check_grouped(const view_t *view, const operands_t *o)
 {
     const uint32_t groups = o->op->parameter;
     const uint32_t taps = (uint32_t)o->op->kernel_height * o->op->kernel_width;
@@ -553,7 +555,7 @@ static eq_status_t check_grouped(const view_t *view, const operands_t *o)
 }
 
 /* Sizes are below 2^31 and pads below 2^16, so that their sums fit. */
-static eq_status_t check_pad(const view_t *view, const operands_t *o)
+EQ_ONCE static eq_status_t check_pad(const view_t *view, const operands_t *o)
 {
     const eq_operator_t *op = o->op;
     const uint32_t pads[3] = {op->pad_top, op->pad_left, op->parameter};
@@ -573,7 +575,7 @@ static eq_status_t check_pad(const view_t *view, const operands_t *o)
                                                                            : EQ_E_ARITHMETIC;
 }
 
-static int joins(const operands_t *o)
+EQ_ONCE static int joins(const operands_t *o)
 {
     const uint32_t axis = o->op->parameter;
     for (uint32_t i = 0; i < 3; i++) {
@@ -585,7 +587,7 @@ static int joins(const operands_t *o)
     return axis < 3;
 }
 
-static eq_status_t check_concat(const view_t *view, const operands_t *o)
+EQ_ONCE static eq_status_t check_concat(const view_t *view, const operands_t *o)
 {
     const eq_operator_t *op = o->op;
     if (!without_weights(view, o) || o->other == NULL || !joins(o) ||
@@ -602,7 +604,7 @@ static eq_status_t check_concat(const view_t *view, const operands_t *o)
                : EQ_E_ARITHMETIC;
 }
 
-static eq_status_t check_table(const view_t *view, const operands_t *o)
+EQ_ONCE static eq_status_t check_table(const view_t *view, const operands_t *o)
 {
     const eq_operator_t *op = o->op;
     const int fits = without_weights(view, o) && op->multiplier == 0 && o->other == NULL &&
@@ -618,7 +620,7 @@ static int has_parameter(const eq_kernel_t *kernel)
            kernel->family == EQ_FAMILY_CONCAT;
 }
 
-static eq_status_t check_family(const view_t *view, const operands_t *o)
+EQ_ONCE static eq_status_t check_family(const view_t *view, const operands_t *o)
 {
     switch (o->kernel->family) {
     case EQ_FAMILY_CONV:
@@ -658,7 +660,7 @@ static int runs(const operands_t *o)
     return wide == (o->kernel->activations > 8) && (!packed || eq_rows_runs(o->kernel->family));
 }
 
-static eq_status_t check_operator(const view_t *view, const eq_operator_t *op)
+EQ_ONCE static eq_status_t check_operator(const view_t *view, const eq_operator_t *op)
 {
     const eq_tensor_record_t *tensors = (const void *)view->data[EQ_SECTION_TENSORS];
     const uint32_t count = view->count[EQ_SECTION_TENSORS];
@@ -683,7 +685,7 @@ static eq_status_t check_operator(const view_t *view, const eq_operator_t *op)
     return runs(&operands) ? check_family(view, &operands) : EQ_E_KERNEL;
 }
 
-static eq_status_t check_operators(const view_t *view)
+EQ_ONCE static eq_status_t check_operators(const view_t *view)
 {
     const eq_operator_t *operators = (const void *)view->data[EQ_SECTION_OPERATORS];
     for (uint32_t i = 0; i < view->count[EQ_SECTION_OPERATORS]; i++) {
@@ -711,7 +713,7 @@ static void fill_port(eq_tensor_t *port, const eq_tensor_record_t *record, uint8
 }
 
 /* At least one input and one output, at most EQ_MAX_PORTS of each. */
-static eq_status_t fill_ports(eq_ctx_t *ctx, const view_t *view, uint8_t *arena)
+EQ_ONCE static eq_status_t fill_ports(eq_ctx_t *ctx, const view_t *view, uint8_t *arena)
 {
     const eq_tensor_record_t *tensors = (const void *)view->data[EQ_SECTION_TENSORS];
     const eq_port_t *ports = (const void *)view->data[EQ_SECTION_PORTS];
@@ -747,7 +749,7 @@ static void fill_context(eq_ctx_t *ctx, const view_t *view, uint8_t *arena)
     ctx->image = view->image;
 }
 
-static eq_status_t check_contents(eq_ctx_t *ctx, view_t *view, uint8_t *arena)
+EQ_ONCE static eq_status_t check_contents(eq_ctx_t *ctx, view_t *view, uint8_t *arena)
 {
     eq_status_t status = find_sections(view);
     if (status == EQ_OK) {
@@ -762,7 +764,7 @@ static eq_status_t check_contents(eq_ctx_t *ctx, view_t *view, uint8_t *arena)
     return status == EQ_OK ? fill_ports(ctx, view, arena) : status;
 }
 
-eq_status_t eq_init(eq_ctx_t *ctx, const eq_config_t *config)
+EQ_ONCE eq_status_t eq_init(eq_ctx_t *ctx, const eq_config_t *config)
 {
     if (ctx == NULL) {
         return EQ_E_ARGUMENT;

@@ -20,6 +20,13 @@
 #define EQ_NOINLINE
 #endif
 
+/* For what runs once, in eq_init: small rather than fast. */
+#if defined(__GNUC__)
+#define EQ_ONCE __attribute__((cold))
+#else
+#define EQ_ONCE
+#endif
+
 /* One operator with its offsets resolved. What its family does not use points anywhere. */
 typedef struct {
     const struct eq_kernel *kernel; /* the operator's own, where eq_rows_s8_ref runs it */
