@@ -2,11 +2,14 @@
 
     python bench/formats.py fashion-resnet8|resnet20 [IMAGES [SEEDS [PYTHON]]]
 
-Every artefact is an ONNX file that onnxruntime runs at its default settings on the first IMAGES of
-10,000 test images. Each of the SEEDS draws 128 unlabelled training images to calibrate on. PYTHON
-is an interpreter that has NNCF. At 8 bits top-1 is within its own noise; `as float`, the share of
-images with the float network's class, tells more. Seconds are of the processor, without imports.
-Needs, in the folder that EDGEQ_DATA names, fashion_mnist.npz, or what `bench/resnet20.py` needs.
+Every artefact runs on the first IMAGES of 10,000 test images, at the default settings of its
+runtime: an ONNX file in onnxruntime, a TFLite file in LiteRT. Each of the SEEDS draws 128
+unlabelled training images to calibrate on. PYTHON is an interpreter that has NNCF, onnx and
+ai-edge-quantizer; where one fails, its words stand in place of figures. At 8 bits top-1 is within
+its own noise; `as float`, the share of images with the float network's class, tells more. Seconds
+are of the processor, without imports.
+Needs the extra tflite and, in the folder that EDGEQ_DATA names, fashion_mnist.npz, or what
+`bench/resnet20.py` needs.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import float_tflite
 import numpy as np
 import onnxruntime
 from onnxruntime.quantization import (
@@ -35,21 +39,24 @@ from onnxruntime.quantization import (
 )
 
 from edgeq import examples, pipeline, policy, targets
-from edgeq.exporters import onnx_qdq
+from edgeq.exporters import onnx_qdq, tflite
 from edgeq.ir import Array
 from edgeq.policy import InputSpec
+from edgeq.program import Program
 from edgeq.samples import Samples
 
 DATA = Path(os.environ.get("EDGEQ_DATA", ""))
 CALIBRATION = 128
 BATCH = 100
+FEW = 100
 METHODS = ("MinMax", "Entropy", "Percentile")
+ALGORITHMS = ("MIN_MAX_UNIFORM_QUANT", "MSE", "OCTAV")
 NNCF = """
 import logging, sys, time
 import numpy as np, onnx, nncf
 nncf.set_log_level(logging.ERROR)
 source, samples, out, fast = sys.argv[1:]
-images = np.load(samples)["x"]
+images = np.moveaxis(np.load(samples)["x"], -1, 1)
 start = time.process_time()
 model = nncf.quantize(
     onnx.load(source),
@@ -61,12 +68,26 @@ onnx.save(model, out)
 print(time.process_time() - start)
 """
 
-Quantize = Callable[[Path, Array, Path], float]  # float file, raw images, result: seconds
+AI_EDGE_QUANTIZER = """
+import sys, time
+import numpy as np
+from ai_edge_quantizer import algorithm_manager, quantizer, recipe
+source, samples, out, algorithm = sys.argv[1:]
+images = np.load(samples)["x"]
+start = time.process_time()
+algorithms = algorithm_manager.AlgorithmName
+made = quantizer.Quantizer(source, recipe.static_wi8_ai8(algorithms[algorithm]))
+ranges = made.calibrate({"serving_default": [{"x": image[None]} for image in images]})
+made.quantize(ranges, enable_progress_report=False).export_model(out, overwrite=True)
+print(time.process_time() - start)
+"""
+
+Quantize = Callable[[Array, Path], float]  # raw images, result: seconds
 
 
 @dataclass(frozen=True)
 class Task:
-    """A float model as a file, and its images: raw, channels last."""
+    """A float model as an ONNX file, and its images: raw, channels last."""
 
     file: Path
     spec: InputSpec
@@ -77,6 +98,23 @@ class Task:
     def reals(self, raw: Array) -> Array:
         """As the float model takes them."""
         return np.ascontiguousarray(np.moveaxis(self.spec.real(raw), -1, 1), np.float32)
+
+    @property
+    def tflite(self) -> Path:
+        """The float model as a TFLite file, which takes channels last."""
+        file = self.file.with_name("float.tflite")
+        if not file.is_file():
+            file.write_bytes(float_tflite.build(pipeline.read(self.file).graph))
+        return file
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A way to quantise, and the form of its artefact."""
+
+    name: str
+    suffix: str
+    quantize: Quantize
 
 
 class ToolError(Exception):
@@ -100,21 +138,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         task = TASKS[given["model"]](folder)
-        tools = rows(task, given.get("python"))
+        tools = rows(task, given.get("python", sys.executable))
         labels, real = task.labels[:images], classes(task.file, task, images)
+        same = classes(task.tflite, task, FEW) == real[:FEW]
+        assert same.all(), "the float TFLite model is not the ONNX model"
         print(f"{given['model']}: float {(real == labels).mean():.2%}, {images:,} images")
         print("| tool | seeds | mean | as float | bytes | CPU s |")
         print("| --- | --- | ---: | ---: | ---: | ---: |")
-        for tool, quantize in tools.items():
-            out, seconds = folder / "quantized.onnx", 0.0
+        for tool in tools:
+            out, seconds = folder / f"quantized{tool.suffix}", 0.0
             hits, agreed = [], []
             for seed in range(seeds):
                 rng = np.random.default_rng(seed)
                 chosen = rng.choice(len(task.training), CALIBRATION, replace=False)
                 try:
-                    seconds += quantize(task.file, task.training[np.sort(chosen)], out)
+                    seconds += tool.quantize(task.training[np.sort(chosen)], out)
                 except ToolError as error:
-                    print(f"| {tool} | {error} | | | | |", flush=True)
+                    print(f"| {tool.name} | {error} | | | | |", flush=True)
                     break
                 found = classes(out, task, images)
                 hits.append((found == labels).mean())
@@ -123,39 +163,68 @@ def main() -> None:
                 each = ", ".join(f"{one:.2%}" for one in hits)
                 row = f"{each} | {np.mean(hits):.2%} | {np.mean(agreed):.2%}"
                 size = out.stat().st_size
-                print(f"| {tool} | {row} | {size:,} | {seconds / seeds:.1f} |", flush=True)
+                print(f"| {tool.name} | {row} | {size:,} | {seconds / seeds:.1f} |", flush=True)
 
 
 def classes(file: Path, task: Task, images: int) -> Array:
-    """What an ONNX file says of each image, in onnxruntime."""
+    """What a file says of each image, in its runtime."""
+    return RUNTIMES[file.suffix](file, task, task.test[:images]).argmax(axis=1)
+
+
+def by_onnxruntime(file: Path, task: Task, raw: Array) -> Array:
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     parts = [
-        session.run(None, {"x": task.reals(task.test[start : min(start + BATCH, images)])})[0]
-        for start in range(0, images, BATCH)
+        session.run(None, {"x": task.reals(raw[start : start + BATCH])})[0]
+        for start in range(0, len(raw), BATCH)
     ]
-    return np.asarray(np.concatenate(parts).argmax(axis=1))
+    return np.concatenate(parts)
 
 
-def rows(task: Task, python: str | None) -> dict[str, Quantize]:
-    """Every tool and setting, by what it is called."""
+def by_litert(file: Path, task: Task, raw: Array) -> Array:
+    """Outputs as the file gives them: integers of one scale have the order of what they mean."""
+    from ai_edge_litert.interpreter import Interpreter
 
-    def edgeq(file: Path, raw: Array, out: Path) -> float:
-        start = time.process_time()
-        model = pipeline.read(file)
-        port = model.source.inputs[0]
-        samples = Samples({port.tensor: raw}, None, {port.tensor: task.spec})
-        compiled = pipeline.compile(
-            model, policy.load("w8a8"), {port.name: task.spec}, samples, targets.load("edge"),
-            "flash", (), lambda *_: None,
-        )  # fmt: skip
-        onnx_qdq.export(compiled.program, out)
-        return time.process_time() - start
+    runner = Interpreter(str(file), num_threads=1)
+    runner.allocate_tensors()
+    (source,), (result,) = runner.get_input_details(), runner.get_output_details()
+    inputs = task.spec.real(raw).astype(np.float32)
+    if source["dtype"] is np.int8:
+        scale, zero = source["quantization"]
+        inputs = np.clip(np.rint(inputs / scale) + zero, -128, 127).astype(np.int8)
+    rows = []
+    for image in inputs:
+        runner.set_tensor(source["index"], image[None])
+        runner.invoke()
+        rows.append(runner.get_tensor(result["index"]))
+    return np.concatenate(rows)
+
+
+RUNTIMES = {".onnx": by_onnxruntime, ".tflite": by_litert}
+
+
+def rows(task: Task, python: str) -> list[Tool]:
+    """Every tool and setting."""
+
+    def edgeq(export: Callable[[Program, Path], None]) -> Quantize:
+        def quantize(raw: Array, out: Path) -> float:
+            start = time.process_time()
+            model = pipeline.read(task.file)
+            port = model.source.inputs[0]
+            samples = Samples({port.tensor: raw}, None, {port.tensor: task.spec})
+            compiled = pipeline.compile(
+                model, policy.load("w8a8"), {port.name: task.spec}, samples, targets.load("edge"),
+                "flash", (), lambda *_: None,
+            )  # fmt: skip
+            export(compiled.program, out)
+            return time.process_time() - start
+
+        return quantize
 
     def static(method: str) -> Quantize:
-        def quantize(file: Path, raw: Array, out: Path) -> float:
+        def quantize(raw: Array, out: Path) -> float:
             start = time.process_time()
             prepared = out.with_name("prepared.onnx")
-            shape_inference.quant_pre_process(str(file), str(prepared))
+            shape_inference.quant_pre_process(str(task.file), str(prepared))
             with contextlib.redirect_stdout(io.StringIO()):
                 quantize_static(
                     str(prepared),
@@ -171,11 +240,11 @@ def rows(task: Task, python: str | None) -> dict[str, Quantize]:
 
         return quantize
 
-    def nncf(speed: str) -> Quantize:
-        def quantize(file: Path, raw: Array, out: Path) -> float:
+    def elsewhere(script: str, file: Path, setting: str) -> Quantize:
+        def quantize(raw: Array, out: Path) -> float:
             samples = out.with_name("samples.npz")
-            np.savez(samples, x=task.reals(raw))
-            command = [str(python), "-c", NNCF, str(file), str(samples), str(out), speed]
+            np.savez(samples, x=task.spec.real(raw).astype(np.float32))
+            command = [python, "-c", script, str(file), str(samples), str(out), setting]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 raise ToolError(done.stderr.strip().splitlines()[-1])
@@ -183,11 +252,19 @@ def rows(task: Task, python: str | None) -> dict[str, Quantize]:
 
         return quantize
 
-    tools: dict[str, Quantize] = {"edgeq": edgeq}
-    tools |= {f"onnxruntime quantize_static, {method}": static(method) for method in METHODS}
-    if python is not None:
-        tools |= {f"NNCF, {speed} bias correction": nncf(speed) for speed in ("fast", "full")}
-    return tools
+    def ai_edge(algorithm: str) -> Quantize:
+        return elsewhere(AI_EDGE_QUANTIZER, task.tflite, algorithm)
+
+    return [
+        Tool("edgeq, ONNX", ".onnx", edgeq(onnx_qdq.export)),
+        Tool("edgeq, TFLite", ".tflite", edgeq(tflite.export)),
+        *(Tool(f"onnxruntime quantize_static, {m}", ".onnx", static(m)) for m in METHODS),
+        *(Tool(f"ai-edge-quantizer, {a}", ".tflite", ai_edge(a)) for a in ALGORITHMS),
+        *(
+            Tool(f"NNCF, {speed} bias correction", ".onnx", elsewhere(NNCF, task.file, speed))
+            for speed in ("fast", "full")
+        ),
+    ]
 
 
 def fashion(folder: Path) -> Task:

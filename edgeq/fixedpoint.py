@@ -83,9 +83,20 @@ def requantize_wide(x: Int64, multiplier: Int64 | int, shift: Int64 | int) -> In
     Exact as long as |x| < 2^47 and the shift is in [−31, 14], which `eq_init` and `quantize` check.
     """
     reduced = np.minimum((np.asarray(multiplier, np.int64) + (1 << 15)) >> 16, (1 << 15) - 1)
-    total = 15 - np.asarray(shift, np.int64)
-    half = np.int64(1) << (total - 1)
-    return np.asarray((np.asarray(x, np.int64) * reduced + half) >> total, np.int64)
+    return _rounded_once(x, reduced, 15 - np.asarray(shift, np.int64))
+
+
+def requantize_once(x: Int64, multiplier: Int64 | int, shift: Int64 | int) -> Int64:
+    """X · multiplier · 2^(shift − 31) rounded once, ties up, with the whole multiplier.
+
+    Exact as long as |x| < 2^31 and the shift is at most 30.
+    """
+    return _rounded_once(x, multiplier, 31 - np.asarray(shift, np.int64))
+
+
+def _rounded_once(x: Int64, factor: Int64 | int, right: Int64) -> Int64:
+    half = np.int64(1) << (right - 1)
+    return np.asarray((np.asarray(x, np.int64) * factor + half) >> right, np.int64)
 
 
 def round_away_divide(total: Int64, count: Int64) -> Int64:

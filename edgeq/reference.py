@@ -4,7 +4,8 @@ Whatever edgeq exports is held to these integers. `Rounding.DOUBLE` is what the 
 (`fixedpoint`); `Rounding.FLOAT32` is how onnxruntime requantises: one float32 multiplication, ties
 to even; `Rounding.XNNPACK` does so, too, but adds and converts in integers of its own. Layers with
 16-bit activations round once, to a 15-bit multiplier (`fixedpoint.requantize_wide`); LiteRT, which
-XNNPACK leaves them to, scales fully connected ones in float64; onnxruntime has no rule for them.
+XNNPACK leaves them to, scales fully connected ones in float64 and rounds each input of an addition
+once; onnxruntime has no rule for them.
 Sums of products run through BLAS in floating point where every partial sum is an integer that the
 type holds exactly, and so are exact in any order.
 """
@@ -195,9 +196,11 @@ def _add(o: Operands) -> Int64:
     multiplier, shift = o.constant(2), o.constant(3)
     total = np.zeros(o.values[0].shape, np.int64)
     left = fixedpoint.ADD_LEFT_SHIFT_WIDE if wide else fixedpoint.ADD_LEFT_SHIFT
+    once = o.rounding is Rounding.XNNPACK
+    to_common = fixedpoint.requantize_once if once else fixedpoint.requantize
     for i, q in enumerate((a, b)):
         every = np.arange(q.qmin, q.qmax + 1, dtype=np.int64)  # an input has few values
-        table = fixedpoint.requantize((every - q.zero_point) << left, multiplier[i], shift[i])
+        table = to_common((every - q.zero_point) << left, multiplier[i], shift[i])
         total += table[o.values[i].astype(np.intp) - q.qmin]
     scaled = fixedpoint.requantize(total, multiplier[2], shift[2])
     return _clamp(o, scaled + y.zero_point)

@@ -23,7 +23,9 @@ from edgeq.ops import OPS
 from edgeq.program import Program
 
 INFINITY = float("inf")
-COARSEST = 256  # steps of the output in one of an input: XNNPACK leaves such additions to LiteRT
+# Steps of the output in one of an input, or of a product, from which XNNPACK takes no operator: it
+# leaves additions to LiteRT, and the model with such a layer does not load.
+COARSEST = 256
 # What the fused activations clamp to; the plainest that does is taken.
 ACTIVATIONS: Mapping[str, Bounds] = {
     "NONE": (-INFINITY, INFINITY),
@@ -44,8 +46,8 @@ def build(program: Program) -> bytes:
     Raises:
         MissingToolError: ai-edge-litert, whose schema this is written with, is not installed.
         GraphError: the network has gates, a layer between 8 and 16 bits, an average pool whose pads
-            TFLite cannot say, an addition in which LiteRT overflows, or scales from which TFLite
-            derives other multipliers.
+            TFLite cannot say, an addition in which LiteRT overflows, a layer that XNNPACK does not
+            load, or scales from which TFLite derives other multipliers.
     """
     if len(program.network.graphs) != 1:
         raise GraphError(
@@ -299,13 +301,24 @@ _WEIGHTS: Mapping[Op, Callable[[Array], tuple[Array, int]]] = {
 
 
 def _constants(w: Writer, node: Node) -> tuple[int, int]:
-    """Weights and bias of a layer; what they lead to is held to the network's multipliers."""
+    """Weights and bias of a layer; what they lead to is held to the network's multipliers.
+
+    Raises:
+        GraphError: it is not, or XNNPACK loads no model with such a layer.
+    """
     x, weights, output = (w.graph.tensors[n] for n in (*node.inputs[:2], node.output))
     (sx,), sw, (sy,) = _scales(x), _scales(weights), _scales(output)
     products = [sx * scale for scale in sw]
     if one_scale := node.op is Op.FULLY_CONNECTED and len(set(sw)) == 1:
         products = [float(np.float32(product)) for product in products]  # as runtimes have it then
     _held(w, node, [product / sy for product in products], 3)
+    coarsest = max(products) / sy
+    if coarsest >= COARSEST and not qparams_of(x).wide:
+        raise GraphError(
+            "EQ0386",
+            f"{node.name}: a product's step is {coarsest:.0f} of the output's; XNNPACK loads no "
+            f"model with a layer from {COARSEST} on",
+        )
     data, axis = _WEIGHTS[node.op](w.graph.constant(weights.name))
     _of_one_width(node, x, output)
     kind = np.int64 if qparams_of(x).wide else np.int32

@@ -103,6 +103,13 @@ def test_sums_of_words_are_rounded_once_by_a_multiplier_of_15_bits(
     assert got == half_up(exact)
 
 
+@fixed
+@given(int32, multipliers, st.integers(-31, 0))
+def test_a_product_rounded_once_is_the_nearest_ties_up(x: int, multiplier: int, shift: int) -> None:
+    got = int(fixedpoint.requantize_once(np.int64(x), multiplier, shift))
+    assert got == half_up(Fraction(x * multiplier, 1 << (31 - shift)))
+
+
 def test_requantising_works_element_by_element() -> None:
     x, multiplier, shift = np.array([5000, -5000]), np.array([1 << 30, 3 << 29]), np.array([-2, 1])
     single = [fixedpoint.requantize(x[i], multiplier[i], shift[i]) for i in range(2)]
