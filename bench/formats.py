@@ -87,9 +87,10 @@ Quantize = Callable[[Array, Path], float]  # raw images, result: seconds
 
 @dataclass(frozen=True)
 class Task:
-    """A float model as an ONNX file, and its images: raw, channels last."""
+    """A float model as files, and its images: raw, channels last."""
 
     file: Path
+    tflite: Path  # the same, channels last
     spec: InputSpec
     training: Array
     test: Array
@@ -98,14 +99,6 @@ class Task:
     def reals(self, raw: Array) -> Array:
         """As the float model takes them."""
         return np.ascontiguousarray(np.moveaxis(self.spec.real(raw), -1, 1), np.float32)
-
-    @property
-    def tflite(self) -> Path:
-        """The float model as a TFLite file, which takes channels last."""
-        file = self.file.with_name("float.tflite")
-        if not file.is_file():
-            file.write_bytes(float_tflite.build(pipeline.read(self.file).graph))
-        return file
 
 
 @dataclass(frozen=True)
@@ -274,7 +267,8 @@ def fashion(folder: Path) -> Task:
     with np.load(DATA / "fashion_mnist.npz") as archive:
         arrays = [archive[name] for name in ("x_train", "x_test", "y_test")]
     training, test, labels = arrays
-    return Task(bundled / "model.onnx", spec, training[..., None], test[..., None], labels)
+    file = bundled / "model.onnx"
+    return Task(file, as_tflite(file, folder), spec, training[..., None], test[..., None], labels)
 
 
 def cifar(folder: Path) -> Task:
@@ -294,7 +288,13 @@ def cifar(folder: Path) -> Task:
     )
     assert exported is not None
     exported.save(file)
-    return Task(file, resnet20.SPEC, *resnet20.cifar())
+    return Task(file, as_tflite(file, folder), resnet20.SPEC, *resnet20.cifar())
+
+
+def as_tflite(model: Path, folder: Path) -> Path:
+    file = folder / "float.tflite"
+    file.write_bytes(float_tflite.build(pipeline.read(model).graph))
+    return file
 
 
 TASKS = {"fashion-resnet8": fashion, "resnet20": cifar}
