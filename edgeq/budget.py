@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from edgeq import kernels
 from edgeq.errors import BudgetError, UsageError
-from edgeq.ir import Tensor
-from edgeq.kernels import Optimize
+from edgeq.kernels import Choice, Kernel, Optimize
 from edgeq.ops import OPS
-from edgeq.packing import stored_bytes
 from edgeq.program import Program
 from edgeq.report import Artefact, Budget, Flash, Ram
 from edgeq.target import Target
@@ -119,44 +118,57 @@ def _table(what: str, total: int, limit: int, parts: Mapping[str, int]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _weights(program: Program) -> dict[str, Tensor]:
-    return {
-        node.name: graph.tensors[node.inputs[OPS[node.op].activations]]
+def _lighter_policy(program: Program, excess: int) -> str:
+    """The rules that take `excess` bytes off the flash, lowering the largest layers first."""
+    weighted = [
+        (graph, node)
         for graph in program.network.graphs
         for node in graph.nodes
         if OPS[node.op].weighted
+    ]
+    bits = {node.name: program.choices[node.name].weight_bits for _, node in weighted}
+    linked = {kernel for choice in program.choices.values() for kernel in choice.kernels}
+    ways = {
+        (node.name, n): min(
+            kernels.with_bits(graph, node, program.target.isa, n),
+            key=lambda c: _flash_bytes([c], linked),
+        )
+        for graph, node in weighted
+        for n in range(LEAST_BITS, bits[node.name] + 1)
     }
+    before = _flash_bytes(program.choices.values())
 
+    def saved(wanted: Mapping[str, int]) -> int:
+        chosen = {name: ways[name, n] for name, n in wanted.items()}
+        return before - _flash_bytes((dict(program.choices) | chosen).values())
 
-def _stored(tensor: Tensor, bits: int) -> int:
-    return stored_bytes(tensor.elements, bits)
-
-
-def _lighter_policy(program: Program, excess: int) -> str:
-    """The rules that take `excess` bytes off the weights, lowering the largest layers first."""
-    weights = _weights(program)
-    bits = {name: program.choices[name].weight_bits for name in weights}
-    before = sum(_stored(tensor, bits[name]) for name, tensor in weights.items())
-    while excess > before - sum(_stored(t, bits[name]) for name, t in weights.items()):
+    while excess > saved(bits):
         candidates = [name for name in bits if bits[name] > LEAST_BITS]
         if not candidates:
-            least = sum(_stored(t, LEAST_BITS) for t in weights.values())
+            least = sum(ways[name, LEAST_BITS].weight_bytes for name in bits)
             return (
                 f"No policy fits: with 2 bits everywhere the weights take {least:,} bytes, "
-                f"{excess - (before - least):,} too many: give --flash more, or a smaller model."
+                f"{excess - saved(bits):,} too many: give --flash more, or a smaller model."
             )
         bits[
-            max(candidates, key=lambda n: (bits[n] > COSTLY_BITS, _stored(weights[n], bits[n])))
+            max(candidates, key=lambda n: (bits[n] > COSTLY_BITS, ways[n, bits[n]].weight_bytes))
         ] -= 1
     rules = "\n".join(
         f'[[rule]]\nmatch = "{_literal(name)}"\nweights = {bits[name]}'
-        for name in weights
+        for name in bits
         if bits[name] < DEFAULT_BITS
     )
     return (
         "These rules would fit. Append them to a TOML policy, where later rules win, or let them "
         f"be one, and run the same command with --policy:\n\n{rules}"
     )
+
+
+def _flash_bytes(choices: Iterable[Choice], linked: Iterable[Kernel] = ()) -> int:
+    """What kernels, `linked` ones too, weights and their tables take, by estimates."""
+    taken = list(choices)
+    needed = {kernel for choice in taken for kernel in choice.kernels}.union(linked)
+    return kernels.linked_bytes(needed) + sum(c.weight_bytes + c.table_bytes for c in taken)
 
 
 def _literal(name: str) -> str:

@@ -6,7 +6,7 @@ of each layer is taken first, and given up for the next best where the budgets d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeq.ir import Network
@@ -38,11 +38,13 @@ def run(
 ) -> Dispatched:
     """The kernels of `network` and its arena, as `optimize` wants them and `budget` allows.
 
-    `flash` stores the fewest bytes of weights and `time` takes the fewest cycles, within the RAM;
+    `flash` stores weights in the policy's bits, and where its budget demands it takes kernels with
+    less code; `time` takes the fewest cycles within the RAM;
     `balanced` the fewest cycles within both budgets; `ram` has the smallest arena that a tenth
-    more cycles buy, or that the budget demands. What cannot be met is left to the budgets' own check. Outputs
-    lie over inputs, but for `time` only where the RAM demands it. `forced` names kernels by layer,
-    `retained` inputs that stay whole. `budget.flash` is what code and weights may take.
+    more cycles buy, or that the budget demands. What cannot be met is left to the budgets' own
+    check. Outputs lie over inputs, but for `time` only where the RAM demands it. `forced` names
+    kernels by layer, `retained` inputs that stay whole. `budget.flash` is what code, weights and
+    their tables may take.
 
     Raises:
         UsageError: `forced` names a layer or a kernel that there is not.
@@ -52,8 +54,10 @@ def run(
     room = None if budget.ram is None else budget.ram - code_bytes().context - code_bytes().stack
     search = _Search(network, found, frozenset(retained))
     picks = {name: choices[0] for name, choices in found.items()}
-    if optimize == "balanced" and budget.flash is not None:
+    if budget.flash is not None and optimize == "balanced":
         picks = _lighter(picks, found, budget.flash)
+    if budget.flash is not None and optimize in ("balanced", "flash"):
+        picks = _less_code(picks, found, budget.flash)
     if optimize == "ram":
         picks, placed = search.smallest(picks)
         if room is not None and placed.arena_bytes > room:
@@ -153,9 +157,40 @@ def _lighter(picks: _Picks, options: Mapping[str, tuple[Choice, ...]], flash: in
     return picks
 
 
+def _less_code(picks: _Picks, options: Mapping[str, tuple[Choice, ...]], flash: int) -> _Picks:
+    """Choices that fit the flash, if there are any: kernels go whose code costs most.
+
+    Those that share a file go together, too.
+    """
+    while (size := _flash_bytes(picks.values())) > flash:
+        used = {choice.kernel for choice in picks.values()}
+        groups = [[kernel] for kernel in used]
+        groups += [
+            [k for k in used if file in k.sources] for kernel in used for file in kernel.sources
+        ]
+        without = [_without(picks, options, group) for group in groups]
+        fewer = min(without, key=lambda p: (_flash_bytes(p.values()), _cycles(p)))
+        if _flash_bytes(fewer.values()) >= size:
+            break
+        picks = fewer
+    return picks
+
+
+def _without(
+    picks: _Picks, options: Mapping[str, tuple[Choice, ...]], group: Sequence[Kernel]
+) -> _Picks:
+    """The same with other kernels in the place of `group`, where there are some."""
+    others = {
+        name: next((c for c in options[name] if c.kernel not in group), choice)
+        for name, choice in picks.items()
+        if choice.kernel in group
+    }
+    return picks | others
+
+
 def _flash_bytes(choices: Iterable[Choice]) -> int:
-    """Code and weights."""
+    """Code, weights and their tables."""
     taken = list(choices)
     linked: set[Kernel] = {kernel for choice in taken for kernel in choice.kernels}
     code = code_bytes().runtime + linked_bytes(linked)
-    return code + sum(choice.weight_bytes for choice in taken)
+    return code + sum(choice.weight_bytes + choice.table_bytes for choice in taken)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Any, Literal, get_args
@@ -85,6 +85,7 @@ class Choice:
     scratch_bytes: int
     lag: Lag | None  # how its output may lie over its input; None: not at all
     weight_bytes: int  # as they are stored
+    table_bytes: int  # what stands beside them, of each channel
     terms: tuple[int, ...]  # how often it takes each of `Cycles`
     rows: Kernel | None = None  # what brings it to its packed activations, where it has any
 
@@ -357,6 +358,18 @@ PREFERENCES: Mapping[Optimize, Callable[[Choice], tuple[int, ...]]] = {
 }
 
 
+def with_bits(graph: Graph, node: Node, isa: Iterable[str], bits: int) -> tuple[Choice, ...]:
+    """Every way to run a weighted node if its weights had so many bits.
+
+    Only the limits of kernels are judged by the weights as they are.
+    """
+    name = node.inputs[OPS[node.op].activations]
+    tensor = graph.tensors[name]
+    changed = replace(tensor, qparams=replace(qparams_of(tensor), bits=bits))
+    changed_graph = replace(graph, tensors={**graph.tensors, name: changed})
+    return tuple(_choices(changed_graph, node, frozenset(isa), table()))
+
+
 def _forced(
     network: Network, forced: Mapping[str, str], rows: Sequence[Kernel]
 ) -> dict[str, Kernel]:
@@ -445,6 +458,7 @@ def _ways(graph: Graph, node: Node, row: Kernel, bits: int) -> Iterator[Choice]:
     layout = row.layouts[0] if row.layouts else "dense"
     packed = any(map(is_packed, (*inputs, output)))
     unpacked = unpacked_bytes(row.family, node, inputs, output)
+    beside = _table_bytes(graph, node, layout, channels)
     for own, times in _scratch(row, node, inputs[0], output, values, bits):
         yield Choice(
             row,
@@ -453,9 +467,16 @@ def _ways(graph: Graph, node: Node, row: Kernel, bits: int) -> Iterator[Choice]:
             unpacked + own,
             lag(order_of(row.order, row.family, inputs[0], output), node, inputs[0], output),
             padded_bytes(LAYOUTS[layout].size(channels, values, bits)) if bits else 0,
+            beside,
             terms(graph, node, bits, times),
             next(row for row in table() if row.family == ROWS) if packed else None,
         )
+
+
+def _table_bytes(graph: Graph, node: Node, layout: str, channels: int) -> int:
+    """Bias, multiplier and shift of `channels`, or what a layout has in their place."""
+    own = tables(graph, node, layout) if channels else None
+    return 2 * padded_bytes(4 * channels) + padded_bytes(channels) if own is None else own.nbytes
 
 
 def _scratch(

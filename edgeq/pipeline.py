@@ -236,18 +236,19 @@ def place(
         model_sha256=model.sha256,
         next_best=chosen.next_best,
     )
-    if optimize != "balanced" or budget.flash is None:
+    if optimize not in ("balanced", "flash") or budget.flash is None:
         return program
-    left = replace(budget, flash=budget.flash - _table_bytes(program))
+    left = replace(budget, flash=budget.flash - _fixed_bytes(program))
     chosen = dispatch.run(network, target.isa, optimize, left, forced, retained)
     return replace(program, choices=chosen.choices, plan=chosen.plan, next_best=chosen.next_best)
 
 
-def _table_bytes(program: Program) -> int:
-    """What a program takes in flash beside code and weights, whatever its kernels."""
+def _fixed_bytes(program: Program) -> int:
+    """What a program takes in flash beside code, weights and their tables, whatever its kernels."""
     built = image.build(program)
     luts = sum(port.lut.nbytes for port in program.inputs if port.lut is not None)
-    return len(built.data) - built.bytes_of(Kind.WEIGHTS) + luts
+    chosen = sum(choice.table_bytes for choice in program.choices.values())
+    return len(built.data) - built.bytes_of(Kind.WEIGHTS) - chosen + luts
 
 
 def learner(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeq import pipeline, targets
+from edgeq.dispatch import UNLIMITED
 from edgeq.frontends import Port, Source
 from edgeq.ir import Array, Graph, single
 from edgeq.kernels import Optimize
@@ -78,6 +79,7 @@ def compiled(
     labels: tuple[str, ...] = (),
     target: Target | None = None,
     inputs: Mapping[str, Array] | None = None,
+    budget: Budget = UNLIMITED,
 ) -> Compiled:
     """`graph`, calibrated on `inputs` or `reals(graph)`; a policy that is a number is uniform."""
     return pipeline.compile(
@@ -89,6 +91,7 @@ def compiled(
         optimize,
         labels,
         _quiet,
+        budget,
     )
 
 

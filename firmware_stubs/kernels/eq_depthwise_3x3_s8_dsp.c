@@ -335,18 +335,14 @@ static void run_channels(const eq_call_t *call, eq_depthwise_run_t *run, uint32_
 }
 
 /* Where the output lies over the input, rows wait in scratch, behind the strip. */
-static void run_over(const eq_call_t *call, eq_depthwise_run_t *run, uint32_t each)
+static void run_over(const eq_call_t *call, eq_depthwise_run_t *run, rows_t *rows, uint32_t each)
 {
     const uint32_t end = call->out->shape[0];
     const uint32_t length = (uint32_t)eq_row(call->out);
     int8_t *buffer = strip_of(call) + eq_row(call->in[0]);
     for (uint32_t y = 0; y < end; y += each) {
         const uint32_t last = y + each < end ? y + each : end;
-        const rows_t rows = rows_at(call, (int32_t)y, buffer);
-        if (run != NULL) {
-            run->rows = &rows;
-            run->used = 1;
-        }
+        rows[0] = rows_at(call, (int32_t)y, buffer);
         run_channels(call, run, y, last, buffer);
         copy_bytes(call->output + y * length, buffer, (last - y) * length);
     }
@@ -361,13 +357,14 @@ void eq_depthwise_3x3_s8_dsp(const eq_call_t *call)
     if (serves(call)) {
         fill_strip(call);
         begin(call, &run);
+        run.rows = rows;
+        run.used = 1;
         used = &run;
     }
     if (!eq_lies_apart(call)) {
-        run_over(call, used, each);
+        run_over(call, used, rows, each);
     } else {
         if (used != NULL) {
-            run.rows = rows;
             run.used = split_rows(call, (int32_t)each, rows);
         }
         run_channels(call, used, 0, call->out->shape[0], call->output);

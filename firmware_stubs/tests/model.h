@@ -145,7 +145,8 @@ static void add_weights(model_t *m, eq_operator_t *op, uint32_t count, uint8_t b
     m->count[EQ_SECTION_WEIGHTS] = op->weights + bytes;
     const eq_kernel_t *kernel = eq_kernel_find(op->kernel);
     const uint32_t row = bits == 8 ? 0 : count;
-    const uint32_t strip = (uint32_t)eq_row(&m->tensors[op->input[0]]);
+    const uint32_t strip =
+        (uint32_t)(eq_row(&m->tensors[op->input[0]]) + 2 * eq_row(&m->tensors[op->output]));
     add_scratch(m, op,
                 kernel->scratch == EQ_SCRATCH_PAIRS   ? 16 * ((count + 1) / 2)
                 : kernel->scratch == EQ_SCRATCH_STRIP ? row + strip
