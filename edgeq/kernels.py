@@ -9,7 +9,7 @@ import math
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from edgeq.errors import ModelError
 from edgeq.ir import Array, Graph, Network, Node, Op, Tensor, qparams_of
 from edgeq.ops import OPS
 from edgeq.packing import ALIGN, FIELDS_BLOCK, LAYOUTS, PAIRS_GROUP, Scaling
+from edgeq.taps import FORMS, Taps
 
 Optimize = Literal["flash", "time"]
 MAX_PORTS = 4  # EQ_MAX_PORTS
@@ -46,6 +47,7 @@ class Kernel:
     scratch: str
     code_bytes: int
     sources: tuple[str, ...] = ()  # other files of kernels/
+    packed: bool = False  # reads and writes packed activations as they lie
 
     @property
     def file(self) -> str:
@@ -119,6 +121,7 @@ def table() -> tuple[Kernel, ...]:
             scratch=row["scratch"],
             code_bytes=row["code_bytes"],
             sources=tuple(row.get("sources", ())),
+            packed=row.get("packed", False),
         )
         for row in _file()["kernel"]
     ]
@@ -180,7 +183,16 @@ def _patch(node: Node, x: Tensor, y: Tensor, pixels: int, groups: int) -> int:
     return -(-pixels * (run if whole else PAIRS_GROUP * groups) // ALIGN) * ALIGN
 
 
-LAYOUT_SCRATCH = {"pairs": pairs_scratch, "fields": fields_scratch}
+def taps_scratch(node: Node, x: Tensor, y: Tensor, values: int, form: Taps) -> int:
+    """What eq_taps.c takes: operands of three rows of the input, sums, a row of the output."""
+    return form.scratch_bytes(x.shape[3], y.shape[2], y.shape[3])
+
+
+LAYOUT_SCRATCH: Mapping[str, Callable[[Node, Tensor, Tensor, int], int]] = {
+    "pairs": pairs_scratch,
+    "fields": fields_scratch,
+    **{name: partial(taps_scratch, form=form) for name, form in FORMS.items()},
+}
 
 
 def scaling(graph: Graph, node: Node) -> Scaling:
@@ -256,10 +268,26 @@ def _three_by_three(graph: Graph, node: Node) -> bool:
     return w.strides in ((1, 1), (2, 2)) and max(*w.pads[:2], *beyond) <= 1
 
 
+def _taps(graph: Graph, node: Node, form: Taps) -> bool:
+    """Windows of 3×3 on packed activations, at the stride of the layout.
+
+    Rows of the output end with a byte.
+    """
+    x, y, w = graph.tensors[node.inputs[0]], graph.tensors[node.output], node.window
+    return (
+        w is not None
+        and (w.kernel, w.strides, w.dilations) == ((3, 3), (form.stride,) * 2, (1, 1))
+        and is_packed(x)
+        and qparams_of(x).width <= form.most_bits
+        and _row(y) * qparams_of(y).width % 8 == 0
+    )
+
+
 LIMITS: Mapping[str, Callable[[Graph, Node], bool]] = {
     "long_bytes": _long_bytes,
     "affine": _affine,
     "three_by_three": _three_by_three,
+    **{name: partial(_taps, form=form) for name, form in FORMS.items()},
 }
 
 
@@ -314,7 +342,7 @@ def _best(
         raise ModelError("EQ0341", f"{node.name}: no kernel for {node.op.value} on this core")
     layout = row.layouts[0] if row.layouts else "dense"
     inputs, output = graph.activations(node), graph.tensors[node.output]
-    packed = any(map(is_packed, (*inputs, output)))
+    packed = not row.packed and any(map(is_packed, (*inputs, output)))
     if row.scratch == "layout":
         own = LAYOUT_SCRATCH[layout](node, inputs[0], output, values)
     else:
@@ -323,6 +351,6 @@ def _best(
         row,
         stored,
         layout,
-        unpacked_bytes(row.family, node, inputs, output) + own,
+        own + (unpacked_bytes(row.family, node, inputs, output) if packed else 0),
         next(row for row in table() if row.family == ROWS) if packed else None,
     )

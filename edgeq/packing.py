@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
+from edgeq import taps
 from edgeq.ir import Array
 
 ALIGN = 8  # every table and tensor of an image ends at a multiple of it
@@ -176,12 +178,42 @@ def pairs_tables(values: Array, scaling: Scaling) -> Array | None:
     return rows.astype(np.uint32).view(np.int32)
 
 
+def taps_tables(values: Array, scaling: Scaling, form: taps.Taps) -> Array | None:
+    """The stages of eq_taps.h for weights (channels, K), 4 words a channel.
+
+    None where the layout would not be exact: a lane does not hold what its sums can reach, or a
+    shift is out of range.
+    """
+    shift = scaling.shift.astype(np.int64)
+    zero_point = scaling.input_zero_point + (1 << (scaling.input_width - 1))
+    sums = scaling.bias.astype(np.int64) - zero_point * values.astype(np.int64).sum(axis=1)
+    twice = 2 * (sums - form.offset)
+    right, left = np.maximum(-shift, 0), np.maximum(shift, 0)
+    reach = (4 << form.width) + np.abs(twice)
+    if (
+        values.shape[1] % 9
+        or not form.exact(values, scaling.input_width)
+        or shift.min() < -PAIRS_MOST_RIGHT
+        or shift.max() > PAIRS_MOST_LEFT
+        or (reach << left).max() >= 1 << 31
+    ):
+        return None
+    offset = np.where(right > 0, 1 << np.maximum(right - 1, 0), 0)
+    offset += scaling.output_zero_point << right
+    shifts = right | left << 8 | np.where((right == 0) | (left > 0), PAIRS_ANY, 0)
+    return np.stack([twice, scaling.multiplier, offset, shifts], axis=1).astype(np.int32)
+
+
 LAYOUTS: Mapping[str, Layout] = {
     layout.name: layout
     for layout in (
         Layout("dense", 0, dense_bytes, pack_dense),
         Layout("pairs", 1, pairs_bytes, pack_pairs, pairs_tables),
         Layout("fields", 2, fields_bytes, pack_fields, pairs_tables),
+        *(
+            Layout(name, id, taps.stored_bytes, form.pack, partial(taps_tables, form=form))
+            for id, (name, form) in enumerate(taps.FORMS.items(), 4)
+        ),
     )
 }
 

@@ -24,7 +24,7 @@ REPO = Path(__file__).parents[1]
 FOLDERS = ("edgeq", "targets", "exporters")
 LAYERS = (
     ("errors", "examples", "firmware_stubs"),
-    ("fixedpoint", "weights", "ir", "lanes"),
+    ("fixedpoint", "weights", "ir", "lanes", "taps"),
     ("ops", "packing", "policy", "report", "affine"),
     ("target", "frontends", "passes", "floatrun", "kernels", "plan", "reference", "build"),
     ("samples", "calibrate", "sqnr", "targets"),

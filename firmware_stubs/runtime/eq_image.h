@@ -19,7 +19,10 @@
 typedef enum {
     EQ_LAYOUT_DENSE = 0, /* exactly n bits each, least significant bit first, padded once */
     EQ_LAYOUT_PAIRS = 1, /* eq_pairs.h: of 8 bits */
-    EQ_LAYOUT_FIELDS = 2 /* eq_fields.h: of fewer */
+    EQ_LAYOUT_FIELDS = 2, /* eq_fields.h: of fewer */
+    EQ_LAYOUT_TAPS = 4,   /* eq_taps.h: of at most 4, on packed activations; and these two */
+    EQ_LAYOUT_TAPS12 = 5,
+    EQ_LAYOUT_HALVES = 6
 } eq_layout_t;
 
 typedef enum {

@@ -72,6 +72,7 @@ typedef enum {
  */
 typedef struct {
     uint8_t layout; /* eq_layout_t */
+    uint8_t packed; /* whether its kernels read and write packed activations as they lie */
     uint64_t (*weight_bytes)(uint64_t channels, uint64_t count, uint32_t bits);
     uint64_t (*table_bytes)(uint64_t channels);
     /* The least that it takes; all that the operator has is its to use. */
@@ -91,6 +92,9 @@ typedef struct eq_kernel {
 
 extern const eq_layout_rules_t eq_pairs_rules;
 extern const eq_layout_rules_t eq_fields_rules;
+extern const eq_layout_rules_t eq_taps_rules;
+extern const eq_layout_rules_t eq_taps12_rules;
+extern const eq_layout_rules_t eq_halves_rules;
 
 /* eq_kernels.c: generated, the kernels of this firmware. */
 extern const eq_kernel_t eq_kernels[];
@@ -126,6 +130,9 @@ void eq_conv_pairs_s8_dsp(const eq_call_t *call);
 void eq_fc_pairs_s8_dsp(const eq_call_t *call);
 void eq_conv_fields_s8_dsp(const eq_call_t *call);
 void eq_fc_fields_s8_dsp(const eq_call_t *call);
+void eq_conv_taps_s4_dsp(const eq_call_t *call);
+void eq_conv_taps12_s2_dsp(const eq_call_t *call);
+void eq_conv_halves_s4_dsp(const eq_call_t *call);
 
 /// What kernels share ///
 

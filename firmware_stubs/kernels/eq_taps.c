@@ -1,0 +1,591 @@
+/*
+ * Output row by output row: three rows of the input lie packed in scratch, group by group of blocks,
+ * where those that the next output row needs as well move up; every channel meets them, and the row
+ * of bytes that this gives is stored in as many bits as the output has.
+ */
+#include "eq_taps.h"
+
+#include "eq_dsp.h"
+#include "eq_rows.h"
+
+enum { ROWS = 3, GROUP = EQ_TAPS_BLOCKS };
+
+#define LANES_14 (UINT64_C(1) << 13 | UINT64_C(1) << 27 | UINT64_C(1) << 41)
+
+/// Operands of weights ///
+
+/* Memory bits of a weight: 4 or 2. */
+static uint32_t field_bits(uint32_t bits)
+{
+    return bits > 2 ? 4 : 2;
+}
+
+static uint32_t channels_of_word(uint32_t bits)
+{
+    return 8 / field_bits(bits);
+}
+
+/* Where the field of a tap stands in its word; `i` is the channel in the word. */
+static uint32_t position(const eq_taps_t *taps, uint32_t bits, uint32_t i, uint32_t tap)
+{
+    static const uint8_t far[] = {0, 2, 8, 10}, odd_2[] = {8, 10, 22, 24}, odd_4[] = {8, 22};
+    const uint32_t near = i * field_bits(bits);
+    if (taps->stride == 2) {
+        const uint32_t odd = bits > 2 ? odd_4[i] : odd_2[i];
+        return tap == 1 ? odd : tap == 2 ? near : near + taps->width;
+    }
+    const uint32_t first = taps->width == 12 ? near : bits > 2 ? 8 * i : far[i];
+    return (first + taps->width * (2 - tap)) % 32;
+}
+
+static uint32_t field(const eq_taps_t *taps, uint32_t word, uint32_t bits, uint32_t i, uint32_t tap)
+{
+    return word >> position(taps, bits, i, tap) & ((1u << field_bits(bits)) - 1u);
+}
+
+/// The loops, in C; in eq_taps_dsp.S where the core has the instructions ///
+
+#if defined(__ARM_FEATURE_DSP) && defined(__GNUC__)
+
+void eq_taps_multiply_14_4(const uint32_t *values, const uint32_t *weights, const uint64_t *first,
+                           uint64_t *sums, uint32_t groups, uint32_t words);
+void eq_taps_multiply_14_2(const uint32_t *values, const uint32_t *weights, const uint64_t *first,
+                           uint64_t *sums, uint32_t groups, uint32_t words);
+void eq_taps_multiply_12_2(const uint32_t *values, const uint32_t *weights, const uint64_t *first,
+                           uint64_t *sums, uint32_t groups, uint32_t words);
+void eq_taps_multiply_halves_4(const uint32_t *values, const uint32_t *weights,
+                               const uint64_t *first, uint64_t *sums, uint32_t groups,
+                               uint32_t words);
+void eq_taps_multiply_halves_2(const uint32_t *values, const uint32_t *weights,
+                               const uint64_t *first, uint64_t *sums, uint32_t groups,
+                               uint32_t words);
+void eq_taps_finish_14(const uint64_t *sums, const int32_t *stage, int8_t *output, uint32_t step,
+                       uint32_t blocks);
+void eq_taps_finish_12(const uint64_t *sums, const int32_t *stage, int8_t *output, uint32_t step,
+                       uint32_t blocks);
+void eq_taps_finish_halves(const uint64_t *sums, const int32_t *stage, int8_t *output,
+                           uint32_t step, uint32_t blocks);
+void eq_taps_move(uint32_t *to, const uint32_t *from, uint32_t sixes);
+
+#else
+
+static void multiply(const eq_taps_t *taps, uint32_t bits, const uint32_t *values,
+                     const uint32_t *weights, const uint64_t *first, uint64_t *sums,
+                     uint32_t groups, uint32_t words)
+{
+    for (uint32_t g = 0; g < groups; g++) {
+        for (uint32_t b = 0; b < GROUP; b++) {
+            *sums++ = *first++;
+        }
+        for (uint32_t i = 0; i < words * channels_of_word(bits); i++) {
+            uint64_t operand[2] = {0, 0};
+            for (uint32_t tap = 0; tap < 3; tap++) {
+                const uint32_t word = weights[i / channels_of_word(bits)];
+                const uint64_t w = field(taps, word, bits, i % channels_of_word(bits), tap);
+                const int odd = taps->stride == 2 && tap == 1;
+                operand[odd] |= w << (2 - tap) / taps->stride * taps->width * !odd;
+            }
+            for (uint32_t k = 0; k < taps->stride; k++) {
+                for (uint32_t b = 0; b < GROUP; b++) {
+                    sums[(int32_t)b - GROUP] += operand[k] * *values++;
+                }
+            }
+        }
+    }
+}
+
+static void eq_taps_multiply_14_4(const uint32_t *values, const uint32_t *weights,
+                                  const uint64_t *first, uint64_t *sums, uint32_t groups,
+                                  uint32_t words)
+{
+    multiply(&eq_taps_14, 4, values, weights, first, sums, groups, words);
+}
+
+static void eq_taps_multiply_14_2(const uint32_t *values, const uint32_t *weights,
+                                  const uint64_t *first, uint64_t *sums, uint32_t groups,
+                                  uint32_t words)
+{
+    multiply(&eq_taps_14, 2, values, weights, first, sums, groups, words);
+}
+
+static void eq_taps_multiply_12_2(const uint32_t *values, const uint32_t *weights,
+                                  const uint64_t *first, uint64_t *sums, uint32_t groups,
+                                  uint32_t words)
+{
+    multiply(&eq_taps_12, 2, values, weights, first, sums, groups, words);
+}
+
+static void eq_taps_multiply_halves_4(const uint32_t *values, const uint32_t *weights,
+                                      const uint64_t *first, uint64_t *sums, uint32_t groups,
+                                      uint32_t words)
+{
+    multiply(&eq_taps_halves, 4, values, weights, first, sums, groups, words);
+}
+
+static void eq_taps_multiply_halves_2(const uint32_t *values, const uint32_t *weights,
+                                      const uint64_t *first, uint64_t *sums, uint32_t groups,
+                                      uint32_t words)
+{
+    multiply(&eq_taps_halves, 2, values, weights, first, sums, groups, words);
+}
+
+/* From twice a sum less what its stage adds to a value. */
+static int8_t requantize(int32_t twice, const int32_t *stage)
+{
+    const int32_t right = stage[EQ_TAPS_SHIFT] & 0xFF, left = stage[EQ_TAPS_SHIFT] >> 8 & 0xFF;
+    const int32_t scaled = (twice + stage[EQ_TAPS_SUM]) * (1 << left);
+    int32_t value = eq_smmulr(scaled, stage[EQ_TAPS_MULTIPLIER]);
+    value += right != 0 && value < 0 ? -1 : 0;
+    return (int8_t)eq_ssat8((value + stage[EQ_TAPS_OFFSET]) >> right);
+}
+
+static void eq_taps_finish_14(const uint64_t *sums, const int32_t *stage, int8_t *output,
+                              uint32_t step, uint32_t blocks)
+{
+    for (uint32_t b = 1; b < blocks; b++) {
+        const uint64_t carry = sums[b - 1] >> 28;
+        const uint32_t even = (uint32_t)(sums[b] & 0x3FFF) + (uint32_t)(carry & 0x3FFF);
+        const uint32_t odd = (uint32_t)(sums[b] >> 14 & 0x3FFF) + (uint32_t)(carry >> 14);
+        output[0] = requantize((int32_t)(2 * even), stage);
+        output[step] = requantize((int32_t)(2 * odd), stage);
+        output += (size_t)2 * step;
+    }
+}
+
+/* Three lanes of `width` bits; what is above them belongs to the next block. */
+static void finish_three(const uint64_t *sums, const int32_t *stage, int8_t *output, uint32_t step,
+                         uint32_t blocks, uint32_t width)
+{
+    uint64_t carry = 0;
+    for (uint32_t b = 0; b < blocks; b++) {
+        const uint64_t sum = sums[b] + carry;
+        for (uint32_t k = 0; k < 3; k++) {
+            const uint32_t lane = (uint32_t)(sum >> k * width) & ((1u << width) - 1u);
+            *output = requantize((int32_t)(2 * lane), stage);
+            output += step;
+        }
+        carry = sum >> 3 * width;
+        carry |= sum >> 63 != 0 ? ~(~UINT64_C(0) >> 3 * width) : 0;
+    }
+}
+
+static void eq_taps_finish_12(const uint64_t *sums, const int32_t *stage, int8_t *output,
+                              uint32_t step, uint32_t blocks)
+{
+    finish_three(sums, stage, output, step, blocks, 12);
+}
+
+static void eq_taps_finish_halves(const uint64_t *sums, const int32_t *stage, int8_t *output,
+                                  uint32_t step, uint32_t blocks)
+{
+    finish_three(sums, stage, output, step, blocks, 14);
+}
+
+/* Towards the start. */
+static void eq_taps_move(uint32_t *to, const uint32_t *from, uint32_t sixes)
+{
+    for (uint32_t i = 0; i < 6 * sixes; i++) {
+        to[i] = from[i];
+    }
+}
+
+#endif
+
+const eq_taps_t eq_taps_14 = {
+    14, 2, 2, 0, 1, 2, 4, 1 << 14, LANES_14 | UINT64_C(1) << 55, eq_taps_finish_14,
+    {eq_taps_multiply_14_4, eq_taps_multiply_14_2}};
+const eq_taps_t eq_taps_12 = {
+    12, 3, 2, 2, 1, 3, 2, 1 << 11, UINT64_C(1) << 11 | UINT64_C(1) << 23 | UINT64_C(1) << 35,
+    eq_taps_finish_12, {eq_taps_multiply_12_2, eq_taps_multiply_12_2}};
+const eq_taps_t eq_taps_halves = {
+    14, 3, 1, 1, 2, 3, 4, 1 << 13, LANES_14, eq_taps_finish_halves,
+    {eq_taps_multiply_halves_4, eq_taps_multiply_halves_2}};
+
+/// Sizes ///
+
+static uint64_t filled(uint64_t channels)
+{
+    return (channels + 3) / 4 * 4;
+}
+
+uint64_t eq_taps_weight_bytes(uint64_t channels, uint64_t count, uint32_t bits)
+{
+    const uint64_t words = filled((count + 8) / 9) / channels_of_word(bits) * ROWS;
+    return channels * words * sizeof(uint32_t);
+}
+
+uint64_t eq_taps_table_bytes(uint64_t channels)
+{
+    return channels * EQ_TAPS_WORDS * sizeof(int32_t);
+}
+
+static uint64_t blocks_of(const eq_taps_t *taps, const eq_tensor_record_t *out)
+{
+    return ((uint64_t)out->shape[1] - 1 + taps->before) / taps->inputs + 1;
+}
+
+static uint64_t groups_of(const eq_taps_t *taps, const eq_tensor_record_t *out)
+{
+    return (blocks_of(taps, out) + GROUP - 1) / GROUP;
+}
+
+/* Words of a row of the input in a group. */
+static uint64_t row_words(const eq_taps_t *taps, const eq_tensor_record_t *in)
+{
+    return filled(in->shape[2]) * taps->stride * GROUP;
+}
+
+/* Values of the row that `finish` gives, those before the first and behind the last with it. */
+static uint64_t finished(const eq_taps_t *taps, const eq_tensor_record_t *out)
+{
+    const uint64_t pixels = taps->inputs * blocks_of(taps, out) - taps->before + taps->junk;
+    return pixels * out->shape[2];
+}
+
+uint64_t eq_taps_scratch(const eq_taps_t *taps, const eq_tensor_record_t *in,
+                         const eq_tensor_record_t *out)
+{
+    const uint64_t groups = groups_of(taps, out);
+    const uint64_t sums = (2 + ROWS) * GROUP * sizeof(uint64_t);
+    return groups * (sums + ROWS * row_words(taps, in) * sizeof(uint32_t)) +
+           (finished(taps, out) + 7) / 8 * 8;
+}
+
+/// What eq_init checks ///
+
+static int serves(const eq_taps_t *taps, const eq_call_t *call)
+{
+    const eq_operator_t *op = call->op;
+    const eq_tensor_record_t *in = call->in[0], *out = call->out;
+    const uint64_t row_bits = (uint64_t)out->shape[1] * out->shape[2] * eq_width(out->bits);
+    return op->kernel_height == 3 && op->kernel_width == 3 && op->dilation_height == 1 &&
+           op->dilation_width == 1 && op->stride_height == taps->stride &&
+           op->stride_width == taps->stride && op->weight_bits <= taps->most_bits &&
+           eq_is_packed(in) && eq_width(in->bits) <= taps->most_bits && row_bits % 8 == 0;
+}
+
+/* Whether a stage says what the six instructions are exact for; sums reach `most`. */
+static int stage_fits(const int32_t *stage, int32_t zero_point, int64_t most)
+{
+    const uint32_t right = (uint32_t)stage[EQ_TAPS_SHIFT] & 0xFFu;
+    const uint32_t left = (uint32_t)stage[EQ_TAPS_SHIFT] >> 8 & 0xFFu;
+    const uint32_t any = right == 0 || left != 0 ? EQ_TAPS_ANY : 0;
+    if (right > EQ_TAPS_MOST_RIGHT || left > EQ_TAPS_MOST_LEFT || (right != 0 && left != 0) ||
+        (uint32_t)stage[EQ_TAPS_SHIFT] != (right | left << 8 | any)) {
+        return 0;
+    }
+    const int64_t sum = stage[EQ_TAPS_SUM];
+    const int32_t multiplier = stage[EQ_TAPS_MULTIPLIER];
+    const int32_t half = right != 0 ? 1 << (right - 1u) : 0;
+    return (2 * most + (sum < 0 ? -sum : sum)) * (1 << left) < INT64_C(1) << 31 &&
+           stage[EQ_TAPS_OFFSET] == half + zero_point * (int32_t)(1u << right) &&
+           (multiplier == 0 || multiplier >= 1 << 30);
+}
+
+/* Whether every lane holds what its channel can reach, above and below 0. */
+static int lanes_fit(const eq_taps_t *taps, const eq_call_t *call, const uint32_t *row)
+{
+    const uint32_t bits = call->op->weight_bits, channels = call->in[0]->shape[2];
+    const uint32_t step = channels_of_word(bits), all = (uint32_t)filled(channels);
+    int64_t above[3] = {0, 0, 0}, below[3] = {0, 0, 0}; /* of each tap */
+    for (uint32_t i = 0; i < ROWS * all; i++) {
+        for (uint32_t tap = 0; tap < 3 && i % all < channels; tap++) {
+            const uint32_t value = field(taps, row[i / step], bits, i % step, tap);
+            const int32_t w = (int32_t)value - (1 << (bits - 1));
+            *(w < 0 ? &below[tap] : &above[tap]) += w < 0 ? -w : w;
+        }
+    }
+    const int64_t most = (1 << eq_width(call->in[0]->bits)) - 1, room = 1 << (taps->width - 1);
+    for (uint32_t tap = 0; tap + taps->taps <= 3; tap++) {
+        int64_t high = 0, low = 0;
+        for (uint32_t i = tap; i < tap + taps->taps; i++) {
+            high += above[i];
+            low += below[i];
+        }
+        if (high * most >= room || low * most > room) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+int eq_taps_fits(const eq_taps_t *taps, const eq_call_t *call)
+{
+    if (!serves(taps, call)) {
+        return 0;
+    }
+    const uint32_t channels = call->out->shape[2];
+    const uint64_t bytes = eq_taps_weight_bytes(1, 9 * call->in[0]->shape[2], call->op->weight_bits);
+    const uint32_t *row = (const void *)call->weights;
+    for (uint32_t c = 0; c < channels; c++) {
+        if (!lanes_fit(taps, call, row) ||
+            !stage_fits(call->bias + (size_t)EQ_TAPS_WORDS * c, call->out->zero_point,
+                        2 << taps->width)) {
+            return 0;
+        }
+        row += bytes / sizeof *row;
+    }
+    return 1;
+}
+
+/// Packing rows of the input ///
+
+/* The memory of a pixel, or of padding, which stays where it is. */
+typedef struct {
+    const int8_t *at;
+    uint32_t step;
+} column_t;
+
+/* `count` operands, `every` words apart, of fields of as many words of memory; their sum. */
+static inline uint64_t spread(uint32_t *to, uint32_t every, const uint32_t *quads, uint32_t count,
+                              uint32_t bits, uint32_t width, uint32_t inputs)
+{
+    const uint32_t mask = (1u << bits) - 1u;
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t operand = (quads[0] >> bits * i & mask) | (quads[1] >> bits * i & mask) << width;
+        if (inputs == 3) {
+            operand |= (quads[2] >> bits * i & mask) << 2 * width;
+        }
+        to[i * every] = operand;
+        sum += operand;
+    }
+    return sum;
+}
+
+/* The channels of `inputs` columns, whole words of memory. */
+static inline uint64_t pack_columns(uint32_t *to, uint32_t every, const column_t *columns,
+                                    uint32_t channels, uint32_t bits, uint32_t width,
+                                    uint32_t inputs)
+{
+    const uint32_t sign = bits == 4 ? 0x88888888u : 0xAAAAAAAAu; /* q − qmin */
+    const uint32_t per_word = 32 / bits;
+    const int8_t *at[3] = {columns[0].at, columns[1].at, columns[2].at};
+    uint64_t sum = 0;
+    for (; channels > 0; channels -= per_word) {
+        uint32_t quads[3] = {0, 0, 0};
+        for (uint32_t i = 0; i < inputs; i++) {
+            quads[i] = eq_load_quad(at[i]) ^ sign;
+            at[i] += columns[i].step;
+        }
+        sum += spread(to, every, quads, per_word, bits, width, inputs);
+        to += every * per_word;
+    }
+    return sum;
+}
+
+typedef uint64_t (*pack_t)(uint32_t *to, const column_t *columns, uint32_t channels);
+
+static uint64_t pack_4_14_2(uint32_t *to, const column_t *columns, uint32_t channels)
+{
+    return pack_columns(to, GROUP, columns, channels, 4, 14, 2);
+}
+
+static uint64_t pack_2_14_2(uint32_t *to, const column_t *columns, uint32_t channels)
+{
+    return pack_columns(to, GROUP, columns, channels, 2, 14, 2);
+}
+
+static uint64_t pack_2_12_3(uint32_t *to, const column_t *columns, uint32_t channels)
+{
+    return pack_columns(to, GROUP, columns, channels, 2, 12, 3);
+}
+
+static uint64_t pack_4_14_3(uint32_t *to, const column_t *columns, uint32_t channels)
+{
+    return pack_columns(to, 2 * GROUP, columns, channels, 4, 14, 3);
+}
+
+static uint64_t pack_2_14_3(uint32_t *to, const column_t *columns, uint32_t channels)
+{
+    return pack_columns(to, 2 * GROUP, columns, channels, 2, 14, 3);
+}
+
+/* Where and how what is packed lies. */
+typedef struct {
+    const eq_taps_t *taps;
+    const eq_call_t *call;
+    pack_t pack; /* NULL: pixels are no whole words */
+    uint32_t *values;
+    uint64_t *parts[ROWS]; /* of each input row, for each block: what an offset of 1 of weights adds */
+    uint32_t bits;         /* of memory of a value */
+    uint32_t words;        /* of an input row in a group */
+    uint32_t blocks;
+    uint32_t padding[2]; /* zero points, as they lie in memory */
+} window_t;
+
+/* Values one by one, where pixels are no whole words of memory. */
+static uint64_t pack_any(const window_t *window, uint32_t *to, const int64_t *first)
+{
+    const eq_call_t *call = window->call;
+    const eq_tensor_record_t *in = call->in[0];
+    const int32_t least = -(1 << (window->bits - 1));
+    uint64_t sum = 0;
+    for (uint32_t c = 0; c < in->shape[2]; c++) {
+        uint32_t operand = 0;
+        for (uint32_t i = 0; i < window->taps->inputs; i++) {
+            const int32_t value = first[i] < 0
+                                      ? in->zero_point
+                                      : eq_get(call->input[0], in->bits, (uint32_t)first[i] + c);
+            operand |= (uint32_t)(value - least) << i * window->taps->width;
+        }
+        to[c * window->taps->stride * GROUP] = operand;
+        sum += operand;
+    }
+    return sum;
+}
+
+/* A block of a row of the input, -1 where it is outside; the columns begin at `x`. */
+static uint64_t pack_block(const window_t *window, uint32_t *to, int32_t y, int32_t x)
+{
+    const eq_taps_t *taps = window->taps;
+    const uint32_t *shape = window->call->in[0]->shape;
+    column_t columns[3] = {{NULL, 0}, {NULL, 0}, {NULL, 0}};
+    int64_t first[3];
+    for (uint32_t i = 0; i < taps->inputs; i++) {
+        const int outside = y < 0 || x < 0 || x >= (int32_t)shape[1];
+        const uint32_t pixel = outside ? 0 : (uint32_t)y * shape[1] + (uint32_t)x;
+        first[i] = outside ? -1 : (int64_t)pixel * shape[2];
+        columns[i].at = outside ? (const int8_t *)window->padding
+                                : window->call->input[0] + pixel * (shape[2] * window->bits / 8);
+        columns[i].step = outside ? 0 : 4;
+        x += taps->stride;
+    }
+    return window->pack != NULL ? window->pack(to, columns, shape[2])
+                                : pack_any(window, to, first);
+}
+
+/* Row y of the input, as row `slot` of the window; `parts` is of y. */
+static void pack_row(const window_t *window, int32_t y, uint32_t slot, uint64_t *parts)
+{
+    const eq_taps_t *taps = window->taps;
+    const uint32_t height = window->call->in[0]->shape[0];
+    uint32_t *to = window->values + (size_t)slot * window->words;
+    int32_t x = -window->call->op->pad_left;
+    y = y < (int32_t)height ? y : -1;
+    for (uint32_t b = 0; b < window->blocks; b++) {
+        uint32_t *group = to + (size_t)(b / GROUP) * ROWS * window->words + b % GROUP;
+        uint64_t sum = pack_block(window, group, y, x);
+        parts[b] = sum + (sum << taps->width);
+        if (taps->stride == 2) {
+            parts[b] += pack_block(window, group + GROUP, y, x - 1);
+        } else {
+            parts[b] += sum << 2 * taps->width;
+        }
+        x += taps->inputs * taps->stride;
+    }
+}
+
+/* The rows under output row `y`: those that are there move up. */
+static void pack_window(const window_t *window, uint32_t y)
+{
+    const uint32_t stride = window->taps->stride;
+    const uint32_t kept = y == 0 ? 0 : ROWS - stride;
+    for (uint32_t at = 0; kept > 0 && at < window->blocks; at += GROUP) {
+        uint32_t *group = window->values + (size_t)(at / GROUP) * ROWS * window->words;
+        eq_taps_move(group, group + (size_t)stride * window->words, kept * window->words / 6);
+    }
+    for (uint32_t slot = kept; slot < ROWS; slot++) {
+        const uint32_t row = y * stride + slot;
+        pack_row(window, (int32_t)row - window->call->op->pad_top, slot,
+                 window->parts[row % ROWS]);
+    }
+}
+
+/// Rows of the output ///
+
+/* Bytes to as many bits as the output has; these begin at a byte. */
+static void store(const eq_tensor_record_t *out, int8_t *to, const int8_t *bytes, uint32_t count)
+{
+    const uint32_t bits = eq_width(out->bits);
+    if (bits == 4) {
+        for (; count >= 8; count -= 8) {
+            uint32_t low = eq_load_quad(bytes) & 0x0F0F0F0Fu;
+            uint32_t high = eq_load_quad(bytes + 4) & 0x0F0F0F0Fu;
+            low = (low | low >> 4) & 0x00FF00FFu;
+            high = (high | high >> 4) & 0x00FF00FFu;
+            eq_store_quad(to, ((low | low >> 8) & 0xFFFFu) | (high | high >> 8) << 16);
+            bytes += 8;
+            to += 4;
+        }
+    } else if (bits == 2) {
+        for (; count >= 4; count -= 4) {
+            uint32_t quad = eq_load_quad(bytes) & 0x03030303u;
+            quad |= quad >> 6;
+            *to++ = (int8_t)(quad | quad >> 12);
+            bytes += 4;
+        }
+    } else {
+        for (; count >= 4; count -= 4) {
+            eq_store_quad(to, eq_load_quad(bytes));
+            bytes += 4;
+            to += 4;
+        }
+    }
+    while (count > 0) {
+        uint32_t byte = 0;
+        for (uint32_t used = 0; used < 8; used += bits) {
+            byte |= ((uint32_t)*bytes++ & ((1u << bits) - 1u)) << used;
+            count--;
+        }
+        *to++ = (int8_t)byte;
+    }
+}
+
+static pack_t packer(const eq_taps_t *taps, uint32_t bits)
+{
+    if (taps->inputs == 2) {
+        return bits == 4 ? pack_4_14_2 : pack_2_14_2;
+    }
+    return taps->stride == 1 ? pack_2_12_3 : bits == 4 ? pack_4_14_3 : pack_2_14_3;
+}
+
+void eq_taps_run(const eq_taps_t *taps, const eq_call_t *call)
+{
+    const eq_operator_t *op = call->op;
+    const eq_tensor_record_t *in = call->in[0], *out = call->out;
+    const uint32_t groups = (uint32_t)groups_of(taps, out), channels = out->shape[2];
+    const uint32_t width = out->shape[1] * channels;
+    window_t window = {.taps = taps,
+                       .call = call,
+                       .bits = eq_width(in->bits),
+                       .words = (uint32_t)row_words(taps, in),
+                       .blocks = (uint32_t)blocks_of(taps, out),
+                       .values = call->scratch};
+    const uint32_t words = ROWS * window.words * groups;
+    const uint32_t row =
+        ROWS * (uint32_t)filled(in->shape[2]) / channels_of_word(op->weight_bits);
+    for (uint32_t i = 0; i < words; i++) {
+        window.values[i] = 0; /* of channels and blocks that are not there */
+    }
+    uint64_t *first = (void *)(window.values + words);
+    uint64_t *sums = first + (size_t)GROUP * groups;
+    for (uint32_t i = 0; i < ROWS; i++) {
+        window.parts[i] = sums + (size_t)(i + 1) * GROUP * groups;
+    }
+    int8_t *bytes = (int8_t *)(sums + (size_t)(ROWS + 1) * GROUP * groups);
+    window.pack = in->shape[2] * window.bits % 32 == 0 ? packer(taps, window.bits) : NULL;
+    window.padding[0] = ((uint32_t)in->zero_point & ((1u << window.bits) - 1u)) *
+                        (window.bits == 4 ? 0x11111111u : 0x55555555u);
+    const eq_taps_multiply_t sum = taps->multiply[op->weight_bits > 2 ? 0 : 1];
+    int8_t *output = call->output;
+    for (uint32_t y = 0; y < out->shape[0]; y++) {
+        pack_window(&window, y);
+        for (uint32_t b = 0; b < window.blocks; b++) {
+            const uint64_t part = window.parts[0][b] + window.parts[1][b] + window.parts[2][b];
+            first[b] = taps->lanes - (part << (op->weight_bits - 1));
+        }
+        const uint32_t *weights = (const void *)call->weights;
+        const int32_t *stage = call->bias;
+        for (uint32_t c = 0; c < channels; c++) {
+            sum(window.values, weights, first, sums, groups, row);
+            taps->finish(sums, stage, bytes + c, channels, window.blocks);
+            weights += row;
+            stage += EQ_TAPS_WORDS;
+        }
+        int8_t *start = bytes + (size_t)taps->junk * channels;
+        eq_clamp_bytes(start, width, op->clamp_min, op->clamp_max);
+        store(out, output, start, width);
+        output += width * eq_width(out->bits) / 8;
+    }
+}
