@@ -29,6 +29,7 @@ PATCH_CHANNELS = 8  # EQ_PATCH_CHANNELS
 TABLES_BYTES = 2048  # EQ_TABLES_BYTES
 LONG = 512  # values of an addition that pay for tables
 PAIRS_PIXELS = 4  # of a strip of eq_pairs.c
+LANES_WORDS = 16  # steps that a word of the input may hold, of which strips are whole numbers
 FIELDS_STRIPS = 4  # for which weights of fewer than 8 bits are unpacked once
 
 
@@ -47,7 +48,6 @@ class Kernel:
     scratch: str
     code_bytes: int
     sources: tuple[str, ...] = ()  # other files of kernels/
-    packed: bool = False  # reads and writes packed activations as they lie
 
     @property
     def file(self) -> str:
@@ -121,7 +121,6 @@ def table() -> tuple[Kernel, ...]:
             scratch=row["scratch"],
             code_bytes=row["code_bytes"],
             sources=tuple(row.get("sources", ())),
-            packed=row.get("packed", False),
         )
         for row in _file()["kernel"]
     ]
@@ -183,6 +182,32 @@ def _patch(node: Node, x: Tensor, y: Tensor, pixels: int, groups: int) -> int:
     return -(-pixels * (run if whole else PAIRS_GROUP * groups) // ALIGN) * ALIGN
 
 
+def lanes_scratch(node: Node, x: Tensor, y: Tensor, values: int) -> int:
+    """What eq_lanes.c takes for four pixels at a time, or for one that is alone."""
+    return _lanes_scratch(x, y, values, 1 if math.prod(y.shape[1:-1]) == 1 else 4)
+
+
+def sixes_scratch(node: Node, x: Tensor, y: Tensor, values: int) -> int:
+    """The same for six pixels."""
+    return _lanes_scratch(x, y, values, 6)
+
+
+def _lanes_scratch(x: Tensor, y: Tensor, values: int, pixels: int) -> int:
+    """Operands of a strip; where they are no whole words or bytes, pixels of input and output."""
+    width, out_width = qparams_of(x).width, qparams_of(y).width
+    steps = -(-values // LANES_WORDS) * LANES_WORDS
+    own = pixels != 1 and out_width in (8, 2 if pixels == 6 else 4)
+    whole = y.shape[-1] % (4 if out_width == 2 else 2) == 0
+    needs = [
+        4 * (steps * (1 if pixels == 1 else 2) + pixels),
+        pixels * steps * width // 8 if values * width % 32 else 0,
+        0
+        if own and whole and math.prod(y.shape[1:-1]) % pixels == 0
+        else pixels * -(-y.shape[-1] // 2) * 2,
+    ]
+    return sum(-(-size // ALIGN) * ALIGN for size in needs)
+
+
 def taps_scratch(node: Node, x: Tensor, y: Tensor, values: int, form: Taps) -> int:
     """What eq_taps.c takes: operands of three rows of the input, sums, a row of the output."""
     return form.scratch_bytes(x.shape[3], y.shape[2], y.shape[3])
@@ -191,6 +216,8 @@ def taps_scratch(node: Node, x: Tensor, y: Tensor, values: int, form: Taps) -> i
 LAYOUT_SCRATCH: Mapping[str, Callable[[Node, Tensor, Tensor, int], int]] = {
     "pairs": pairs_scratch,
     "fields": fields_scratch,
+    "lanes": lanes_scratch,
+    "sixes": sixes_scratch,
     **{name: partial(taps_scratch, form=form) for name, form in FORMS.items()},
 }
 
@@ -199,7 +226,10 @@ def scaling(graph: Graph, node: Node) -> Scaling:
     """How the sums of a weighted node of an integer graph become values."""
     x, y = qparams_of(graph.tensors[node.inputs[0]]), qparams_of(graph.tensors[node.output])
     bias, multiplier, shift = map(graph.constant, node.inputs[-3:])
-    return Scaling(bias, multiplier, shift, x.zero_point, x.width, y.zero_point)
+    weights = graph.tensors[node.inputs[1]].qparams
+    bits = 8 if weights is None else weights.bits
+    pixels = math.prod(graph.tensors[node.output].shape[1:-1])
+    return Scaling(bias, multiplier, shift, x.zero_point, x.width, y.zero_point, bits, pixels)
 
 
 def tables(graph: Graph, node: Node, layout: str) -> Array | None:
@@ -268,6 +298,20 @@ def _three_by_three(graph: Graph, node: Node) -> bool:
     return w.strides in ((1, 1), (2, 2)) and max(*w.pads[:2], *beyond) <= 1
 
 
+def _points(graph: Graph, node: Node) -> bool:
+    """Windows of one place, which all lie inside the input."""
+    x, y, w = graph.tensors[node.inputs[0]], graph.tensors[node.output], node.window
+    return (
+        w is not None
+        and w.kernel == (1, 1)
+        and w.pads[:2] == (0, 0)
+        and all(
+            (y.shape[axis] - 1) * stride < x.shape[axis]
+            for axis, stride in enumerate(w.strides, start=1)
+        )
+    )
+
+
 def _taps(graph: Graph, node: Node, form: Taps) -> bool:
     """Windows of 3×3 on packed activations, at the stride of the layout.
 
@@ -284,6 +328,7 @@ def _taps(graph: Graph, node: Node, form: Taps) -> bool:
 
 
 LIMITS: Mapping[str, Callable[[Graph, Node], bool]] = {
+    "points": _points,
     "long_bytes": _long_bytes,
     "affine": _affine,
     "three_by_three": _three_by_three,
@@ -342,7 +387,7 @@ def _best(
         raise ModelError("EQ0341", f"{node.name}: no kernel for {node.op.value} on this core")
     layout = row.layouts[0] if row.layouts else "dense"
     inputs, output = graph.activations(node), graph.tensors[node.output]
-    packed = not row.packed and any(map(is_packed, (*inputs, output)))
+    packed = any(map(is_packed, (*inputs, output))) and not LAYOUTS[layout].packed
     if row.scratch == "layout":
         own = LAYOUT_SCRATCH[layout](node, inputs[0], output, values)
     else:
@@ -351,6 +396,6 @@ def _best(
         row,
         stored,
         layout,
-        own + (unpacked_bytes(row.family, node, inputs, output) if packed else 0),
+        (unpacked_bytes(row.family, node, inputs, output) if packed else 0) + own,
         next(row for row in table() if row.family == ROWS) if packed else None,
     )

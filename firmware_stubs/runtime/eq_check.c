@@ -204,7 +204,7 @@ static int tensor_fits(const eq_tensor_record_t *tensor, uint32_t arena_bytes)
            tensor->zero_point <= greatest(tensor->bits);
 }
 
-/* Whether the header names the kernel that packed tensors need. */
+/* Whether the header names the kernel that brings those for bytes to packed tensors. */
 static int names_rows(const eq_header_t *header)
 {
     const eq_kernel_t *rows = eq_kernel_rows();
@@ -278,8 +278,7 @@ EQ_NOINLINE static uint64_t scratch_need(const operands_t *o, uint64_t weights)
 {
     const eq_tensor_record_t *other = o->other != NULL ? o->other : o->in;
     const eq_rows_scratch_t rows = eq_rows_scratch(o->op, o->kernel->family, o->in, other, o->out);
-    const uint64_t unpacked =
-        eq_needs_rows(o->kernel, o->in, other, o->out) ? rows.input + rows.output : 0;
+    const uint64_t unpacked = eq_reads_bytes(o->kernel) ? rows.input + rows.output : 0;
     const uint64_t row = o->op->weight_bits == 8 ? 0 : weights;
     switch (o->kernel->scratch) {
     case EQ_SCRATCH_ROW:
@@ -323,7 +322,8 @@ static eq_status_t check_layout(const view_t *view, const operands_t *o, uint32_
         !in_tables(view, op->bias, words, sizeof(int32_t))) {
         return EQ_E_OPERATOR;
     }
-    const eq_call_t call = {.op = op,
+    const eq_call_t call = {.kernel = o->kernel,
+                            .op = op,
                             .in = {o->in, o->in},
                             .out = o->out,
                             .weights = view->data[EQ_SECTION_WEIGHTS] + op->weights,
@@ -620,11 +620,12 @@ static eq_status_t check_family(const view_t *view, const operands_t *o)
     }
 }
 
-/* Whether there is code for how the operands are stored, and the header names it. */
+/* Whether there is code for how the operands are stored. */
 static int runs(const view_t *view, const operands_t *o)
 {
-    const eq_tensor_record_t *other = o->other != NULL ? o->other : o->in;
-    return !eq_needs_rows(o->kernel, o->in, other, o->out) ||
+    const int packed =
+        eq_is_packed(o->in) || eq_is_packed(o->out) || (o->other != NULL && eq_is_packed(o->other));
+    return !packed || !eq_reads_bytes(o->kernel) ||
            (eq_rows_runs(o->kernel->family) && names_rows(view->header));
 }
 

@@ -61,14 +61,6 @@ static inline const int8_t *eq_load_run(const eq_tensor_record_t *tensor, const 
 void eq_store_run(const eq_tensor_record_t *tensor, int8_t *data, uint32_t first,
                   const int8_t *values, uint32_t count);
 
-/* Whether a kernel is brought to its tensors by eq_rows_s8_ref; `other` is the second input, or any. */
-static inline int eq_needs_rows(const eq_kernel_t *kernel, const eq_tensor_record_t *in,
-                                const eq_tensor_record_t *other, const eq_tensor_record_t *out)
-{
-    const int packed = eq_is_packed(in) || eq_is_packed(other) || eq_is_packed(out);
-    return packed && (kernel->rules == NULL || !kernel->rules->packed);
-}
-
 /* Whether eq_rows_s8_ref knows the operators of a family. */
 static inline int eq_rows_runs(uint32_t family)
 {

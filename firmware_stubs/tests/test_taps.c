@@ -228,7 +228,8 @@ static int8_t *run(const eq_kernel_t *kernel, const layer_t *layer, const void *
 {
     eq_operator_t op = layer->op;
     const eq_tensor_record_t *in = &layer->in, *out = &layer->out;
-    const int needs_rows = eq_needs_rows(kernel, in, in, out);
+    const int needs_rows =
+        eq_reads_bytes(kernel) && (eq_is_packed(in) || eq_is_packed(out));
     const eq_rows_scratch_t rows = eq_rows_scratch(&op, kernel->family, in, in, out);
     const uint64_t unpacked = needs_rows ? rows.input + rows.output : 0;
     const uint64_t own = kernel->rules != NULL
