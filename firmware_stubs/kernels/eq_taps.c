@@ -336,19 +336,25 @@ typedef struct {
     uint32_t step;
 } column_t;
 
-/* `count` operands, `every` words apart, of fields of as many words of memory; their sum. */
-static inline uint64_t spread(uint32_t *to, uint32_t every, const uint32_t *quads, uint32_t count,
+/* The operands of one byte of each column, `every` words apart; their sum. */
+static inline uint64_t spread(uint32_t *to, uint32_t every, const uint32_t *quads, uint32_t from,
                               uint32_t bits, uint32_t width, uint32_t inputs)
 {
-    const uint32_t mask = (1u << bits) - 1u;
+    const uint32_t mask = (1u << bits) - 1u, masks = mask | mask << width;
+    const uint32_t both = (quads[0] >> from & 0xFFu) | (quads[1] >> from & 0xFFu) << width;
+    uint32_t operands[4] = {both & masks, both >> bits & masks, both >> 2 * bits & masks,
+                            both >> 3 * bits & masks};
     uint64_t sum = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t operand = (quads[0] >> bits * i & mask) | (quads[1] >> bits * i & mask) << width;
-        if (inputs == 3) {
-            operand |= (quads[2] >> bits * i & mask) << 2 * width;
-        }
-        to[i * every] = operand;
-        sum += operand;
+    for (uint32_t i = 0; inputs == 3 && i < 4; i++) {
+        operands[i] |= (quads[2] >> (from + i % (8 / bits) * bits) & mask) << 2 * width;
+    }
+    to[0] = operands[0];
+    to[every] = operands[1];
+    sum = (uint64_t)operands[0] + operands[1];
+    if (bits == 2) {
+        to[2 * every] = operands[2];
+        to[3 * every] = operands[3];
+        sum += (uint64_t)operands[2] + operands[3];
     }
     return sum;
 }
@@ -359,17 +365,20 @@ static inline uint64_t pack_columns(uint32_t *to, uint32_t every, const column_t
                                     uint32_t inputs)
 {
     const uint32_t sign = bits == 4 ? 0x88888888u : 0xAAAAAAAAu; /* q − qmin */
-    const uint32_t per_word = 32 / bits;
-    const int8_t *at[3] = {columns[0].at, columns[1].at, columns[2].at};
+    const uint32_t per_byte = 8 / bits;
+    const int8_t *a = columns[0].at, *b = columns[1].at, *c = columns[2].at;
     uint64_t sum = 0;
-    for (; channels > 0; channels -= per_word) {
-        uint32_t quads[3] = {0, 0, 0};
-        for (uint32_t i = 0; i < inputs; i++) {
-            quads[i] = eq_load_quad(at[i]) ^ sign;
-            at[i] += columns[i].step;
-        }
-        sum += spread(to, every, quads, per_word, bits, width, inputs);
-        to += every * per_word;
+    for (; channels > 0; channels -= 4 * per_byte) {
+        const uint32_t quads[3] = {eq_load_quad(a) ^ sign, eq_load_quad(b) ^ sign,
+                                   inputs == 3 ? eq_load_quad(c) ^ sign : 0};
+        a += columns[0].step;
+        b += columns[1].step;
+        c += inputs == 3 ? columns[2].step : 0;
+        sum += spread(to, every, quads, 0, bits, width, inputs);
+        sum += spread(to + every * per_byte, every, quads, 8, bits, width, inputs);
+        sum += spread(to + 2 * every * per_byte, every, quads, 16, bits, width, inputs);
+        sum += spread(to + 3 * every * per_byte, every, quads, 24, bits, width, inputs);
+        to += 4 * every * per_byte;
     }
     return sum;
 }
@@ -494,38 +503,60 @@ static void pack_window(const window_t *window, uint32_t y)
 
 /// Rows of the output ///
 
-/* Bytes to as many bits as the output has; these begin at a byte. */
-static void store(const eq_tensor_record_t *out, int8_t *to, const int8_t *bytes, uint32_t count)
+/*
+ * Where the byte of a channel lies: with so many channels that their bits fill words, bytes that
+ * are neighbours in a packed word are 4 apart, so that words of bytes are packed by shifts.
+ */
+static uint32_t place(uint32_t channel, uint32_t channels, uint32_t bits)
 {
-    const uint32_t bits = eq_width(out->bits);
-    if (bits == 4) {
-        for (; count >= 8; count -= 8) {
-            uint32_t low = eq_load_quad(bytes) & 0x0F0F0F0Fu;
-            uint32_t high = eq_load_quad(bytes + 4) & 0x0F0F0F0Fu;
-            low = (low | low >> 4) & 0x00FF00FFu;
-            high = (high | high >> 4) & 0x00FF00FFu;
-            eq_store_quad(to, ((low | low >> 8) & 0xFFFFu) | (high | high >> 8) << 16);
-            bytes += 8;
-            to += 4;
-        }
-    } else if (bits == 2) {
-        for (; count >= 4; count -= 4) {
-            uint32_t quad = eq_load_quad(bytes) & 0x03030303u;
-            quad |= quad >> 6;
-            *to++ = (int8_t)(quad | quad >> 12);
-            bytes += 4;
-        }
-    } else {
-        for (; count >= 4; count -= 4) {
-            eq_store_quad(to, eq_load_quad(bytes));
-            bytes += 4;
+    const uint32_t share = 8 / bits;
+    if (channels % (4 * share) != 0) {
+        return channel;
+    }
+    const uint32_t i = channel % (4 * share);
+    return channel - i + i % share * 4 + i / share;
+}
+
+typedef struct {
+    uint32_t low; /* four times */
+    uint32_t high;
+    uint32_t mask;
+} quads_t;
+
+/* Four bytes, clamped, of which as many bits as the output has. */
+static inline uint32_t clamped(const int8_t *bytes, quads_t quads)
+{
+    const uint32_t quad = eq_max_quad(eq_load_quad(bytes), quads.low);
+    return eq_min_quad(quad, quads.high) & quads.mask;
+}
+
+/* Bytes, as `place` has them, to as many bits as the output has. */
+static void store(const eq_call_t *call, int8_t *to, const int8_t *bytes, uint32_t count)
+{
+    const uint32_t bits = eq_width(call->out->bits), share = 8 / bits;
+    const quads_t quads = {0x01010101u * (uint8_t)call->op->clamp_min,
+                           0x01010101u * (uint8_t)call->op->clamp_max,
+                           0x01010101u * ((1u << bits) - 1u)};
+    if (call->out->shape[2] % (4 * share) == 0) {
+        for (; count > 0; count -= 4 * share) {
+            uint32_t word = clamped(bytes, quads);
+            if (share == 2) {
+                word |= clamped(bytes + 4, quads) << 4;
+            } else if (share == 4) {
+                word |= clamped(bytes + 4, quads) << 2;
+                word |= clamped(bytes + 8, quads) << 4;
+                word |= clamped(bytes + 12, quads) << 6;
+            }
+            eq_store_quad(to, word);
+            bytes += 4 * share;
             to += 4;
         }
     }
     while (count > 0) {
         uint32_t byte = 0;
         for (uint32_t used = 0; used < 8; used += bits) {
-            byte |= ((uint32_t)*bytes++ & ((1u << bits) - 1u)) << used;
+            const int32_t value = eq_clamp(*bytes++, call->op->clamp_min, call->op->clamp_max);
+            byte |= ((uint32_t)value & quads.mask & 0xFFu) << used;
             count--;
         }
         *to++ = (int8_t)byte;
@@ -545,7 +576,7 @@ void eq_taps_run(const eq_taps_t *taps, const eq_call_t *call)
     const eq_operator_t *op = call->op;
     const eq_tensor_record_t *in = call->in[0], *out = call->out;
     const uint32_t groups = (uint32_t)groups_of(taps, out), channels = out->shape[2];
-    const uint32_t width = out->shape[1] * channels;
+    const uint32_t width = out->shape[1] * channels, out_bits = eq_width(out->bits);
     window_t window = {.taps = taps,
                        .call = call,
                        .bits = eq_width(in->bits),
@@ -579,13 +610,12 @@ void eq_taps_run(const eq_taps_t *taps, const eq_call_t *call)
         const int32_t *stage = call->bias;
         for (uint32_t c = 0; c < channels; c++) {
             sum(window.values, weights, first, sums, groups, row);
-            taps->finish(sums, stage, bytes + c, channels, window.blocks);
+            taps->finish(sums, stage, bytes + place(c, channels, out_bits), channels,
+                         window.blocks);
             weights += row;
             stage += EQ_TAPS_WORDS;
         }
-        int8_t *start = bytes + (size_t)taps->junk * channels;
-        eq_clamp_bytes(start, width, op->clamp_min, op->clamp_max);
-        store(out, output, start, width);
-        output += width * eq_width(out->bits) / 8;
+        store(call, output, bytes + (size_t)taps->junk * channels, width);
+        output += width * out_bits / 8;
     }
 }
