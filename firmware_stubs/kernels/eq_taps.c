@@ -336,25 +336,28 @@ typedef struct {
     uint32_t step;
 } column_t;
 
+/* Operand i of a byte, whose first two columns are in `both`. */
+static inline uint32_t operand_of(uint32_t both, uint32_t third, uint32_t i, uint32_t bits,
+                                  uint32_t width, uint32_t inputs)
+{
+    const uint32_t mask = (1u << bits) - 1u;
+    const uint32_t operand = both >> i * bits & (mask | mask << width);
+    return inputs == 3 ? operand | (third >> i * bits & mask) << 2 * width : operand;
+}
+
 /* The operands of one byte of each column, `every` words apart; their sum. */
 static inline uint64_t spread(uint32_t *to, uint32_t every, const uint32_t *quads, uint32_t from,
                               uint32_t bits, uint32_t width, uint32_t inputs)
 {
-    const uint32_t mask = (1u << bits) - 1u, masks = mask | mask << width;
     const uint32_t both = (quads[0] >> from & 0xFFu) | (quads[1] >> from & 0xFFu) << width;
-    uint32_t operands[4] = {both & masks, both >> bits & masks, both >> 2 * bits & masks,
-                            both >> 3 * bits & masks};
-    uint64_t sum = 0;
-    for (uint32_t i = 0; inputs == 3 && i < 4; i++) {
-        operands[i] |= (quads[2] >> (from + i % (8 / bits) * bits) & mask) << 2 * width;
-    }
-    to[0] = operands[0];
-    to[every] = operands[1];
-    sum = (uint64_t)operands[0] + operands[1];
+    const uint32_t third = quads[2] >> from;
+    to[0] = operand_of(both, third, 0, bits, width, inputs);
+    to[every] = operand_of(both, third, 1, bits, width, inputs);
+    uint64_t sum = (uint64_t)to[0] + to[every];
     if (bits == 2) {
-        to[2 * every] = operands[2];
-        to[3 * every] = operands[3];
-        sum += (uint64_t)operands[2] + operands[3];
+        to[2 * every] = operand_of(both, third, 2, bits, width, inputs);
+        to[3 * every] = operand_of(both, third, 3, bits, width, inputs);
+        sum += (uint64_t)to[2 * every] + to[3 * every];
     }
     return sum;
 }
