@@ -336,30 +336,44 @@ typedef struct {
     uint32_t step;
 } column_t;
 
-/* Operand i of a byte, whose first two columns are in `both`. */
-static inline uint32_t operand_of(uint32_t both, uint32_t third, uint32_t i, uint32_t bits,
-                                  uint32_t width, uint32_t inputs)
+/* Operand i of a byte of each column; those whose fields lie apart are in `bytes`. */
+static inline uint32_t operand_of(uint32_t bytes, uint32_t i, uint32_t bits, uint32_t width)
 {
     const uint32_t mask = (1u << bits) - 1u;
-    const uint32_t operand = both >> i * bits & (mask | mask << width);
-    return inputs == 3 ? operand | (third >> i * bits & mask) << 2 * width : operand;
+    const uint32_t masks = mask | mask << width | (width == 12 ? mask << 24 : 0);
+    return bytes >> i * bits & masks;
 }
 
 /* The operands of one byte of each column, `every` words apart; their sum. */
 static inline uint64_t spread(uint32_t *to, uint32_t every, const uint32_t *quads, uint32_t from,
                               uint32_t bits, uint32_t width, uint32_t inputs)
 {
-    const uint32_t both = (quads[0] >> from & 0xFFu) | (quads[1] >> from & 0xFFu) << width;
-    const uint32_t third = quads[2] >> from;
-    to[0] = operand_of(both, third, 0, bits, width, inputs);
-    to[every] = operand_of(both, third, 1, bits, width, inputs);
-    uint64_t sum = (uint64_t)to[0] + to[every];
-    if (bits == 2) {
-        to[2 * every] = operand_of(both, third, 2, bits, width, inputs);
-        to[3 * every] = operand_of(both, third, 3, bits, width, inputs);
-        sum += (uint64_t)to[2 * every] + to[3 * every];
+    const uint32_t mask = (1u << bits) - 1u;
+    const uint32_t bytes = (quads[0] >> from & 0xFFu) | (quads[1] >> from & 0xFFu) << width |
+                           (width == 12 ? quads[2] >> from << 24 : 0);
+    uint32_t third[4] = {0, 0, 0, 0}, sum = 0, thirds = 0;
+    if (inputs == 3 && width == 14) {
+        third[0] = quads[2] >> from & mask;
+        third[1] = quads[2] >> (from + bits) & mask;
+        if (bits == 2) {
+            third[2] = quads[2] >> (from + 4) & mask;
+            third[3] = quads[2] >> (from + 6) & mask;
+        }
+        thirds = third[0] + third[1] + third[2] + third[3];
     }
-    return sum;
+    const uint32_t first = operand_of(bytes, 0, bits, width);
+    const uint32_t second = operand_of(bytes, 1, bits, width);
+    to[0] = first | third[0] << 28;
+    to[every] = second | third[1] << 28;
+    sum = first + second;
+    if (bits == 2) {
+        const uint32_t another = operand_of(bytes, 2, bits, width);
+        const uint32_t last = operand_of(bytes, 3, bits, width);
+        to[2 * every] = another | third[2] << 28;
+        to[3 * every] = last | third[3] << 28;
+        sum += another + last;
+    }
+    return sum + ((uint64_t)thirds << 28);
 }
 
 /* The channels of `inputs` columns, whole words of memory. */

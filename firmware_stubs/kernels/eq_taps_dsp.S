@@ -135,11 +135,11 @@
     .size   \name, . - \name
 .endm
 
-    MULTIPLY eq_taps_multiply_14_4, TAPS_14_4, 0xF003C00F, 8, 44
-    MULTIPLY eq_taps_multiply_14_2, TAPS_14_2, 0x3000C003, 4, 84
-    MULTIPLY eq_taps_multiply_12_2, TAPS_12_2, 0x03003003, 4, 84
-    MULTIPLY eq_taps_multiply_halves_4, HALVES_4, 0x0003C00F, 4, 84
-    MULTIPLY eq_taps_multiply_halves_2, HALVES_2, 0x0000C003, 2, 164
+    MULTIPLY eq_taps_multiply_14_4, TAPS_14_4, 0xF003C00F, 16, 44
+    MULTIPLY eq_taps_multiply_14_2, TAPS_14_2, 0x3000C003, 8, 84
+    MULTIPLY eq_taps_multiply_12_2, TAPS_12_2, 0x03003003, 8, 84
+    MULTIPLY eq_taps_multiply_halves_4, HALVES_4, 0x0003C00F, 8, 84
+    MULTIPLY eq_taps_multiply_halves_2, HALVES_2, 0x0000C003, 4, 164
 
 /*
  * void eq_taps_finish_...(const uint64_t *sums, const int32_t *stage, int8_t *output, uint32_t step,
