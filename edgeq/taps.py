@@ -19,6 +19,7 @@ Array = npt.NDArray[Any]
 CHANNELS = 4  # input channels are filled up to a multiple of it
 GROUP = 3  # blocks that meet an operand of weights
 ROWS = 3
+BATCH = 4  # channels whose sums there is room for
 WORD = 32
 
 
@@ -45,7 +46,7 @@ class Taps:
         blocks = self.blocks(outputs)
         row = 4 * _filled(channels) * self.stride
         finished = (self.inputs * blocks - self.before + self.junk) * output_channels
-        sums = 8 * (2 + ROWS)
+        sums = 8 * (1 + ROWS + BATCH)
         return -(-blocks // GROUP) * GROUP * (ROWS * row + sums) + -(-finished // 8) * 8
 
     def exact(self, values: Array, activation_width: int) -> bool:

@@ -8,7 +8,7 @@
 #include "eq_dsp.h"
 #include "eq_rows.h"
 
-enum { ROWS = 3, GROUP = EQ_TAPS_BLOCKS };
+enum { ROWS = 3, GROUP = EQ_TAPS_BLOCKS, BATCH = 4 /* channels whose sums there is room for */ };
 
 #define LANES_14 (UINT64_C(1) << 13 | UINT64_C(1) << 27 | UINT64_C(1) << 41)
 
@@ -48,17 +48,17 @@ static uint32_t field(const eq_taps_t *taps, uint32_t word, uint32_t bits, uint3
 #if defined(__ARM_FEATURE_DSP) && defined(__GNUC__)
 
 void eq_taps_multiply_14_4(const uint32_t *values, const uint32_t *weights, const uint64_t *first,
-                           uint64_t *sums, uint32_t groups, uint32_t words);
+                           uint64_t *sums, uint32_t groups, uint32_t words, uint32_t channels);
 void eq_taps_multiply_14_2(const uint32_t *values, const uint32_t *weights, const uint64_t *first,
-                           uint64_t *sums, uint32_t groups, uint32_t words);
+                           uint64_t *sums, uint32_t groups, uint32_t words, uint32_t channels);
 void eq_taps_multiply_12_2(const uint32_t *values, const uint32_t *weights, const uint64_t *first,
-                           uint64_t *sums, uint32_t groups, uint32_t words);
+                           uint64_t *sums, uint32_t groups, uint32_t words, uint32_t channels);
 void eq_taps_multiply_halves_4(const uint32_t *values, const uint32_t *weights,
                                const uint64_t *first, uint64_t *sums, uint32_t groups,
-                               uint32_t words);
+                               uint32_t words, uint32_t channels);
 void eq_taps_multiply_halves_2(const uint32_t *values, const uint32_t *weights,
                                const uint64_t *first, uint64_t *sums, uint32_t groups,
-                               uint32_t words);
+                               uint32_t words, uint32_t channels);
 void eq_taps_finish_14(const uint64_t *sums, const int32_t *stage, int8_t *output, uint32_t step,
                        uint32_t blocks);
 void eq_taps_finish_12(const uint64_t *sums, const int32_t *stage, int8_t *output, uint32_t step,
@@ -71,24 +71,25 @@ void eq_taps_move(uint32_t *to, const uint32_t *from, uint32_t sixes);
 
 static void multiply(const eq_taps_t *taps, uint32_t bits, const uint32_t *values,
                      const uint32_t *weights, const uint64_t *first, uint64_t *sums,
-                     uint32_t groups, uint32_t words)
+                     uint32_t groups, uint32_t words, uint32_t channels)
 {
-    for (uint32_t g = 0; g < groups; g++) {
-        for (uint32_t b = 0; b < GROUP; b++) {
-            *sums++ = *first++;
-        }
-        for (uint32_t i = 0; i < words * channels_of_word(bits); i++) {
+    for (uint32_t block = 0; block < channels * groups * GROUP; block++) {
+        const uint32_t *row = weights + (size_t)(block / (groups * GROUP)) * words;
+        const uint32_t steps = words * channels_of_word(bits) * taps->stride;
+        const uint32_t b = block % (groups * GROUP);
+        const uint32_t *value = values + (size_t)(b / GROUP) * steps * GROUP + b % GROUP;
+        sums[block] = first[b];
+        for (uint32_t i = 0; i < steps / taps->stride; i++) {
             uint64_t operand[2] = {0, 0};
             for (uint32_t tap = 0; tap < 3; tap++) {
-                const uint32_t word = weights[i / channels_of_word(bits)];
+                const uint32_t word = row[i / channels_of_word(bits)];
                 const uint64_t w = field(taps, word, bits, i % channels_of_word(bits), tap);
                 const int odd = taps->stride == 2 && tap == 1;
-                operand[odd] |= w << (2 - tap) / taps->stride * taps->width * !odd;
+                operand[odd] |= w << (odd ? 0 : (2 - tap) / taps->stride * taps->width);
             }
             for (uint32_t k = 0; k < taps->stride; k++) {
-                for (uint32_t b = 0; b < GROUP; b++) {
-                    sums[(int32_t)b - GROUP] += operand[k] * *values++;
-                }
+                sums[block] += operand[k] * *value;
+                value += GROUP;
             }
         }
     }
@@ -96,37 +97,37 @@ static void multiply(const eq_taps_t *taps, uint32_t bits, const uint32_t *value
 
 static void eq_taps_multiply_14_4(const uint32_t *values, const uint32_t *weights,
                                   const uint64_t *first, uint64_t *sums, uint32_t groups,
-                                  uint32_t words)
+                                  uint32_t words, uint32_t channels)
 {
-    multiply(&eq_taps_14, 4, values, weights, first, sums, groups, words);
+    multiply(&eq_taps_14, 4, values, weights, first, sums, groups, words, channels);
 }
 
 static void eq_taps_multiply_14_2(const uint32_t *values, const uint32_t *weights,
                                   const uint64_t *first, uint64_t *sums, uint32_t groups,
-                                  uint32_t words)
+                                  uint32_t words, uint32_t channels)
 {
-    multiply(&eq_taps_14, 2, values, weights, first, sums, groups, words);
+    multiply(&eq_taps_14, 2, values, weights, first, sums, groups, words, channels);
 }
 
 static void eq_taps_multiply_12_2(const uint32_t *values, const uint32_t *weights,
                                   const uint64_t *first, uint64_t *sums, uint32_t groups,
-                                  uint32_t words)
+                                  uint32_t words, uint32_t channels)
 {
-    multiply(&eq_taps_12, 2, values, weights, first, sums, groups, words);
+    multiply(&eq_taps_12, 2, values, weights, first, sums, groups, words, channels);
 }
 
 static void eq_taps_multiply_halves_4(const uint32_t *values, const uint32_t *weights,
                                       const uint64_t *first, uint64_t *sums, uint32_t groups,
-                                      uint32_t words)
+                                      uint32_t words, uint32_t channels)
 {
-    multiply(&eq_taps_halves, 4, values, weights, first, sums, groups, words);
+    multiply(&eq_taps_halves, 4, values, weights, first, sums, groups, words, channels);
 }
 
 static void eq_taps_multiply_halves_2(const uint32_t *values, const uint32_t *weights,
                                       const uint64_t *first, uint64_t *sums, uint32_t groups,
-                                      uint32_t words)
+                                      uint32_t words, uint32_t channels)
 {
-    multiply(&eq_taps_halves, 2, values, weights, first, sums, groups, words);
+    multiply(&eq_taps_halves, 2, values, weights, first, sums, groups, words, channels);
 }
 
 /* From twice a sum less what its stage adds to a value. */
@@ -246,7 +247,7 @@ uint64_t eq_taps_scratch(const eq_taps_t *taps, const eq_tensor_record_t *in,
                          const eq_tensor_record_t *out)
 {
     const uint64_t groups = groups_of(taps, out);
-    const uint64_t sums = (2 + ROWS) * GROUP * sizeof(uint64_t);
+    const uint64_t sums = (1 + ROWS + BATCH) * GROUP * sizeof(uint64_t);
     return groups * (sums + ROWS * row_words(taps, in) * sizeof(uint32_t)) +
            (finished(taps, out) + 7) / 8 * 8;
 }
@@ -609,9 +610,9 @@ void eq_taps_run(const eq_taps_t *taps, const eq_call_t *call)
     uint64_t *first = (void *)(window.values + words);
     uint64_t *sums = first + (size_t)GROUP * groups;
     for (uint32_t i = 0; i < ROWS; i++) {
-        window.parts[i] = sums + (size_t)(i + 1) * GROUP * groups;
+        window.parts[i] = sums + (size_t)(i + BATCH) * GROUP * groups;
     }
-    int8_t *bytes = (int8_t *)(sums + (size_t)(ROWS + 1) * GROUP * groups);
+    int8_t *bytes = (int8_t *)(sums + (size_t)(ROWS + BATCH) * GROUP * groups);
     window.pack = in->shape[2] * window.bits % 32 == 0 ? packer(taps, window.bits) : NULL;
     window.padding[0] = ((uint32_t)in->zero_point & ((1u << window.bits) - 1u)) *
                         (window.bits == 4 ? 0x11111111u : 0x55555555u);
@@ -626,10 +627,13 @@ void eq_taps_run(const eq_taps_t *taps, const eq_call_t *call)
         const uint32_t *weights = (const void *)call->weights;
         const int32_t *stage = call->bias;
         for (uint32_t c = 0; c < channels; c++) {
-            sum(window.values, weights, first, sums, groups, row);
-            taps->finish(sums, stage, bytes + place(c, channels, out_bits), channels,
-                         window.blocks);
-            weights += row;
+            if (c % BATCH == 0) {
+                const uint32_t left = channels - c;
+                sum(window.values, weights, first, sums, groups, row, left < BATCH ? left : BATCH);
+                weights += BATCH * row;
+            }
+            taps->finish(sums + (size_t)(c % BATCH) * GROUP * groups, stage,
+                         bytes + place(c, channels, out_bits), channels, window.blocks);
             stage += EQ_TAPS_WORDS;
         }
         store(call, output, bytes + (size_t)taps->junk * channels, width);

@@ -50,12 +50,12 @@ enum {
 enum { EQ_TAPS_BLOCKS = 3 /* of a group */ };
 
 /*
- * Sums of `groups` groups of blocks, of one channel: for each group three that start from `first`
- * meet `words` words of weights. `values` has operands as the words need them, three blocks each.
+ * Sums of `groups` groups of blocks, channel by channel: for each group three that start from `first`
+ * meet the channel's `words` words of weights. `values` has operands as the words need them, three blocks each.
  */
 typedef void (*eq_taps_multiply_t)(const uint32_t *values, const uint32_t *weights,
                                    const uint64_t *first, uint64_t *sums, uint32_t groups,
-                                   uint32_t words);
+                                   uint32_t words, uint32_t channels);
 
 /* From sums of blocks to bytes, `step` apart. */
 typedef void (*eq_taps_finish_t)(const uint64_t *sums, const int32_t *stage, int8_t *output,

@@ -13,7 +13,7 @@
 
 /*
  * void eq_taps_multiply_...(const uint32_t *values, const uint32_t *weights, const uint64_t *first,
- *                           uint64_t *sums, uint32_t groups, uint32_t words)
+ *                           uint64_t *sums, uint32_t groups, uint32_t words, uint32_t channels)
  *
  * r0-r5: sums of three blocks; r6: a word of weights; r7: mask; r8: operand of weights; r9-r11: of
  * values; r12: values; lr: weights. The first turn skips what whole turns have too many.
@@ -24,7 +24,10 @@
 #define WEIGHTS 12
 #define ENTRY 16
 #define LAST 20
-#define FRAME 24
+#define VALUES 24 /* and the first starts */
+#define ROW 32    /* bytes of weights, and of sums, of a channel */
+#define COUNT 40
+#define FRAME 44
 #define ARGUMENTS (FRAME + 36)
 
 /* One operand of weights, in r8, and three of values. */
@@ -90,13 +93,19 @@
     push    {r4-r11, lr}
     sub     sp, #FRAME
     mov     r12, r0
+    strd    r0, r2, [sp, #VALUES]
     strd    r2, r3, [sp, #FIRST]
     str     r1, [sp, #WEIGHTS]
     ldrd    r4, r5, [sp, #ARGUMENTS]
+    ldr     r6, [sp, #ARGUMENTS + 8]
+    str     r6, [sp, #COUNT]
     movs    r6, #24
-    mla     r4, r4, r6, r3
-    str     r4, [sp, #LAST]
-    add     r6, r1, r5, lsl #2
+    mul     r7, r4, r6
+    lsl     r6, r5, #2
+    strd    r6, r7, [sp, #ROW]
+    add     r7, r7, r3
+    add     r6, r6, r1
+    str     r7, [sp, #LAST]
     str     r6, [sp, #END]
     rsb     r5, r5, #0
     and     r5, r5, #(\turn - 1)
@@ -130,6 +139,20 @@
     str     r6, [sp, #SUMS]
     cmp     r6, r9
     bne     1b
+    ldr     r9, [sp, #COUNT]
+    subs    r9, r9, #1
+    beq     3f
+    str     r9, [sp, #COUNT]
+    ldrd    r12, r10, [sp, #VALUES]
+    ldrd    r8, r11, [sp, #ROW]
+    str     r10, [sp, #FIRST]
+    str     lr, [sp, #WEIGHTS]
+    add     r8, r8, lr
+    add     r6, r6, r11
+    str     r8, [sp, #END]
+    str     r6, [sp, #LAST]
+    b       1b
+3:
     add     sp, #FRAME
     pop     {r4-r11, pc}
     .size   \name, . - \name
