@@ -283,16 +283,22 @@ static int stage_fits(const int32_t *stage, int32_t zero_point, int64_t most)
            (multiplier == 0 || multiplier >= 1 << 30);
 }
 
-/* Whether every lane holds what its channel can reach, above and below 0. */
+/* Whether every lane holds what its channel can reach, above and below 0, and fillings are 0. */
 static int lanes_fit(const eq_taps_t *taps, const eq_call_t *call, const uint32_t *row)
 {
     const uint32_t bits = call->op->weight_bits, channels = call->in[0]->shape[2];
     const uint32_t step = channels_of_word(bits), all = (uint32_t)filled(channels);
     int64_t above[3] = {0, 0, 0}, below[3] = {0, 0, 0}; /* of each tap */
     for (uint32_t i = 0; i < ROWS * all; i++) {
-        for (uint32_t tap = 0; tap < 3 && i % all < channels; tap++) {
+        for (uint32_t tap = 0; tap < 3; tap++) {
             const uint32_t value = field(taps, row[i / step], bits, i % step, tap);
             const int32_t w = (int32_t)value - (1 << (bits - 1));
+            if (i % all >= channels) {
+                if (value != 0) {
+                    return 0;
+                }
+                continue;
+            }
             *(w < 0 ? &below[tap] : &above[tap]) += w < 0 ? -w : w;
         }
     }
@@ -604,9 +610,6 @@ void eq_taps_run(const eq_taps_t *taps, const eq_call_t *call)
     const uint32_t words = ROWS * window.words * groups;
     const uint32_t row =
         ROWS * (uint32_t)filled(in->shape[2]) / channels_of_word(op->weight_bits);
-    for (uint32_t i = 0; i < words; i++) {
-        window.values[i] = 0; /* of channels and blocks that are not there */
-    }
     uint64_t *first = (void *)(window.values + words);
     uint64_t *sums = first + (size_t)GROUP * groups;
     for (uint32_t i = 0; i < ROWS; i++) {

@@ -218,9 +218,8 @@
 /* Lanes 2 and 3. */
 .macro CARRY_14
     lsr     r2, r8, #28
-    orr     r2, r2, r9, lsl #4
+    bfi     r2, r9, #4, #10
     lsr     r3, r9, #10
-    ubfx    r2, r2, #0, #14
 .endm
 
 .macro BLOCK_14
@@ -270,8 +269,7 @@
     ubfx    r11, r8, #\width, #\width
     lsr     r8, r8, #(2 * \width)
     asr     r2, r9, #(3 * \width - 32)
-    orr     r8, r8, r9, lsl #(32 - 2 * \width)
-    ubfx    r8, r8, #0, #\width
+    bfi     r8, r9, #(32 - 2 * \width), #(3 * \width - 32)
 .endm
 
 .macro STORE_THREE
