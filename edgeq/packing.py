@@ -293,7 +293,7 @@ def taps_tables(values: Array, scaling: Scaling, form: taps.Taps) -> Array | Non
     sums = scaling.bias.astype(np.int64) - zero_point * values.astype(np.int64).sum(axis=1)
     twice = 2 * (sums - form.offset)
     right, left = np.maximum(-shift, 0), np.maximum(shift, 0)
-    reach = (4 << form.width) + np.abs(twice)
+    reach = (form.sums * 4 << form.width) + np.abs(twice)
     if (
         values.shape[1] % 9
         or not form.exact(values, scaling.input_width)

@@ -1,4 +1,4 @@
-"""The layouts "taps", "taps12" and "halves": rows of three taps as one operand of a multiplication.
+"""The layouts "taps", "taps_rows", "taps12" and "halves": rows of three taps as one operand of a multiplication.
 
 How such products give a row of outputs, and when they are exact, stands in eq_taps.h. Unlike the
 steps of `lanes.py`, which are extracted before a lane can overflow, all of K is summed at once:
@@ -36,6 +36,7 @@ class Taps:
     neighbours: int  # taps that meet in a lane
     most_bits: int  # of weights, and of activations in memory
     offset: int  # of all sums
+    sums: int = 1  # of a channel: one, or one of each row of the window
 
     def blocks(self, outputs: int) -> int:
         """How many a row of so many outputs takes."""
@@ -52,6 +53,7 @@ class Taps:
     def exact(self, values: Array, activation_width: int) -> bool:
         """Whether lanes hold the sums of weights (channels, 9 · C) and any such activations."""
         w = values.astype(np.int64).reshape(len(values), ROWS, 3, -1)
+        w = w.reshape(len(w) * self.sums, ROWS // self.sums, 3, -1)
         above, below = (np.maximum(sign * w, 0).sum(axis=(1, 3)) for sign in (1, -1))
         most, room = (1 << activation_width) - 1, 1 << (self.width - 1)
         return all(
@@ -102,6 +104,7 @@ def _filled(channels: int) -> int:
 FORMS = {
     form.name: form
     for form in (
+        Taps("taps_rows", 14, 2, 2, 0, 1, 2, 4, ROWS << 14, ROWS),
         Taps("taps", 14, 2, 2, 0, 1, 2, 4, 1 << 14),
         Taps("taps12", 12, 3, 2, 2, 1, 3, 2, 1 << 11),
         Taps("halves", 14, 3, 1, 1, 2, 3, 4, 1 << 13),

@@ -61,6 +61,8 @@ void eq_taps_multiply_halves_2(const uint32_t *values, const uint32_t *weights,
                                uint32_t words, uint32_t channels);
 void eq_taps_finish_14(const uint64_t *sums, const int32_t *stage, int8_t *output, uint32_t step,
                        uint32_t blocks);
+void eq_taps_finish_rows(const uint64_t *sums, const int32_t *stage, int8_t *output, uint32_t step,
+                         uint32_t blocks);
 void eq_taps_finish_12(const uint64_t *sums, const int32_t *stage, int8_t *output, uint32_t step,
                        uint32_t blocks);
 void eq_taps_finish_halves(const uint64_t *sums, const int32_t *stage, int8_t *output,
@@ -153,6 +155,20 @@ static void eq_taps_finish_14(const uint64_t *sums, const int32_t *stage, int8_t
     }
 }
 
+/* Lanes of 16 bits, of which 1 and 2 have changed places. */
+static void eq_taps_finish_rows(const uint64_t *sums, const int32_t *stage, int8_t *output,
+                                uint32_t step, uint32_t blocks)
+{
+    for (uint32_t b = 1; b < blocks; b++) {
+        const uint64_t sum = sums[b], before = sums[b - 1];
+        const uint32_t even = (uint32_t)(sum & 0xFFFF) + (uint32_t)(before >> 16 & 0xFFFF);
+        const uint32_t odd = (uint32_t)(sum >> 32 & 0xFFFF) + (uint32_t)(before >> 48);
+        output[0] = requantize((int32_t)(2 * even), stage);
+        output[step] = requantize((int32_t)(2 * odd), stage);
+        output += (size_t)2 * step;
+    }
+}
+
 /* Three lanes of `width` bits; what is above them belongs to the next block. */
 static void finish_three(const uint64_t *sums, const int32_t *stage, int8_t *output, uint32_t step,
                          uint32_t blocks, uint32_t width)
@@ -193,13 +209,16 @@ static void eq_taps_move(uint32_t *to, const uint32_t *from, uint32_t sixes)
 #endif
 
 const eq_taps_t eq_taps_14 = {
-    14, 2, 2, 0, 1, 2, 4, 1 << 14, LANES_14 | UINT64_C(1) << 55, eq_taps_finish_14,
+    14, 2, 2, 0, 1, 2, 4, 1, 1 << 14, LANES_14 | UINT64_C(1) << 55, eq_taps_finish_14,
+    {eq_taps_multiply_14_4, eq_taps_multiply_14_2}};
+const eq_taps_t eq_taps_rows = {
+    14, 2, 2, 0, 1, 2, 4, ROWS, ROWS << 14, LANES_14 | UINT64_C(1) << 55, eq_taps_finish_rows,
     {eq_taps_multiply_14_4, eq_taps_multiply_14_2}};
 const eq_taps_t eq_taps_12 = {
-    12, 3, 2, 2, 1, 3, 2, 1 << 11, UINT64_C(1) << 11 | UINT64_C(1) << 23 | UINT64_C(1) << 35,
+    12, 3, 2, 2, 1, 3, 2, 1, 1 << 11, UINT64_C(1) << 11 | UINT64_C(1) << 23 | UINT64_C(1) << 35,
     eq_taps_finish_12, {eq_taps_multiply_12_2, eq_taps_multiply_12_2}};
 const eq_taps_t eq_taps_halves = {
-    14, 3, 1, 1, 2, 3, 4, 1 << 13, LANES_14, eq_taps_finish_halves,
+    14, 3, 1, 1, 2, 3, 4, 1, 1 << 13, LANES_14, eq_taps_finish_halves,
     {eq_taps_multiply_halves_4, eq_taps_multiply_halves_2}};
 
 /// Sizes ///
@@ -288,29 +307,33 @@ static int lanes_fit(const eq_taps_t *taps, const eq_call_t *call, const uint32_
 {
     const uint32_t bits = call->op->weight_bits, channels = call->in[0]->shape[2];
     const uint32_t step = channels_of_word(bits), all = (uint32_t)filled(channels);
+    const int64_t most = (1 << eq_width(call->in[0]->bits)) - 1, room = 1 << (taps->width - 1);
     int64_t above[3] = {0, 0, 0}, below[3] = {0, 0, 0}; /* of each tap */
     for (uint32_t i = 0; i < ROWS * all; i++) {
         for (uint32_t tap = 0; tap < 3; tap++) {
             const uint32_t value = field(taps, row[i / step], bits, i % step, tap);
             const int32_t w = (int32_t)value - (1 << (bits - 1));
-            if (i % all >= channels) {
-                if (value != 0) {
-                    return 0;
-                }
-                continue;
+            if (i % all < channels) {
+                *(w < 0 ? &below[tap] : &above[tap]) += w < 0 ? -w : w;
+            } else if (value != 0) {
+                return 0;
             }
-            *(w < 0 ? &below[tap] : &above[tap]) += w < 0 ? -w : w;
         }
-    }
-    const int64_t most = (1 << eq_width(call->in[0]->bits)) - 1, room = 1 << (taps->width - 1);
-    for (uint32_t tap = 0; tap + taps->taps <= 3; tap++) {
-        int64_t high = 0, low = 0;
-        for (uint32_t i = tap; i < tap + taps->taps; i++) {
-            high += above[i];
-            low += below[i];
+        if ((i + 1) % (ROWS / taps->sums * all) != 0) {
+            continue;
         }
-        if (high * most >= room || low * most > room) {
-            return 0;
+        for (uint32_t tap = 0; tap + taps->taps <= 3; tap++) { /* of all rows that are summed */
+            int64_t high = 0, low = 0;
+            for (uint32_t k = tap; k < tap + taps->taps; k++) {
+                high += above[k];
+                low += below[k];
+            }
+            if (high * most >= room || low * most > room) {
+                return 0;
+            }
+        }
+        for (uint32_t tap = 0; tap < 3; tap++) {
+            above[tap] = below[tap] = 0;
         }
     }
     return 1;
@@ -327,7 +350,7 @@ int eq_taps_fits(const eq_taps_t *taps, const eq_call_t *call)
     for (uint32_t c = 0; c < channels; c++) {
         if (!lanes_fit(taps, call, row) ||
             !stage_fits(call->bias + (size_t)EQ_TAPS_WORDS * c, call->out->zero_point,
-                        2 << taps->width)) {
+                        taps->sums * 2 << taps->width)) {
             return 0;
         }
         row += bytes / sizeof *row;
@@ -440,9 +463,11 @@ typedef struct {
     const eq_call_t *call;
     pack_t pack; /* NULL: pixels are no whole words */
     uint32_t *values;
-    uint64_t *parts[ROWS]; /* of each input row, for each block: what an offset of 1 of weights adds */
+    uint64_t *parts[ROWS]; /* of each input row, for each block: what sums start from */
     uint32_t bits;         /* of memory of a value */
     uint32_t words;        /* of an input row in a group */
+    uint32_t row_step;     /* from an input row to the next, in words */
+    uint32_t group_step;
     uint32_t blocks;
     uint32_t padding[2]; /* zero points, as they lie in memory */
 } window_t;
@@ -493,18 +518,21 @@ static void pack_row(const window_t *window, int32_t y, uint32_t slot, uint64_t 
 {
     const eq_taps_t *taps = window->taps;
     const uint32_t height = window->call->in[0]->shape[0];
-    uint32_t *to = window->values + (size_t)slot * window->words;
+    uint32_t *to = window->values + (size_t)slot * window->row_step;
+    const uint32_t bits = window->call->op->weight_bits;
+    const uint64_t start = taps->sums == 1 ? 0 : taps->lanes;
     int32_t x = -window->call->op->pad_left;
     y = y < (int32_t)height ? y : -1;
     for (uint32_t b = 0; b < window->blocks; b++) {
-        uint32_t *group = to + (size_t)(b / GROUP) * ROWS * window->words + b % GROUP;
+        uint32_t *group = to + (size_t)(b / GROUP) * window->group_step + b % GROUP;
         uint64_t sum = pack_block(window, group, y, x);
-        parts[b] = sum + (sum << taps->width);
+        uint64_t all = sum + (sum << taps->width);
         if (taps->stride == 2) {
-            parts[b] += pack_block(window, group + GROUP, y, x - 1);
+            all += pack_block(window, group + GROUP, y, x - 1);
         } else {
-            parts[b] += sum << 2 * taps->width;
+            all += sum << 2 * taps->width;
         }
+        parts[b] = start - (all << (bits - 1));
         x += taps->inputs * taps->stride;
     }
 }
@@ -514,9 +542,12 @@ static void pack_window(const window_t *window, uint32_t y)
 {
     const uint32_t stride = window->taps->stride;
     const uint32_t kept = y == 0 ? 0 : ROWS - stride;
-    for (uint32_t at = 0; kept > 0 && at < window->blocks; at += GROUP) {
-        uint32_t *group = window->values + (size_t)(at / GROUP) * ROWS * window->words;
-        eq_taps_move(group, group + (size_t)stride * window->words, kept * window->words / 6);
+    for (uint32_t at = 0; at < window->blocks; at += GROUP) {
+        uint32_t *row = window->values + (size_t)(at / GROUP) * window->group_step;
+        for (uint32_t slot = 0; slot < kept; slot++) {
+            eq_taps_move(row, row + (size_t)stride * window->row_step, window->words / 6);
+            row += window->row_step;
+        }
     }
     for (uint32_t slot = kept; slot < ROWS; slot++) {
         const uint32_t row = y * stride + slot;
@@ -595,6 +626,28 @@ static pack_t packer(const eq_taps_t *taps, uint32_t bits)
     return taps->stride == 1 ? pack_2_12_3 : bits == 4 ? pack_4_14_3 : pack_2_14_3;
 }
 
+/* The three sums of a channel as one, of lanes 0, 2, 1 and 3 in 16 bits each. */
+static void sum_rows(const window_t *window, uint32_t y, const uint32_t *weights,
+                     eq_taps_multiply_t multiply_row, uint64_t *sums, uint32_t groups, uint32_t row)
+{
+    const uint32_t step = GROUP * groups;
+    for (uint32_t slot = 0; slot < ROWS; slot++) {
+        multiply_row(window->values + (size_t)slot * window->row_step, weights + slot * row / ROWS,
+                     window->parts[(y + slot) % ROWS], sums + (size_t)slot * step, groups,
+                     row / ROWS, 1);
+    }
+    for (uint32_t b = 0; b < window->blocks; b++) {
+        uint32_t even = 0, odd = 0;
+        for (uint32_t slot = 0; slot < ROWS; slot++) {
+            const uint64_t sum = sums[slot * step + b];
+            const uint32_t low = (uint32_t)sum, high = (uint32_t)(sum >> 32);
+            even += (low & 0x3FFFu) + (((low >> 28 | high << 4) & 0x3FFFu) << 16);
+            odd += (low >> 14 & 0x3FFFu) + (high >> 10 << 16);
+        }
+        sums[b] = even | (uint64_t)odd << 32;
+    }
+}
+
 void eq_taps_run(const eq_taps_t *taps, const eq_call_t *call)
 {
     const eq_operator_t *op = call->op;
@@ -608,6 +661,8 @@ void eq_taps_run(const eq_taps_t *taps, const eq_call_t *call)
                        .blocks = (uint32_t)blocks_of(taps, out),
                        .values = call->scratch};
     const uint32_t words = ROWS * window.words * groups;
+    window.row_step = taps->sums == 1 ? window.words : window.words * groups;
+    window.group_step = taps->sums == 1 ? ROWS * window.words : window.words;
     const uint32_t row =
         ROWS * (uint32_t)filled(in->shape[2]) / channels_of_word(op->weight_bits);
     uint64_t *first = (void *)(window.values + words);
@@ -625,18 +680,26 @@ void eq_taps_run(const eq_taps_t *taps, const eq_call_t *call)
         pack_window(&window, y);
         for (uint32_t b = 0; b < window.blocks; b++) {
             const uint64_t part = window.parts[0][b] + window.parts[1][b] + window.parts[2][b];
-            first[b] = taps->lanes - (part << (op->weight_bits - 1));
+            first[b] = taps->lanes + part;
         }
         const uint32_t *weights = (const void *)call->weights;
         const int32_t *stage = call->bias;
         for (uint32_t c = 0; c < channels; c++) {
-            if (c % BATCH == 0) {
-                const uint32_t left = channels - c;
-                sum(window.values, weights, first, sums, groups, row, left < BATCH ? left : BATCH);
-                weights += BATCH * row;
+            const uint64_t *own = sums;
+            if (taps->sums != 1) {
+                sum_rows(&window, y, weights, sum, sums, groups, row);
+                weights += row;
+            } else {
+                if (c % BATCH == 0) {
+                    const uint32_t left = channels - c;
+                    sum(window.values, weights, first, sums, groups, row,
+                        left < BATCH ? left : BATCH);
+                    weights += BATCH * row;
+                }
+                own += (size_t)(c % BATCH) * GROUP * groups;
             }
-            taps->finish(sums + (size_t)(c % BATCH) * GROUP * groups, stage,
-                         bytes + place(c, channels, out_bits), channels, window.blocks);
+            taps->finish(own, stage, bytes + place(c, channels, out_bits), channels,
+                         window.blocks);
             stage += EQ_TAPS_WORDS;
         }
         store(call, output, bytes + (size_t)taps->junk * channels, width);

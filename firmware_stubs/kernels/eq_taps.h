@@ -1,6 +1,7 @@
 /*
  * eq_taps.h - convolutions of 3×3 on packed activations and weights of at most 4 bits, several
- * products by one multiplication: the layouts "taps", "taps12" and "halves".
+ * products by one multiplication: the layouts "taps", "taps_rows", "taps12"
+ * and "halves".
  *
  * An operand of three taps of a row and an operand of two or three activations of the row are
  * polynomials, whose product has in each lane what belongs to one output:
@@ -15,14 +16,15 @@
  * Three operands of activations ("blocks") meet one of weights. Block b contributes to outputs
  * inputs·b − before and on; to those beyond its own `inputs` as the next block's carry.
  *     taps    stride 1, L = 14, two activations a block; lanes of two blocks are added when extracted
+ *     taps_rows  the same, but the three rows are summed apart, for K beyond what lanes hold
  *     taps12  stride 1, L = 12, three activations; weights and activations of 2 bits
  *     halves  stride 2, L = 14: even columns meet w2 + w0·2^14, odd ones w1; three outputs a block
  *
  * Weights: for each channel, row of the window and input channel the fields w + 2^(bits−1) of 4
  * (bits 3 and 4) or 2 bits; two or four input channels a word, which are filled up to a multiple of
  * four. The lowest bits of the fields of taps 0, 1, 2 in a word, channel by channel:
- *     taps, 4 bits     28 14 0, 4 22 8
- *     taps, 2 bits     28 14 0, 30 16 2, 4 22 8, 6 24 10
+ *     taps, 4 bits     28 14 0, 4 22 8                        (and taps_rows)
+ *     taps, 2 bits     28 14 0, 30 16 2, 4 22 8, 6 24 10      (and taps_rows)
  *     taps12           24 12 0, 26 14 2, 28 16 4, 30 18 6
  *     halves, 4 bits   14 8 0, 18 22 4
  *     halves, 2 bits   14 8 0, 16 10 2, 18 22 4, 20 24 6
@@ -69,6 +71,7 @@ typedef struct {
     uint8_t stride; /* of columns, and operands of an input channel */
     uint8_t taps;   /* that meet in a lane: 2 neighbours, or all 3 */
     uint8_t most_bits;
+    uint8_t sums; /* of a channel: 1, or one of each row of the window */
     int32_t offset; /* of all sums by lane offsets */
     uint64_t lanes; /* these, in their lanes */
     eq_taps_finish_t finish;
@@ -76,6 +79,7 @@ typedef struct {
 } eq_taps_t;
 
 extern const eq_taps_t eq_taps_14;
+extern const eq_taps_t eq_taps_rows;
 extern const eq_taps_t eq_taps_12;
 extern const eq_taps_t eq_taps_halves;
 

@@ -260,6 +260,41 @@
     pop     {r4-r11, pc}
     .size   eq_taps_finish_14, . - eq_taps_finish_14
 
+/* Lanes of 16 bits, of which 1 and 2 have changed places. */
+.macro CARRY_ROWS
+    lsr     r2, r8, #16
+    lsr     r3, r9, #16
+.endm
+
+.macro BLOCK_ROWS
+    ldmia   r0!, {r8, r9}
+    uxtah   r10, r2, r8
+    uxtah   r11, r3, r9
+    CARRY_ROWS
+.endm
+
+    BEGIN_FINISH eq_taps_finish_rows
+    ldmia   r0!, {r8, r9}
+    CARRY_ROWS
+    tst     r7, #0x10000
+    bne     3f
+2:
+    BLOCK_ROWS
+    SCALE   r10
+    SCALE   r11
+    STORE_14
+    bne     2b
+    pop     {r4-r11, pc}
+3:
+    BLOCK_ROWS
+    ANY_SHIFT
+    SCALE_ANY r10
+    SCALE_ANY r11
+    STORE_14
+    bne     3b
+    pop     {r4-r11, pc}
+    .size   eq_taps_finish_rows, . - eq_taps_finish_rows
+
 /* Three lanes of `width` bits; what is above them is the carry. r3: three steps. */
 .macro BLOCK_THREE width
     ldmia   r0!, {r8, r9}

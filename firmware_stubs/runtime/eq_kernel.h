@@ -95,6 +95,7 @@ extern const eq_layout_rules_t eq_fields_rules;
 extern const eq_layout_rules_t eq_lanes_rules;
 extern const eq_layout_rules_t eq_sixes_rules;
 extern const eq_layout_rules_t eq_taps_rules;
+extern const eq_layout_rules_t eq_taps_rows_rules;
 extern const eq_layout_rules_t eq_taps12_rules;
 extern const eq_layout_rules_t eq_halves_rules;
 
@@ -141,6 +142,7 @@ void eq_fc_fields_s8_dsp(const eq_call_t *call);
 void eq_conv_lanes_s4_dsp(const eq_call_t *call);
 void eq_fc_lanes_s4_dsp(const eq_call_t *call);
 void eq_conv_sixes_s2_dsp(const eq_call_t *call);
+void eq_conv_taps_rows_s4_dsp(const eq_call_t *call);
 void eq_conv_taps_s4_dsp(const eq_call_t *call);
 void eq_conv_taps12_s2_dsp(const eq_call_t *call);
 void eq_conv_halves_s4_dsp(const eq_call_t *call);

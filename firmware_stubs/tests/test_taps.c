@@ -30,19 +30,23 @@ typedef struct {
     uint32_t lane;       /* bits */
     uint32_t neighbours; /* taps in a lane */
     uint32_t most_bits;
-    int32_t offset;         /* of sums */
+    int32_t offset; /* of sums */
+    uint32_t sums;  /* of a channel */
     uint8_t places[2][4][3]; /* of 4 and 2 bits: the lowest bits of fields */
 } tested_t;
 
 static const tested_t tested[] = {
-    {{70, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, eq_conv_taps_s4_dsp, &eq_taps_rules},
-     1, 14, 2, 4, 1 << 14,
+    {{70, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, eq_conv_taps_rows_s4_dsp, &eq_taps_rows_rules},
+     1, 14, 2, 4, 3 << 14, 3,
      {{{28, 14, 0}, {4, 22, 8}}, {{28, 14, 0}, {30, 16, 2}, {4, 22, 8}, {6, 24, 10}}}},
-    {{71, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, eq_conv_taps12_s2_dsp, &eq_taps12_rules},
-     1, 12, 3, 2, 1 << 11,
+    {{71, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, eq_conv_taps_s4_dsp, &eq_taps_rules},
+     1, 14, 2, 4, 1 << 14, 1,
+     {{{28, 14, 0}, {4, 22, 8}}, {{28, 14, 0}, {30, 16, 2}, {4, 22, 8}, {6, 24, 10}}}},
+    {{72, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, eq_conv_taps12_s2_dsp, &eq_taps12_rules},
+     1, 12, 3, 2, 1 << 11, 1,
      {{{0}}, {{24, 12, 0}, {26, 14, 2}, {28, 16, 4}, {30, 18, 6}}}},
-    {{72, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, eq_conv_halves_s4_dsp, &eq_halves_rules},
-     2, 14, 3, 4, 1 << 13,
+    {{73, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, eq_conv_halves_s4_dsp, &eq_halves_rules},
+     2, 14, 3, 4, 1 << 13, 1,
      {{{14, 8, 0}, {18, 22, 4}}, {{14, 8, 0}, {16, 10, 2}, {18, 22, 4}, {20, 24, 6}}}},
 };
 static const eq_kernel_t reference = {1, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, eq_conv_s8_ref, NULL};
@@ -118,7 +122,7 @@ static int within_limits(const tested_t *form, const layer_t *layer)
     for (uint32_t c = 0; c < layer->out.shape[2]; c++) {
         const int64_t start = start_of(form, layer, c);
         if (layer->shift[c] > 7 || layer->shift[c] < -22 ||
-            ((4 << form->lane) + (start < 0 ? -start : start)) *
+            ((int64_t)(4 * form->sums << form->lane) + (start < 0 ? -start : start)) *
                     (1 << (layer->shift[c] > 0 ? layer->shift[c] : 0)) >
                 INT32_MAX) {
             return 0;
@@ -126,15 +130,18 @@ static int within_limits(const tested_t *form, const layer_t *layer)
         for (uint32_t tap = 0; tap + form->neighbours <= 3; tap++) {
             int64_t above = 0, below = 0;
             for (uint32_t k = 0; k < layer->count; k++) {
+                if (k % (layer->count / form->sums) == 0) {
+                    above = below = 0;
+                }
                 const uint32_t column = k / layer->in.shape[2] % 3;
                 if (column >= tap && column < tap + form->neighbours) {
                     const int32_t w = layer->weights[c * layer->count + k];
                     above += w > 0 ? w : 0;
                     below += w < 0 ? w : 0;
                 }
-            }
-            if (above * most > room - 1 || below * most < -room) {
-                return 0;
+                if (above * most > room - 1 || below * most < -room) {
+                    return 0;
+                }
             }
         }
     }
@@ -299,7 +306,7 @@ static void check_layer(const tested_t *form, const layer_t *layer)
 static void test_layers(uint32_t rounds)
 {
     for (uint32_t i = 0; i < rounds; i++) {
-        const tested_t *form = &tested[random_next(&state) % 3];
+        const tested_t *form = &tested[random_next(&state) % 4];
         layer_t layer = {.op = {.weight_bits = 4}};
         if (!random_shapes(form, &layer)) {
             continue;
