@@ -598,8 +598,10 @@ static void store_pixels(const work_t *work, uint32_t first, uint32_t count)
     }
 }
 
-static void run(const eq_call_t *call, uint32_t count, uint32_t pixels, loop_t loop)
+static void run(const eq_call_t *call, uint32_t count, uint32_t pixels)
 {
+    static const loop_t loops[] = {eq_lanes_one, eq_lanes_four, eq_lanes_six};
+    const loop_t loop = loops[pixels / FOUR + (pixels == SIX)];
     const uint32_t bits = call->op->weight_bits, channels = call->out->shape[2];
     const sizes_t sizes = sizes_of(call->in[0], call->out, count, pixels);
     const int32_t *stages = call->bias + EQ_LANES_HEADER;
@@ -642,11 +644,10 @@ void eq_lanes_run(const eq_call_t *call)
 {
     const int connected = call->kernel->family == EQ_FAMILY_FC;
     const uint32_t count = connected ? eq_elements(call->in[0]) : call->in[0]->shape[2];
-    const uint32_t pixels = strip_pixels(call->out);
-    run(call, count, pixels, pixels == 1 ? eq_lanes_one : eq_lanes_four);
+    run(call, count, strip_pixels(call->out));
 }
 
 void eq_sixes_run(const eq_call_t *call)
 {
-    run(call, call->in[0]->shape[2], SIX, eq_lanes_six);
+    run(call, call->in[0]->shape[2], SIX);
 }
