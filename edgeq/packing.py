@@ -225,7 +225,7 @@ def pairs_tables(values: Array, scaling: Scaling) -> Array | None:
 
 
 def lanes_tables(values: Array, scaling: Scaling) -> Array | None:
-    """The tables of eq_lanes.h for weights (channels, K): a word, then four for each channel.
+    """The tables of eq_lanes.h for weights (channels, K): three words, then four for each channel.
 
     None where activations are not packed, or sums cannot be kept exact: lanes are too narrow for
     the values of a pixel or for 32 steps, doubled sums take 32 bits, a shift is out of range.
@@ -251,34 +251,40 @@ def _lanes_tables(values: Array, scaling: Scaling, scheme: lanes.Scheme) -> Arra
         if count * most >= LANES_ONE_SUM or (fields.sum(axis=1) * most >> LANES_ONE).any():
             return None
         steps = units * LANES_UNIT
+    elif count * most >> scheme.width:
+        return None
+    elif scheme is lanes.SIX_10:
+        steps = units * LANES_UNIT
     else:
-        if count * most >> scheme.width:
-            return None
         steps = scheme.real_steps(fields[:, ::-1], width, 4 * LANES_UNIT)
     segment = units if steps >= units * LANES_UNIT else steps // LANES_UNIT
-    if segment == 0 or (scheme is lanes.SIX_10 and segment < units):
+    if segment == 0:
         return None
     w = values.astype(np.int64)
     shift = scaling.shift.astype(np.int64)
     right, left = np.maximum(-shift, 0), np.maximum(shift, 0)
     start = scaling.bias.astype(np.int64)
     start = start - (scaling.input_zero_point + (1 << (width - 1))) * w.sum(axis=1)
-    above = start + np.maximum(w, 0).sum(axis=1) * most
-    below = start + np.minimum(w, 0).sum(axis=1) * most
+    high = np.maximum(w, 0).sum(axis=1) * most
+    low = np.minimum(w, 0).sum(axis=1) * most
+    above, below = start + high, start + low
+    first = -int(low.min()) if scheme is lanes.SIX_10 else 0
     if (
-        (np.maximum(above, -below) << np.minimum(left, PAIRS_MOST_LEFT)).max() >= 1 << 30
+        (scheme is lanes.SIX_10 and first + high.max() >> scheme.width != 0)
+        or (np.maximum(above, -below) << np.minimum(left, PAIRS_MOST_LEFT)).max() >= 1 << 30
         or shift.min() < -PAIRS_MOST_RIGHT
         or shift.max() > PAIRS_MOST_LEFT
     ):
         return None
     stages = np.zeros((-(-channels // 2) * 2, 4), np.int64)
     stages[:, 2:] = scaling.output_zero_point, LANES_EXACT  # of a channel that is not there
-    stages[:channels, 0] = 2 * start
+    stages[:channels, 0] = 2 * (start - first)
     stages[:channels, 1] = scaling.multiplier
     stages[:channels, 2] = np.where(right > 0, 1 << np.maximum(right - 1, 0), 0)
     stages[:channels, 2] += scaling.output_zero_point << right
     stages[:channels, 3] = right | left << 8 | np.where(right == 0, LANES_EXACT, 0)
-    words = np.concatenate([[segment], stages.reshape(-1)])
+    header = segment, first, (stages[:, 3] & LANES_EXACT).any()
+    words = np.concatenate([header, stages.reshape(-1)])
     return words.astype(np.uint32).view(np.int32)
 
 

@@ -18,6 +18,8 @@ typedef struct {
     uint32_t more;   /* how many others */
     uint32_t bits;   /* 4 or 2: of a field of weights */
     uint32_t width;  /* of an output value: as packed, or 8 */
+    uint32_t
+        general; /* 0 where the usual code does: no other segments or shifts, and six pixels packed */
 } eq_lanes_t;
 
 /* What there is to do. */
@@ -103,14 +105,14 @@ static void store(int8_t *pixel, uint32_t width, uint32_t channel, int32_t value
 }
 
 /* Both channels of a pixel, whose lane is `lane` and lanes `apart`, by `words` words a step. */
-static void one_pixel(const uint32_t *strip, uint32_t words, uint32_t lane, uint32_t apart,
-                      uint32_t lane_bits, uint32_t pixels, const uint32_t *row,
+static void one_pixel(const uint32_t *strip, uint64_t start, uint32_t words, uint32_t lane,
+                      uint32_t apart, uint32_t lane_bits, uint32_t pixels, const uint32_t *row,
                       const eq_lanes_t *shape, uint32_t sums[2])
 {
     uint32_t k = 0;
     sums[0] = sums[1] = 0;
     for (uint32_t segment = 0; segment <= shape->more; segment++) {
-        uint64_t lanes = 0;
+        uint64_t lanes = start;
         const uint32_t units = segment == 0 ? shape->first : shape->units;
         for (const uint32_t end = k + UNIT * units; k < end; k++) {
             lanes += (uint64_t)operand(row, shape->bits, pixels, k) * strip[words * k];
@@ -127,15 +129,20 @@ static void all_pixels(const uint32_t *strip, uint32_t pixels, uint32_t lane_bit
 {
     const uint32_t words = pixels == 1 ? 1 : 2, share = pixels / words;
     const uint32_t units = shape->first + shape->more * shape->units;
+    const uint32_t *starts = strip;
     const uint32_t *offsets = strip + (size_t)UNIT * words * units;
+    strip += pixels == SIX ? 2 * words : 0;
     for (uint32_t pair = 0; pair < shape->pairs; pair++) {
         for (uint32_t p = 0; p < pixels; p++) {
             uint32_t sums[2];
-            one_pixel(strip + p / share, words, p % share * lane_bits, apart, lane_bits, pixels,
-                      weights, shape, sums);
+            const uint32_t *half = starts + 2 * (p / share);
+            const uint64_t start = pixels == SIX ? half[0] | (uint64_t)half[1] << 32 : 0;
+            const uint32_t offset = pixels == SIX ? 0 : offsets[p];
+            one_pixel(strip + p / share, start, words, p % share * lane_bits, apart, lane_bits,
+                      pixels, weights, shape, sums);
             for (uint32_t c = 0; c < 2; c++) {
                 const int32_t *stage = stages + EQ_LANES_WORDS * c;
-                const int32_t twice = (int32_t)(2 * sums[c] - offsets[p]) + stage[EQ_LANES_SUM];
+                const int32_t twice = (int32_t)(2 * sums[c] - offset) + stage[EQ_LANES_SUM];
                 store(output + p * shape->stride, shape->width, 2 * pair + c,
                       requantize(twice, stage));
             }
@@ -280,14 +287,15 @@ static int stage_fits(const int32_t *stage, int32_t zero_point)
            (multiplier == 0 || multiplier >= 1 << 30);
 }
 
-/* Whether lanes of `row` hold each segment, and the sums of its channels what follows. */
+/* Whether lanes of one or two channels hold each segment, and all of it what follows. */
 static int sums_fit(const eq_call_t *call, const uint32_t *row, const int32_t *stages,
-                    const eq_lanes_t *shape, uint32_t count, uint32_t pixels)
+                    uint32_t channels, const eq_lanes_t *shape, uint32_t count, uint32_t pixels)
 {
     const uint32_t most = (1u << eq_width(call->in[0]->bits)) - 1u;
     const uint32_t lane_bits = pixels == SIX ? 10 : pixels == FOUR ? 14 : 28;
     const int32_t offset = 1 << (call->op->weight_bits - 1);
-    for (uint32_t c = 0; c < 2; c++) {
+    const int64_t first = call->bias[EQ_LANES_START];
+    for (uint32_t c = 0; c < channels; c++) {
         const int32_t *stage = stages + EQ_LANES_WORDS * c;
         int64_t low = 0, high = 0;
         uint32_t k = 0;
@@ -302,11 +310,14 @@ static int sums_fit(const eq_call_t *call, const uint32_t *row, const int32_t *s
                 high += k < count && weight > 0 ? weight * (int64_t)most : 0;
                 low += k < count && weight < 0 ? weight * (int64_t)most : 0;
             }
-            if (lane >> lane_bits != 0) {
+            if (pixels != SIX && lane >> lane_bits != 0) {
                 return 0;
             }
         }
-        const int64_t start = stage[EQ_LANES_SUM];
+        if (pixels == SIX && (first + low < 0 || (first + high) >> lane_bits != 0)) {
+            return 0;
+        }
+        const int64_t start = stage[EQ_LANES_SUM] + 2 * first;
         const int64_t limit = INT64_C(1) << (31u - ((uint32_t)stage[EQ_LANES_SHIFT] >> 8 & 0xFFu));
         if (start % 2 != 0 || start + 2 * high >= limit || start + 2 * low <= -limit) {
             return 0;
@@ -327,27 +338,33 @@ static int fits(const eq_call_t *call, uint32_t count, uint32_t pixels)
 {
     const uint32_t bits = call->op->weight_bits, width = eq_width(call->in[0]->bits);
     const uint32_t units = (uint32_t)units_of(count), each = (uint32_t)call->bias[EQ_LANES_UNITS];
+    const int32_t start = call->bias[EQ_LANES_START];
     const uint32_t values = pixels == SIX ? 10 : 14; /* sums of which lie in lanes like these */
     const uint32_t *row = (const void *)call->weights;
     const int32_t *stages = call->bias + EQ_LANES_HEADER;
     if (!eq_is_packed(call->in[0]) || bits > 4 || (pixels == SIX && (width != 2 || bits != 2)) ||
         (call->kernel->family == EQ_FAMILY_CONV && !is_point(call)) ||
         (uint64_t)count * ((1u << width) - 1u) >> (pixels == 1 ? 24 : values) != 0 || each == 0 ||
-        (each < units && (each % 4 != 0 || pixels != FOUR))) {
+        (each < units && (each % 4 != 0 || pixels != FOUR)) ||
+        (pixels == SIX ? (uint32_t)start > 1023u : start != 0)) {
         return 0;
     }
     eq_lanes_t shape = {.bits = field_bits(bits)};
+    const uint32_t channels = call->out->shape[2];
+    int32_t any = 0;
     set_segments(&shape, units, each);
-    for (uint32_t pair = 0; pair < (call->out->shape[2] + 1) / 2; pair++) {
+    for (uint32_t pair = 0; pair < (channels + 1) / 2; pair++) {
+        const uint32_t two = channels - 2 * pair < 2 ? 1 : 2;
+        any |= (stages[EQ_LANES_SHIFT] | stages[EQ_LANES_WORDS + EQ_LANES_SHIFT]) & EQ_LANES_EXACT;
         if (!stage_fits(stages, call->out->zero_point) ||
             !stage_fits(stages + EQ_LANES_WORDS, call->out->zero_point) ||
-            !sums_fit(call, row, stages, &shape, count, pixels)) {
+            !sums_fit(call, row, stages, two, &shape, count, pixels)) {
             return 0;
         }
         row += row_words(units, bits);
         stages += 2 * EQ_LANES_WORDS;
     }
-    return 1;
+    return call->bias[EQ_LANES_ANY] == (any != 0 ? 1 : 0);
 }
 
 static int lanes_fit(const eq_call_t *call, uint32_t count)
@@ -516,7 +533,22 @@ static uint32_t pack_one(uint32_t *to, const int8_t *a, uint32_t count, uint32_t
     return sums;
 }
 
-/* Pixels from `first` on, as operands; behind the last step the offsets of their sums. */
+/* What lanes of three pixels of both channels begin with, twice. */
+static void start_lanes(uint32_t *to, const uint32_t *sums, int32_t start)
+{
+    for (uint32_t half = 0; half < 2; half++) {
+        uint64_t lanes = 0;
+        for (uint32_t i = 3; i-- > 0;) {
+            const int32_t sum = (int32_t)(sums[half] >> 10 * i & 1023u);
+            lanes = (lanes << 10) + (uint64_t)(int64_t)(start - 2 * sum);
+        }
+        lanes += lanes << 30;
+        to[2 * half] = (uint32_t)lanes;
+        to[2 * half + 1] = (uint32_t)(lanes >> 32);
+    }
+}
+
+/* Pixels from `first` on, as operands; behind the last step the offsets of their sums, or, of six, before the first. */
 static void pack_strip(const work_t *work, uint32_t first)
 {
     const uint32_t per_word = 32 / work->width;
@@ -534,7 +566,7 @@ static void pack_strip(const work_t *work, uint32_t first)
         const uint32_t slot = half * share;
         const int8_t *a = values_of(work, first + slot, slot);
         const int8_t *b = values_of(work, first + slot + 1, slot + 1);
-        uint32_t *to = work->strip + half;
+        uint32_t *to = work->strip + half + (work->pixels == SIX ? 4 : 0);
         if (work->pixels == SIX) {
             const int8_t *c = values_of(work, first + slot + 2, slot + 2);
             sums[half] = pack_three(to, a, b, c, count);
@@ -543,6 +575,10 @@ static void pack_strip(const work_t *work, uint32_t first)
         } else {
             sums[half] = pack_two_of_2(to, a, b, count);
         }
+    }
+    if (work->pixels == SIX) {
+        start_lanes(work->strip, sums, work->call->bias[EQ_LANES_START]);
+        return;
     }
     for (uint32_t i = 0; i < work->pixels; i++) {
         const uint32_t sum = sums[i / share] >> i % share * lane & ((1u << lane) - 1u);
@@ -598,8 +634,10 @@ static void store_pixels(const work_t *work, uint32_t first, uint32_t count)
     }
 }
 
-static void run(const eq_call_t *call, uint32_t count, uint32_t pixels, loop_t loop)
+static void run(const eq_call_t *call, uint32_t count, uint32_t pixels)
 {
+    static const loop_t loops[] = {eq_lanes_one, eq_lanes_four, eq_lanes_six};
+    const loop_t loop = loops[pixels / FOUR + (pixels == SIX)];
     const uint32_t bits = call->op->weight_bits, channels = call->out->shape[2];
     const sizes_t sizes = sizes_of(call->in[0], call->out, count, pixels);
     const int32_t *stages = call->bias + EQ_LANES_HEADER;
@@ -616,20 +654,20 @@ static void run(const eq_call_t *call, uint32_t count, uint32_t pixels, loop_t l
     set_segments(&work.shape, (uint32_t)units_of(count), (uint32_t)call->bias[EQ_LANES_UNITS]);
     work.shape.bits = field_bits(bits);
     work.shape.pairs = (channels + 1) / 2;
+    const uint32_t any = (uint32_t)call->bias[EQ_LANES_ANY];
     const uint32_t total = (uint32_t)pixels_of(call->out);
     const int direct = whole_bytes(call->out, pixels);
     for (uint32_t first = 0; first < total; first += pixels) {
         const uint32_t left = total - first;
         pack_strip(&work, first);
-        if (direct && left >= pixels) {
-            work.shape.width = eq_width(call->out->bits);
-            work.shape.stride = channels * work.shape.width / 8;
-            loop(work.strip, weights, stages, call->output + first * work.shape.stride,
-                 &work.shape);
-        } else {
-            work.shape.width = 8;
-            work.shape.stride = 2 * work.shape.pairs;
-            loop(work.strip, weights, stages, work.values, &work.shape);
+        const int placed = direct && left >= pixels;
+        eq_lanes_t *shape = &work.shape;
+        shape->width = placed ? eq_width(call->out->bits) : 8;
+        shape->stride = placed ? channels * shape->width / 8 : 2 * shape->pairs;
+        shape->general = any << 31 | shape->more | (pixels == SIX && shape->width == 8);
+        loop(work.strip, weights, stages,
+             placed ? call->output + first * shape->stride : work.values, shape);
+        if (!placed) {
             store_pixels(&work, first, left < pixels ? left : pixels);
         }
     }
@@ -642,11 +680,10 @@ void eq_lanes_run(const eq_call_t *call)
 {
     const int connected = call->kernel->family == EQ_FAMILY_FC;
     const uint32_t count = connected ? eq_elements(call->in[0]) : call->in[0]->shape[2];
-    const uint32_t pixels = strip_pixels(call->out);
-    run(call, count, pixels, pixels == 1 ? eq_lanes_one : eq_lanes_four);
+    run(call, count, strip_pixels(call->out));
 }
 
 void eq_sixes_run(const eq_call_t *call)
 {
-    run(call, call->in[0]->shape[2], SIX, eq_lanes_six);
+    run(call, call->in[0]->shape[2], SIX);
 }

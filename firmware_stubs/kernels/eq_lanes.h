@@ -9,7 +9,8 @@
  *
  * Layout "lanes": weights 28 bits apart, values 14, two multiplications for four pixels. Channels
  * too long for their lanes are summed in segments. One pixel alone has lanes of 28 bits.
- * Layout "sixes": 2-bit weights 30 bits apart, 2-bit values 10, for six pixels; no segments.
+ * Layout "sixes": 2-bit weights 30 bits apart, 2-bit values 10, for six pixels; no segments. Lanes
+ * begin with EQ_LANES_START less 2^(bits−1)·Σ u, so that they hold EQ_LANES_START + Σ w·u.
  *
  * Weights: for each two channels, units of 8 steps. Operand k is a word rotated to the right and
  * masked, whose low bits are channel 0 and whose high bits channel 1:
@@ -17,7 +18,7 @@
  *     lanes, 2 bits:       word k / 8, by 4, 6, 12, 14, 20, 22, 28, 30
  *     sixes:               word k / 8, by 4·(k % 8) + 2
  * That is 4 or 2 bits a weight. K is filled up to a unit, the channels to two, with fields of 0.
- * Tables: EQ_LANES_UNITS, then four words a channel, see EQ_LANES_*. The twin is packing.py.
+ * Tables: three words (EQ_LANES_UNITS, ...), then four a channel, see EQ_LANES_*. The twin is packing.py.
  */
 #ifndef EQ_LANES_H
 #define EQ_LANES_H
@@ -26,12 +27,14 @@
 
 enum {
     EQ_LANES_UNITS = 0, /* of a segment: as many as there are, or a multiple of 4 */
-    EQ_LANES_HEADER = 1
+    EQ_LANES_START = 1, /* of "sixes", else 0 */
+    EQ_LANES_ANY = 2,   /* whether the shift of any channel is not to the right */
+    EQ_LANES_HEADER = 3
 };
 
 /* Words of a channel. */
 enum {
-    EQ_LANES_SUM = 0, /* doubled: bias + (qmin − input zero point)·Σ w */
+    EQ_LANES_SUM = 0, /* doubled: bias + (qmin − input zero point)·Σ w − EQ_LANES_START */
     EQ_LANES_MULTIPLIER = 1,
     EQ_LANES_ADDEND = 2, /* (1 << right − 1, 0 if right is 0) + (output zero point << right) */
     EQ_LANES_SHIFT = 3,  /* right | left << 8 | EQ_LANES_EXACT if right is 0 */

@@ -19,6 +19,7 @@
 #define SHAPE_MORE 16
 #define SHAPE_BITS 20
 #define SHAPE_WIDTH 24
+#define SHAPE_GENERAL 28
 
 /* A multiplication of both operands of activations: r6 has the weights. */
 .macro STEP low, high
@@ -78,7 +79,7 @@
 #define MASK 24     /* and where the first segment enters the loop */
 #define WIDTH 32    /* and the pairs that are left */
 #define PAIRS 36
-#define MORE 40
+#define GENERAL 40 /* 0 where the usual code does */
 #define LEFT 44     /* segments after this one */
 #define NEXT 48     /* bytes of weights of another segment */
 #define LOOP 52
@@ -109,8 +110,8 @@
     ldr     r8, [r4, #SHAPE_WIDTH]
     ldr     r9, [r4, #SHAPE_PAIRS]
     strd    r8, r9, [sp, #WIDTH]
-    ldr     r8, [r4, #SHAPE_MORE]
-    str     r8, [sp, #MORE]
+    ldr     r8, [r4, #SHAPE_GENERAL]
+    str     r8, [sp, #GENERAL]
 .endm
 
 .macro BEGIN_PAIR
@@ -118,11 +119,6 @@
     ldrd    r7, r11, [sp, #MASK]
     add     r4, r4, lr
     str     r4, [sp, #END]
-    mov     r0, #0
-    mov     r1, #0
-    mov     r2, #0
-    mov     r3, #0
-    bx      r11
 .endm
 
 .macro REPEAT_UNTIL_END target
@@ -169,6 +165,11 @@ eq_lanes_four:
     ENTER   r11, 21f
 10:
     BEGIN_PAIR
+    mov     r0, #0
+    mov     r1, #0
+    mov     r2, #0
+    mov     r3, #0
+    bx      r11
     .balign 4
 20:
 .rept 4
@@ -195,10 +196,9 @@ eq_lanes_four:
     ubfx    r2, r2, #0, #14
     lsr     r1, r1, #10
     lsr     r3, r3, #10
-    ldr     r8, [sp, #MORE]
+    ldr     r8, [sp, #GENERAL]
     cmp     r8, #0
     bne     60f
-40:
     ldmia   r12, {r8-r11}
     ldr     r12, [sp, #STAGES]
     rsb     r4, r8, r4, lsl #1
@@ -214,20 +214,15 @@ eq_lanes_four:
     add     r5, r5, r8
     add     r6, r6, r8
     add     r7, r7, r8
-    tst     r11, #0x10000
-    bne     70f
     FAST    r4, r9, r10, r11
     FAST    r5, r9, r10, r11
     FAST    r6, r9, r10, r11
     FAST    r7, r9, r10, r11
-41:
     ldmia   r12!, {r8-r11}
     add     r0, r0, r8
     add     r1, r1, r8
     add     r2, r2, r8
     add     r3, r3, r8
-    tst     r11, #0x10000
-    bne     71f
     FAST    r0, r9, r10, r11
     FAST    r1, r9, r10, r11
     FAST    r2, r9, r10, r11
@@ -281,7 +276,44 @@ eq_lanes_four:
     strb    r3, [r12, r9]
     strb    r0, [r8], #1
     b       43b
-60:                             /* one of several segments */
+40:
+    ldmia   r12, {r8-r11}
+    ldr     r12, [sp, #STAGES]
+    rsb     r4, r8, r4, lsl #1
+    rsb     r5, r9, r5, lsl #1
+    rsb     r6, r10, r6, lsl #1
+    rsb     r7, r11, r7, lsl #1
+    rsb     r0, r8, r0, lsl #1
+    rsb     r1, r9, r1, lsl #1
+    rsb     r2, r10, r2, lsl #1
+    rsb     r3, r11, r3, lsl #1
+    ldmia   r12!, {r8-r11}
+    add     r4, r4, r8
+    add     r5, r5, r8
+    add     r6, r6, r8
+    add     r7, r7, r8
+    tst     r11, #0x10000
+    bne     70f
+    FAST    r4, r9, r10, r11
+    FAST    r5, r9, r10, r11
+    FAST    r6, r9, r10, r11
+    FAST    r7, r9, r10, r11
+41:
+    ldmia   r12!, {r8-r11}
+    add     r0, r0, r8
+    add     r1, r1, r8
+    add     r2, r2, r8
+    add     r3, r3, r8
+    tst     r11, #0x10000
+    bne     71f
+    FAST    r0, r9, r10, r11
+    FAST    r1, r9, r10, r11
+    FAST    r2, r9, r10, r11
+    FAST    r3, r9, r10, r11
+    b       42b
+60:                             /* not all shifts are to the right, or one of several segments */
+    lsls    r8, r8, #1
+    beq     40b
     add     r9, sp, #PARTIAL
     ldmia   r9!, {r10, r11}
     add     r4, r4, r10
@@ -313,6 +345,7 @@ eq_lanes_four:
     mov     r3, #0
     bx      r11
 61:                             /* the last: the next pair begins anew */
+    lsr     r8, r8, #1
     str     r8, [sp, #LEFT]
     mov     r10, #0
     mov     r11, #0
@@ -343,7 +376,7 @@ eq_lanes_four:
  *
  * r0, r1: pixels 0 to 2 of both channels; r2, r3: pixels 3 to 5; one segment.
  */
-/* Three pixels: channel 0 to r4..r6, channel 1 to r7..r9, doubled and less their offsets. */
+/* Three pixels: channel 0 to r4..r6, channel 1 to r7..r9. */
 .macro THREE_PIXELS low, high
     ubfx    r4, \low, #0, #10
     ubfx    r5, \low, #10, #10
@@ -353,22 +386,25 @@ eq_lanes_four:
     ubfx    r8, \high, #8, #10
     ubfx    r7, r7, #0, #10
     lsr     r9, \high, #18
-    ldmia   r12!, {r10, r11, lr}
-    rsb     r4, r10, r4, lsl #1
-    rsb     r7, r10, r7, lsl #1
-    rsb     r5, r11, r5, lsl #1
-    rsb     r8, r11, r8, lsl #1
-    rsb     r6, lr, r6, lsl #1
-    rsb     r9, lr, r9, lsl #1
-    ldr     r0, [sp, #STAGES]
+.endm
+
+/* Of one channel, whose words are next at r12, where its shift is to the right. */
+.macro FAST_CHANNEL x, y, z
+    ldmia   r12!, {r1, r10, r11, lr}
+    add     \x, r1, \x, lsl #1
+    add     \y, r1, \y, lsl #1
+    add     \z, r1, \z, lsl #1
+    FAST    \x, r10, r11, lr
+    FAST    \y, r10, r11, lr
+    FAST    \z, r10, r11, lr
 .endm
 
 /* Of one channel, whose words are next at r0. */
 .macro CHANNEL x, y, z, exact
     ldmia   r0!, {r1, r10, r11, lr}
-    add     \x, \x, r1
-    add     \y, \y, r1
-    add     \z, \z, r1
+    add     \x, r1, \x, lsl #1
+    add     \y, r1, \y, lsl #1
+    add     \z, r1, \z, lsl #1
     tst     lr, #0x10000
     bne     \exact
     FAST    \x, r10, r11, lr
@@ -445,13 +481,83 @@ eq_lanes_six:
     ENTER   r11, 20f
 10:
     BEGIN_PAIR
+    ldmia   r12!, {r0-r3}       /* what makes sums of all signs lanes */
+    bx      r11
     .balign 4
 20:
 .rept 4
     UNIT_OF_SIX_LANES
 .endr
     REPEAT_UNTIL_END 20b
+    ldr     r4, [sp, #GENERAL]
+    cmp     r4, #0
+    bne     60f
     THREE_PIXELS r0, r1
+    ldr     r12, [sp, #STAGES]
+    FAST_CHANNEL r4, r5, r6
+    FAST_CHANNEL r7, r8, r9
+    SATURATE 2
+    bfi     r4, r7, #2, #2      /* three bytes of four bits each */
+    bfi     r5, r8, #2, #2
+    bfi     r6, r9, #2, #2
+    bfi     r4, r5, #8, #8
+    bfi     r4, r6, #16, #16
+    mov     r0, r4
+    sub     r12, r12, #32
+    THREE_PIXELS r2, r3
+    FAST_CHANNEL r4, r5, r6
+    FAST_CHANNEL r7, r8, r9
+    str     r12, [sp, #STAGES]
+    SATURATE 2
+    bfi     r4, r7, #2, #2
+    bfi     r5, r8, #2, #2
+    bfi     r6, r9, #2, #2
+    ldrd    r10, r11, [sp, #OUTPUT]
+    ldr     r3, [sp, #PAIRS]
+    add     r12, r11, r11, lsl #1
+    lsr     r7, r0, #8
+    lsr     r8, r0, #16
+    add     r12, r12, r10
+    lsls    r1, r3, #31
+    ldr     lr, [sp, #END]
+    bne     35f
+    strb    r0, [r10]
+    strb    r7, [r10, r11]
+    strb    r8, [r10, r11, lsl #1]
+    strb    r4, [r12]
+    strb    r5, [r12, r11]
+    strb    r6, [r12, r11, lsl #1]
+    sub     r3, r3, #1
+    str     r3, [sp, #PAIRS]
+    b       10b
+35:                             /* these come above four bits that are there */
+    ldrb    r9, [r10]
+    ldrb    r1, [r10, r11]
+    ldrb    r2, [r10, r11, lsl #1]
+    bfi     r9, r0, #4, #4
+    bfi     r1, r7, #4, #4
+    bfi     r2, r8, #4, #4
+    ldrb    r0, [r12]
+    ldrb    r7, [r12, r11]
+    ldrb    r8, [r12, r11, lsl #1]
+    bfi     r0, r4, #4, #4
+    bfi     r7, r5, #4, #4
+    bfi     r8, r6, #4, #4
+    strb    r1, [r10, r11]
+    strb    r2, [r10, r11, lsl #1]
+    strb    r9, [r10], #1
+    strb    r0, [r12]
+    strb    r7, [r12, r11]
+    strb    r8, [r12, r11, lsl #1]
+    str     r10, [sp, #OUTPUT]
+    subs    r3, r3, #1
+    str     r3, [sp, #PAIRS]
+    bne     10b
+    add     sp, #FRAME
+    pop     {r4-r11, pc}
+60:                             /* not all shifts are to the right, or the output is in bytes */
+    THREE_PIXELS r0, r1
+    ldr     r0, [sp, #STAGES]
     CHANNEL r4, r5, r6, 70f
 31:
     CHANNEL r7, r8, r9, 71f
@@ -466,6 +572,7 @@ eq_lanes_six:
     STORE_BYTES
 40:
     THREE_PIXELS r2, r3
+    ldr     r0, [sp, #STAGES]
     CHANNEL r4, r5, r6, 72f
 41:
     CHANNEL r7, r8, r9, 73f

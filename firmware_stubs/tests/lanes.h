@@ -44,11 +44,22 @@ static uint32_t *pack_lanes(const layer_t *layer, int six, uint32_t *words)
 }
 
 /* `units` of a segment. */
-static int32_t *pack_lane_tables(const layer_t *layer, uint32_t units)
+static int32_t *pack_lane_tables(const layer_t *layer, int six, uint32_t units)
 {
     const uint32_t channels = layer->out.shape[2];
     const int32_t least = -(1 << (eq_width(layer->in.bits) - 1u));
-    int32_t *tables = exact_block((padded(channels, 2) * EQ_LANES_WORDS + 1) * sizeof *tables);
+    int32_t *tables = exact_block((padded(channels, 2) * EQ_LANES_WORDS + 3) * sizeof *tables);
+    int32_t start = 0;
+    for (uint32_t c = 0; c < channels && six; c++) {
+        int32_t below = 0;
+        for (uint32_t k = 0; k < layer->count; k++) {
+            const int32_t w = weight(layer, c, k);
+            below += w < 0 ? -3 * w : 0;
+        }
+        start = below > start ? below : start;
+    }
+    tables[EQ_LANES_START] = start;
+    tables[EQ_LANES_ANY] = 0;
     tables[EQ_LANES_UNITS] = (int32_t)units;
     for (uint32_t c = 0; c < padded(channels, 2); c++) {
         int32_t *stage = tables + EQ_LANES_HEADER + EQ_LANES_WORDS * c;
@@ -60,9 +71,10 @@ static int32_t *pack_lane_tables(const layer_t *layer, uint32_t units)
         }
         const int64_t addend =
             (INT64_C(1) << right) / 2 + layer->out.zero_point * (INT64_C(1) << right);
-        stage[EQ_LANES_SUM] = (int32_t)(uint32_t)(uint64_t)(2 * sum);
+        stage[EQ_LANES_SUM] = (int32_t)(uint32_t)(uint64_t)(2 * (sum - start));
         stage[EQ_LANES_MULTIPLIER] = c < channels ? layer->multiplier[c] : 0;
         stage[EQ_LANES_ADDEND] = (int32_t)(uint32_t)(uint64_t)addend;
+        tables[EQ_LANES_ANY] |= right == 0;
         stage[EQ_LANES_SHIFT] = right + left * 256 + (right == 0 ? EQ_LANES_EXACT : 0);
     }
     return tables;
@@ -97,11 +109,11 @@ static void add_lane_layer(model_t *m, uint16_t kernel, uint16_t input, uint16_t
     }
     uint32_t words;
     uint32_t *weights = pack_lanes(&layer, rules->layout == EQ_LAYOUT_SIXES, &words);
-    int32_t *tables = pack_lane_tables(&layer, units);
+    int32_t *tables = pack_lane_tables(&layer, rules->layout == EQ_LAYOUT_SIXES, units);
     op->weights = align8(m->count[EQ_SECTION_WEIGHTS]);
     memcpy(m->weights + op->weights, weights, words * sizeof *weights);
     m->count[EQ_SECTION_WEIGHTS] = op->weights + words * (uint32_t)sizeof *weights;
-    op->bias = add_words(m, (layer.out.shape[2] + 1) / 2 * 2 * EQ_LANES_WORDS + 1, tables);
+    op->bias = add_words(m, (layer.out.shape[2] + 1) / 2 * 2 * EQ_LANES_WORDS + 3, tables);
     op->scratch_bytes = (uint32_t)rules->scratch_bytes(op, &layer.in, &layer.out, layer.count);
     op->scratch = align8(m->arena_bytes);
     m->arena_bytes = op->scratch + op->scratch_bytes;

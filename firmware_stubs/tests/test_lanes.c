@@ -39,6 +39,23 @@ static uint64_t lane_sum(const layer_t *layer, uint32_t channel, uint32_t first,
     return sum;
 }
 
+/* Whether lanes that begin so that the least sum is 0 hold the greatest. */
+static int signed_lanes_hold(const layer_t *layer)
+{
+    int32_t least = 0, most = 0;
+    for (uint32_t channel = 0; channel < layer->out.shape[2]; channel++) {
+        int32_t low = 0, high = 0;
+        for (uint32_t k = 0; k < layer->count; k++) {
+            const int32_t w = weight(layer, channel, k);
+            low += w < 0 ? 3 * w : 0;
+            high += w > 0 ? 3 * w : 0;
+        }
+        least = low < least ? low : least;
+        most = high > most ? high : most;
+    }
+    return most - least < 1024 && least > -1024;
+}
+
 /* Whether segments of so many units, counted from the end, stay within their lanes. */
 static int lanes_hold(const case_t *c, uint32_t units)
 {
@@ -61,7 +78,8 @@ static int within_limits(const case_t *c)
     const uint32_t width = c->six ? 10 : alone(c) ? 24 : 14;
     if (!eq_is_packed(&layer->in) ||
         (c->six && (layer->op.weight_bits != 2 || layer->in.bits != 2)) ||
-        (uint64_t)layer->count * most_value(layer) >> width != 0 || !lanes_hold(c, c->units)) {
+        (uint64_t)layer->count * most_value(layer) >> width != 0 ||
+        !(c->six ? signed_lanes_hold(layer) : lanes_hold(c, c->units))) {
         return 0;
     }
     const int32_t low = -(1 << (eq_width(layer->in.bits) - 1u)), high = -low - 1;
@@ -239,7 +257,7 @@ static void check_case(const case_t *c)
     const eq_kernel_t *kernel = &tested[c->six ? 2 : kind];
     uint32_t words;
     uint32_t *packed = pack_lanes(layer, c->six, &words);
-    int32_t *tables = pack_lane_tables(layer, c->units);
+    int32_t *tables = pack_lane_tables(layer, c->six, c->units);
     CHECK(kernel->rules->weight_bytes(layer->out.shape[2], layer->count, bits) == words * 4u,
           "%u bits, %u weights", bits, layer->count);
     const eq_call_t call = {.kernel = kernel,
@@ -298,9 +316,10 @@ static void test_layers(uint32_t rounds)
         eq_operator_t *op = image_section(image, EQ_SECTION_OPERATORS);                            \
         int32_t *tables =                                                                          \
             (void *)((uint8_t *)image_section(image, EQ_SECTION_TABLES) + op[OP_CONV_LANES].bias); \
+        int32_t *sixes = tables + (op[OP_CONV_SIXES].bias - op[OP_CONV_LANES].bias) / 4;           \
         int32_t *stage = tables + EQ_LANES_HEADER;                                                 \
         uint32_t *weights = image_section(image, EQ_SECTION_WEIGHTS);                              \
-        (void)tensor, (void)op, (void)stage, (void)weights;                                        \
+        (void)tensor, (void)op, (void)stage, (void)weights, (void)sixes;                           \
         statement;                                                                                 \
         image_seal(image);                                                                         \
         uint8_t *arena = exact_block(arena_bytes);                                                 \
@@ -334,6 +353,12 @@ static void test_refusals(void)
     REFUSED(EQ_E_ARITHMETIC, tables[EQ_LANES_UNITS] = 0);
     REFUSED(EQ_E_ARITHMETIC, tables[EQ_LANES_UNITS] = 3);
     REFUSED(EQ_OK, tables[EQ_LANES_UNITS] = 5);
+    REFUSED(EQ_E_ARITHMETIC, tables[EQ_LANES_START] = 2);
+    REFUSED(EQ_E_ARITHMETIC, tables[EQ_LANES_ANY] ^= 1);
+    REFUSED(EQ_E_ARITHMETIC, tables[EQ_LANES_ANY] = 3);
+    REFUSED(EQ_E_ARITHMETIC, sixes[EQ_LANES_START] = -1);
+    REFUSED(EQ_E_ARITHMETIC, sixes[EQ_LANES_START] = 0);
+    REFUSED(EQ_E_ARITHMETIC, sixes[EQ_LANES_START] = 1024);
     REFUSED(EQ_E_ARITHMETIC, stage[EQ_LANES_SUM] += 1);
     REFUSED(EQ_OK, stage[EQ_LANES_SUM] += 2);
     REFUSED(EQ_E_ARITHMETIC, stage[EQ_LANES_SUM] = INT32_MIN);
