@@ -164,7 +164,7 @@ def pack_sixes(values: Array, bits: int) -> bytes:
 
 
 def _lane_fields(values: Array, bits: int) -> npt.NDArray[np.int64]:
-    """w + 2^(bits−1) as (pairs of channels, steps of whole units, channel of the pair)."""
+    """Fields w + 2^(bits−1) as (pairs of channels, steps of whole units, channel of the pair)."""
     channels, count = values.shape
     filled = np.zeros((-(-channels // 2) * 2, -(-count // LANES_UNIT) * LANES_UNIT), np.int64)
     filled[:channels, :count] = values.astype(np.int64) + (1 << (bits - 1))
