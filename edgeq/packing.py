@@ -165,7 +165,7 @@ def pack_sixes(values: Array, bits: int) -> bytes:
 
 
 def _lane_fields(values: Array, bits: int) -> npt.NDArray[np.int64]:
-    """w + 2^(bits−1) as (pairs of channels, steps of whole units, channel of the pair)."""
+    """Fields w + 2^(bits−1) as (pairs of channels, steps of whole units, channel of the pair)."""
     channels, count = values.shape
     filled = np.zeros((-(-channels // 2) * 2, -(-count // LANES_UNIT) * LANES_UNIT), np.int64)
     filled[:channels, :count] = values.astype(np.int64) + (1 << (bits - 1))
@@ -288,6 +288,15 @@ def _lanes_tables(values: Array, scaling: Scaling, scheme: lanes.Scheme) -> Arra
     return words.astype(np.uint32).view(np.int32)
 
 
+def pack_taps(values: Array, bits: int, form: taps.Taps) -> bytes:
+    """Weights (channels, 9 · C) of 2..4 bits as eq_taps.h describes them.
+
+    Raises:
+        ValueError: a value needs more bits.
+    """
+    return form.pack(_fitting(values, bits), bits)
+
+
 def taps_tables(values: Array, scaling: Scaling, form: taps.Taps) -> Array | None:
     """The stages of eq_taps.h for weights (channels, K), 4 words a channel.
 
@@ -323,8 +332,15 @@ LAYOUTS: Mapping[str, Layout] = {
         Layout("lanes", 3, lanes_bytes, pack_lanes, lanes_tables, packed=True),
         Layout("sixes", 4, lanes_bytes, pack_sixes, sixes_tables, packed=True),
         *(
-            Layout(name, id, taps.stored_bytes, form.pack, partial(taps_tables, form=form), True)
-            for id, (name, form) in enumerate(taps.FORMS.items(), 5)
+            Layout(
+                form.name,
+                number,
+                taps.stored_bytes,
+                partial(pack_taps, form=form),
+                partial(taps_tables, form=form),
+                packed=True,
+            )
+            for number, form in enumerate(taps.FORMS.values(), 5)
         ),
     )
 }
