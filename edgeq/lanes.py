@@ -106,8 +106,8 @@ POINT: Mapping[tuple[int, int], Scheme] = {
 TAPS: Mapping[tuple[int, int], Scheme] = {
     (4, 4): TAPS_14,
     (3, 4): TAPS_14,
-    (2, 4): TAPS_13,
-    (4, 2): TAPS_13,
-    (3, 2): TAPS_13,
+    (2, 4): TAPS_14,
+    (4, 2): TAPS_14,
+    (3, 2): TAPS_14,
     (2, 2): TAPS_12,
 }

@@ -299,3 +299,46 @@ def test_lanes_compute_on_the_core_what_the_reference_predicts(
     board.flash(image.build(program).data, program.plan.arena_bytes)
     got = board.run([parity.sample_bytes(list(inputs.values()), i) for i in range(SAMPLES)])
     assert got == [parity.output_bytes(program, expected, i) for i in range(SAMPLES)]
+
+
+def rows_of_taps(channels: int) -> Graph:
+    """Windows of 3×3 at both strides around the blocks of rows, to 1 output and with pads or none."""
+    b = Builder("taps")
+    x = b.conv(b.input(11, 13, 2), channels, 1, clamp=RELU)
+    x = b.conv(x, 8, 3, clamp=RELU)
+    x = b.conv(x, channels // 4 * 4 + 4, Window((3, 3), (2, 2), pads=(0, 1, 1, 1)))
+    x = b.conv(x, 8, Window((3, 3), (1, 1)), clamp=RELU)
+    return b.build(b.conv(x, 4, Window((3, 3), (2, 2), pads=(1, 1, 0, 0))))
+
+
+channels_of_taps = pytest.mark.parametrize("channels", [3, 8, 15, 16, 24])
+
+
+def taps_program(widths: tuple[int, int], channels: int) -> Program:
+    program = program_of(rows_of_taps(channels), widths[:1], "flash", ("dsp",), widths[1:])
+    layouts = [choice.layout for choice in program.choices.values()]
+    straight = "taps12" if widths == (2, 2) else "taps"
+    assert layouts[1:] == [straight, "halves", straight, "halves"]
+    return program
+
+
+@lanes
+@channels_of_taps
+def test_taps_compute_on_the_host_what_the_reference_predicts(
+    host_program: HostProgram, widths: tuple[int, int], channels: int
+) -> None:
+    assert_host_exact(host_program, taps_program(widths, channels))
+
+
+@pytest.mark.emulator
+@lanes
+@channels_of_taps
+def test_taps_compute_on_the_core_what_the_reference_predicts(
+    board: Flashed, widths: tuple[int, int], channels: int
+) -> None:
+    program = taps_program(widths, channels)
+    inputs = integers(program)
+    expected = parity.predict(program, inputs)
+    board.flash(image.build(program).data, program.plan.arena_bytes)
+    got = board.run([parity.sample_bytes(list(inputs.values()), i) for i in range(SAMPLES)])
+    assert got == [parity.output_bytes(program, expected, i) for i in range(SAMPLES)]

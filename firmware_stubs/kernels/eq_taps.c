@@ -208,18 +208,54 @@ static void eq_taps_move(uint32_t *to, const uint32_t *from, uint32_t sixes)
 
 #endif
 
-const eq_taps_t eq_taps_14 = {
-    14, 2, 2, 0, 1, 2, 4, 1, 1 << 14, LANES_14 | UINT64_C(1) << 55, eq_taps_finish_14,
-    {eq_taps_multiply_14_4, eq_taps_multiply_14_2}};
-const eq_taps_t eq_taps_rows = {
-    14, 2, 2, 0, 1, 2, 4, ROWS, ROWS << 14, LANES_14 | UINT64_C(1) << 55, eq_taps_finish_rows,
-    {eq_taps_multiply_14_4, eq_taps_multiply_14_2}};
-const eq_taps_t eq_taps_12 = {
-    12, 3, 2, 2, 1, 3, 2, 1, 1 << 11, UINT64_C(1) << 11 | UINT64_C(1) << 23 | UINT64_C(1) << 35,
-    eq_taps_finish_12, {eq_taps_multiply_12_2, eq_taps_multiply_12_2}};
-const eq_taps_t eq_taps_halves = {
-    14, 3, 1, 1, 2, 3, 4, 1, 1 << 13, LANES_14, eq_taps_finish_halves,
-    {eq_taps_multiply_halves_4, eq_taps_multiply_halves_2}};
+const eq_taps_t eq_taps_14 = {14,
+                              2,
+                              2,
+                              0,
+                              1,
+                              2,
+                              4,
+                              1,
+                              1 << 14,
+                              LANES_14 | UINT64_C(1) << 55,
+                              eq_taps_finish_14,
+                              {eq_taps_multiply_14_4, eq_taps_multiply_14_2}};
+const eq_taps_t eq_taps_rows = {14,
+                                2,
+                                2,
+                                0,
+                                1,
+                                2,
+                                4,
+                                ROWS,
+                                ROWS << 14,
+                                LANES_14 | UINT64_C(1) << 55,
+                                eq_taps_finish_rows,
+                                {eq_taps_multiply_14_4, eq_taps_multiply_14_2}};
+const eq_taps_t eq_taps_12 = {12,
+                              3,
+                              2,
+                              2,
+                              1,
+                              3,
+                              2,
+                              1,
+                              1 << 11,
+                              UINT64_C(1) << 11 | UINT64_C(1) << 23 | UINT64_C(1) << 35,
+                              eq_taps_finish_12,
+                              {eq_taps_multiply_12_2, eq_taps_multiply_12_2}};
+const eq_taps_t eq_taps_halves = {14,
+                                  3,
+                                  1,
+                                  1,
+                                  2,
+                                  3,
+                                  4,
+                                  1,
+                                  1 << 13,
+                                  LANES_14,
+                                  eq_taps_finish_halves,
+                                  {eq_taps_multiply_halves_4, eq_taps_multiply_halves_2}};
 
 /// Sizes ///
 
@@ -345,7 +381,8 @@ int eq_taps_fits(const eq_taps_t *taps, const eq_call_t *call)
         return 0;
     }
     const uint32_t channels = call->out->shape[2];
-    const uint64_t bytes = eq_taps_weight_bytes(1, 9 * call->in[0]->shape[2], call->op->weight_bits);
+    const uint64_t bytes =
+        eq_taps_weight_bytes(1, 9 * call->in[0]->shape[2], call->op->weight_bits);
     const uint32_t *row = (const void *)call->weights;
     for (uint32_t c = 0; c < channels; c++) {
         if (!lanes_fit(taps, call, row) ||
@@ -509,8 +546,7 @@ static uint64_t pack_block(const window_t *window, uint32_t *to, int32_t y, int3
         columns[i].step = outside ? 0 : 4;
         x += taps->stride;
     }
-    return window->pack != NULL ? window->pack(to, columns, shape[2])
-                                : pack_any(window, to, first);
+    return window->pack != NULL ? window->pack(to, columns, shape[2]) : pack_any(window, to, first);
 }
 
 /* Row y of the input, as row `slot` of the window; `parts` is of y. */
@@ -551,8 +587,7 @@ static void pack_window(const window_t *window, uint32_t y)
     }
     for (uint32_t slot = kept; slot < ROWS; slot++) {
         const uint32_t row = y * stride + slot;
-        pack_row(window, (int32_t)row - window->call->op->pad_top, slot,
-                 window->parts[row % ROWS]);
+        pack_row(window, (int32_t)row - window->call->op->pad_top, slot, window->parts[row % ROWS]);
     }
 }
 
@@ -663,8 +698,7 @@ void eq_taps_run(const eq_taps_t *taps, const eq_call_t *call)
     const uint32_t words = ROWS * window.words * groups;
     window.row_step = taps->sums == 1 ? window.words : window.words * groups;
     window.group_step = taps->sums == 1 ? ROWS * window.words : window.words;
-    const uint32_t row =
-        ROWS * (uint32_t)filled(in->shape[2]) / channels_of_word(op->weight_bits);
+    const uint32_t row = ROWS * (uint32_t)filled(in->shape[2]) / channels_of_word(op->weight_bits);
     uint64_t *first = (void *)(window.values + words);
     uint64_t *sums = first + (size_t)GROUP * groups;
     for (uint32_t i = 0; i < ROWS; i++) {
@@ -698,8 +732,7 @@ void eq_taps_run(const eq_taps_t *taps, const eq_call_t *call)
                 }
                 own += (size_t)(c % BATCH) * GROUP * groups;
             }
-            taps->finish(own, stage, bytes + place(c, channels, out_bits), channels,
-                         window.blocks);
+            taps->finish(own, stage, bytes + place(c, channels, out_bits), channels, window.blocks);
             stage += EQ_TAPS_WORDS;
         }
         store(call, output, bytes + (size_t)taps->junk * channels, width);

@@ -38,7 +38,8 @@
 
 /* Words of a stage. */
 enum {
-    EQ_TAPS_SUM = 0, /* twice: bias − zero point · Σ w, the zero point less qmin, less lane offsets */
+    EQ_TAPS_SUM =
+        0, /* twice: bias − zero point · Σ w, the zero point less qmin, less lane offsets */
     EQ_TAPS_MULTIPLIER = 1,
     EQ_TAPS_OFFSET = 2, /* (1 << right − 1, 0 if right is 0) + (output zero point << right) */
     EQ_TAPS_SHIFT = 3,  /* right | left << 8 | EQ_TAPS_ANY, if right is 0 or left is not */
@@ -71,7 +72,7 @@ typedef struct {
     uint8_t stride; /* of columns, and operands of an input channel */
     uint8_t taps;   /* that meet in a lane: 2 neighbours, or all 3 */
     uint8_t most_bits;
-    uint8_t sums; /* of a channel: 1, or one of each row of the window */
+    uint8_t sums;   /* of a channel: 1, or one of each row of the window */
     int32_t offset; /* of all sums by lane offsets */
     uint64_t lanes; /* these, in their lanes */
     eq_taps_finish_t finish;

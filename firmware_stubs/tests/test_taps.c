@@ -30,23 +30,43 @@ typedef struct {
     uint32_t lane;       /* bits */
     uint32_t neighbours; /* taps in a lane */
     uint32_t most_bits;
-    int32_t offset; /* of sums */
-    uint32_t sums;  /* of a channel */
+    int32_t offset;          /* of sums */
+    uint32_t sums;           /* of a channel */
     uint8_t places[2][4][3]; /* of 4 and 2 bits: the lowest bits of fields */
 } tested_t;
 
 static const tested_t tested[] = {
     {{70, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, eq_conv_taps_rows_s4_dsp, &eq_taps_rows_rules},
-     1, 14, 2, 4, 3 << 14, 3,
+     1,
+     14,
+     2,
+     4,
+     3 << 14,
+     3,
      {{{28, 14, 0}, {4, 22, 8}}, {{28, 14, 0}, {30, 16, 2}, {4, 22, 8}, {6, 24, 10}}}},
     {{71, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, eq_conv_taps_s4_dsp, &eq_taps_rules},
-     1, 14, 2, 4, 1 << 14, 1,
+     1,
+     14,
+     2,
+     4,
+     1 << 14,
+     1,
      {{{28, 14, 0}, {4, 22, 8}}, {{28, 14, 0}, {30, 16, 2}, {4, 22, 8}, {6, 24, 10}}}},
     {{72, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, eq_conv_taps12_s2_dsp, &eq_taps12_rules},
-     1, 12, 3, 2, 1 << 11, 1,
+     1,
+     12,
+     3,
+     2,
+     1 << 11,
+     1,
      {{{0}}, {{24, 12, 0}, {26, 14, 2}, {28, 16, 4}, {30, 18, 6}}}},
     {{73, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, eq_conv_halves_s4_dsp, &eq_halves_rules},
-     2, 14, 3, 4, 1 << 13, 1,
+     2,
+     14,
+     3,
+     4,
+     1 << 13,
+     1,
      {{{14, 8, 0}, {18, 22, 4}}, {{14, 8, 0}, {16, 10, 2}, {18, 22, 4}, {20, 24, 6}}}},
 };
 static const eq_kernel_t reference = {1, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, eq_conv_s8_ref, NULL};
@@ -235,8 +255,7 @@ static int8_t *run(const eq_kernel_t *kernel, const layer_t *layer, const void *
 {
     eq_operator_t op = layer->op;
     const eq_tensor_record_t *in = &layer->in, *out = &layer->out;
-    const int needs_rows =
-        eq_reads_bytes(kernel) && (eq_is_packed(in) || eq_is_packed(out));
+    const int needs_rows = eq_reads_bytes(kernel) && (eq_is_packed(in) || eq_is_packed(out));
     const eq_rows_scratch_t rows = eq_rows_scratch(&op, kernel->family, in, in, out);
     const uint64_t unpacked = needs_rows ? rows.input + rows.output : 0;
     const uint64_t own = kernel->rules != NULL
@@ -291,16 +310,132 @@ static void check_layer(const tested_t *form, const layer_t *layer)
             run(&reference, layer, layer->weights, layer->bias, (const int8_t *)input);
         int8_t *got = run(&form->kernel, layer, packed, tables, (const int8_t *)input);
         CHECK(memcmp(expected, got, eq_tensor_bytes(&layer->out)) == 0,
-              "kernel %u, %u bits in %ux%ux%u of %d out %ux%ux%u of %d pads %d,%d",
-              form->kernel.id, bits, layer->in.shape[0], layer->in.shape[1], layer->in.shape[2],
-              layer->in.bits, layer->out.shape[0], layer->out.shape[1], layer->out.shape[2],
-              layer->out.bits, layer->op.pad_top, layer->op.pad_left);
+              "kernel %u, %u bits in %ux%ux%u of %d out %ux%ux%u of %d pads %d,%d", form->kernel.id,
+              bits, layer->in.shape[0], layer->in.shape[1], layer->in.shape[2], layer->in.bits,
+              layer->out.shape[0], layer->out.shape[1], layer->out.shape[2], layer->out.bits,
+              layer->op.pad_top, layer->op.pad_left);
         free(got);
         free(expected);
         free(input);
     }
     free(tables);
     free(packed);
+}
+
+/// Refusals: a layer that fits, one thing of it changed, no longer fits ///
+
+enum { CHANGES = 20 };
+
+static void change(uint32_t kind, eq_operator_t *op, eq_tensor_record_t *in,
+                   eq_tensor_record_t *out, int32_t *stage, uint32_t *word)
+{
+    switch (kind) {
+    case 0:
+        op->kernel_height = 2;
+        break;
+    case 1:
+        op->kernel_width = 5;
+        break;
+    case 2:
+        op->stride_height = 3;
+        break;
+    case 3:
+        op->stride_width ^= 3;
+        break;
+    case 4:
+        op->dilation_height = 2;
+        break;
+    case 5:
+        op->dilation_width = 2;
+        break;
+    case 6:
+        in->bits = 8;
+        break;
+    case 7:
+        out->shape[1] = 7, out->shape[2] = 3, out->bits = 4;
+        break; /* no whole bytes */
+    case 8:
+        out->zero_point += 1;
+        break;
+    case 9:
+        stage[EQ_TAPS_SUM] = INT32_MAX;
+        break;
+    case 10:
+        stage[EQ_TAPS_SUM] = INT32_MIN;
+        break;
+    case 11:
+        stage[EQ_TAPS_MULTIPLIER] = (1 << 30) - 1;
+        break;
+    case 12:
+        stage[EQ_TAPS_MULTIPLIER] = -1;
+        break;
+    case 13:
+        stage[EQ_TAPS_OFFSET] += 1;
+        break;
+    case 14:
+        stage[EQ_TAPS_SHIFT] = 23;
+        break;
+    case 15:
+        stage[EQ_TAPS_SHIFT] ^= EQ_TAPS_ANY;
+        break;
+    case 16:
+        stage[EQ_TAPS_SHIFT] = 8 << 8 | EQ_TAPS_ANY;
+        break;
+    case 17:
+        stage[EQ_TAPS_SHIFT] = 1 | 1 << 8 | EQ_TAPS_ANY;
+        break;
+    case 18:
+        stage[EQ_TAPS_SHIFT] |= 1 << 24;
+        break;
+    case 19:
+        *word ^= 1;
+        break; /* of a channel that is filled up */
+    default:
+        break;
+    }
+}
+
+static void test_refusals(void)
+{
+    for (uint32_t i = 0; i < 4 * (CHANGES + 1); i++) {
+        const tested_t *form = &tested[i / (CHANGES + 1)];
+        const uint16_t stride = (uint16_t)form->stride;
+        layer_t layer = {.op = {.weight_bits = 2,
+                                .kernel_height = 3,
+                                .kernel_width = 3,
+                                .stride_height = stride,
+                                .stride_width = stride,
+                                .dilation_height = 1,
+                                .dilation_width = 1},
+                         .count = 9 * 5};
+        set_tensor(&layer.in, 3, 10, 5, 2);
+        set_tensor(&layer.out, 1, 8 / stride, 4, 2);
+        layer.in.zero_point = layer.out.zero_point = -1;
+        layer.weights = exact_block(layer.count * 4);
+        for (uint32_t c = 0; c < 4; c++) {
+            layer.multiplier[c] = 1 << 30;
+            layer.shift[c] = -5;
+        }
+        uint32_t bytes;
+        uint32_t *packed = pack_weights(form, &layer, &bytes);
+        int32_t *tables = pack_tables(form, &layer);
+        /* The second word of a row has the channels 4..7, of which 5 is the second. */
+        change(i % (CHANGES + 1), &layer.op, &layer.in, &layer.out, tables + EQ_TAPS_WORDS,
+               packed + 1);
+        if (i % (CHANGES + 1) == 19) {
+            packed[1] ^= 1u ^ 1u << form->places[1][1][2];
+        }
+        const eq_call_t call = {.op = &layer.op,
+                                .in = {&layer.in, &layer.in},
+                                .out = &layer.out,
+                                .weights = (const void *)packed,
+                                .bias = tables};
+        CHECK(form->kernel.rules->fits(&call, layer.count) == (i % (CHANGES + 1) == CHANGES),
+              "kernel %u, change %u", form->kernel.id, i % (CHANGES + 1));
+        free(tables);
+        free(packed);
+        free(layer.weights);
+    }
 }
 
 static void test_layers(uint32_t rounds)
@@ -322,6 +457,7 @@ static void test_layers(uint32_t rounds)
 
 int main(int argc, char **argv)
 {
+    test_refusals();
     test_layers(argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 5000u);
     return check_report("test_taps");
 }
