@@ -1,4 +1,4 @@
-"""The layouts "taps", "taps_rows", "taps12" and "halves": rows of three taps as one operand of a multiplication.
+"""Layouts "taps", "taps_rows", "taps12" and "halves": rows of three taps as one operand.
 
 How such products give a row of outputs, and when they are exact, stands in eq_taps.h. Unlike the
 steps of `lanes.py`, which are extracted before a lane can overflow, all of K is summed at once:

@@ -302,7 +302,7 @@ def test_lanes_compute_on_the_core_what_the_reference_predicts(
 
 
 def rows_of_taps(channels: int) -> Graph:
-    """Windows of 3×3 at both strides around the blocks of rows, to 1 output and with pads or none."""
+    """Windows of 3×3 at both strides, with pads and without, around the blocks of rows."""
     b = Builder("taps")
     x = b.conv(b.input(11, 13, 2), channels, 1, clamp=RELU)
     x = b.conv(x, 8, 3, clamp=RELU)
