@@ -580,8 +580,10 @@ static void pack_window(const window_t *window, uint32_t y)
     const uint32_t kept = y == 0 ? 0 : ROWS - stride;
     for (uint32_t at = 0; at < window->blocks; at += GROUP) {
         uint32_t *row = window->values + (size_t)(at / GROUP) * window->group_step;
-        for (uint32_t slot = 0; slot < kept; slot++) {
-            eq_taps_move(row, row + (size_t)stride * window->row_step, window->words / 6);
+        const uint32_t runs = window->taps->sums == 1 && kept != 0 ? 1 : kept;
+        for (uint32_t run = 0; run < runs; run++) {
+            eq_taps_move(row, row + (size_t)stride * window->row_step,
+                         kept / runs * (window->words / 6));
             row += window->row_step;
         }
     }
@@ -594,17 +596,20 @@ static void pack_window(const window_t *window, uint32_t y)
 /// Rows of the output ///
 
 /*
- * Where the byte of a channel lies: with so many channels that their bits fill words, bytes that
- * are neighbours in a packed word are 4 apart, so that words of bytes are packed by shifts.
+ * Where the byte of a channel lies: where the bits of 4 << share channels fill words, as many bytes
+ * that are neighbours in a packed byte are 4 apart, so that words of bytes are packed by shifts.
  */
-static uint32_t place(uint32_t channel, uint32_t channels, uint32_t bits)
+static inline uint32_t place(uint32_t channel, uint32_t share)
 {
-    const uint32_t share = 8 / bits;
-    if (channels % (4 * share) != 0) {
-        return channel;
-    }
-    const uint32_t i = channel % (4 * share);
-    return channel - i + i % share * 4 + i / share;
+    const uint32_t i = channel & ((4u << share) - 1u);
+    return channel - i + (i & ((1u << share) - 1u)) * 4 + (i >> share);
+}
+
+/* The exponent of how many channels share a byte; 0 where they lie in their order. */
+static uint32_t share_of(const eq_tensor_record_t *out)
+{
+    const uint32_t bits = eq_width(out->bits), share = bits == 2 ? 2 : bits == 4 ? 1 : 0;
+    return out->shape[2] % (4u << share) == 0 ? share : 0;
 }
 
 typedef struct {
@@ -709,6 +714,7 @@ void eq_taps_run(const eq_taps_t *taps, const eq_call_t *call)
     window.padding[0] = ((uint32_t)in->zero_point & ((1u << window.bits) - 1u)) *
                         (window.bits == 4 ? 0x11111111u : 0x55555555u);
     const eq_taps_multiply_t sum = taps->multiply[op->weight_bits > 2 ? 0 : 1];
+    const uint32_t share = share_of(out), step = taps->sums == 1 ? GROUP * groups : 0;
     int8_t *output = call->output;
     for (uint32_t y = 0; y < out->shape[0]; y++) {
         pack_window(&window, y);
@@ -718,21 +724,19 @@ void eq_taps_run(const eq_taps_t *taps, const eq_call_t *call)
         }
         const uint32_t *weights = (const void *)call->weights;
         const int32_t *stage = call->bias;
+        const uint64_t *own = sums;
         for (uint32_t c = 0; c < channels; c++) {
-            const uint64_t *own = sums;
             if (taps->sums != 1) {
                 sum_rows(&window, y, weights, sum, sums, groups, row);
                 weights += row;
-            } else {
-                if (c % BATCH == 0) {
-                    const uint32_t left = channels - c;
-                    sum(window.values, weights, first, sums, groups, row,
-                        left < BATCH ? left : BATCH);
-                    weights += BATCH * row;
-                }
-                own += (size_t)(c % BATCH) * GROUP * groups;
+            } else if (c % BATCH == 0) {
+                const uint32_t left = channels - c;
+                own = sums;
+                sum(window.values, weights, first, sums, groups, row, left < BATCH ? left : BATCH);
+                weights += BATCH * row;
             }
-            taps->finish(own, stage, bytes + place(c, channels, out_bits), channels, window.blocks);
+            taps->finish(own, stage, bytes + place(c, share), channels, window.blocks);
+            own += step;
             stage += EQ_TAPS_WORDS;
         }
         store(call, output, bytes + (size_t)taps->junk * channels, width);
