@@ -9,7 +9,7 @@ import math
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from typing import Any, Literal, get_args
 
@@ -19,6 +19,7 @@ from edgeq.ir import Array, Graph, Network, Node, Op, Tensor, qparams_of
 from edgeq.ops import OPS, macs
 from edgeq.overlap import Lag, lag, order_of
 from edgeq.packing import ALIGN, FIELDS_BLOCK, LAYOUTS, PAIRS_GROUP, Scaling, padded_bytes
+from edgeq.taps import FORMS, Taps
 
 Optimize = Literal["flash", "time", "ram", "balanced"]
 MAX_PORTS = 4  # EQ_MAX_PORTS
@@ -29,6 +30,7 @@ PATCH_CHANNELS = 8  # EQ_PATCH_CHANNELS
 TABLES_BYTES = 2048  # EQ_TABLES_BYTES
 LONG = 512  # values of an addition that pay for tables
 PAIRS_PIXELS = 4  # of a strip of eq_pairs.c
+LANES_WORDS = 16  # steps that a word of the input may hold, of which strips are whole numbers
 FIELDS_STRIPS = 4  # for which weights of fewer than 8 bits are unpacked once
 
 
@@ -167,7 +169,7 @@ def scratch_bytes(rule: str, values: int, weight_bits: int, rows: int = 0) -> in
 
     `values` counts the weights of one output channel, `rows` the values of a row of the input and
     of two of the output. For the
-    rule "layout" see `pairs_scratch` and `fields_scratch`.
+    rule "layout" see `LAYOUT_SCRATCH` and `fields_scratch`.
     """
     unpacked = 0 if weight_bits == 8 else values
     if rule == "row":
@@ -213,11 +215,53 @@ def _patch(node: Node, x: Tensor, y: Tensor, pixels: int, groups: int) -> int:
     return -(-pixels * (run if whole else PAIRS_GROUP * groups) // ALIGN) * ALIGN
 
 
+def lanes_scratch(node: Node, x: Tensor, y: Tensor, values: int) -> int:
+    """What eq_lanes.c takes for four pixels at a time, or for one that is alone."""
+    return _lanes_scratch(x, y, values, 1 if math.prod(y.shape[1:-1]) == 1 else 4)
+
+
+def sixes_scratch(node: Node, x: Tensor, y: Tensor, values: int) -> int:
+    """The same for six pixels."""
+    return _lanes_scratch(x, y, values, 6)
+
+
+def _lanes_scratch(x: Tensor, y: Tensor, values: int, pixels: int) -> int:
+    """Operands of a strip; where they are no whole words or bytes, pixels of input and output."""
+    width, out_width = qparams_of(x).width, qparams_of(y).width
+    steps = -(-values // LANES_WORDS) * LANES_WORDS
+    own = pixels != 1 and out_width in (8, 2 if pixels == 6 else 4)
+    whole = y.shape[-1] % (4 if out_width == 2 else 2) == 0
+    needs = [
+        4 * (steps * (1 if pixels == 1 else 2) + pixels),
+        pixels * steps * width // 8 if values * width % 32 else 0,
+        0
+        if own and whole and math.prod(y.shape[1:-1]) % pixels == 0
+        else pixels * -(-y.shape[-1] // 2) * 2,
+    ]
+    return sum(-(-size // ALIGN) * ALIGN for size in needs)
+
+
+def taps_scratch(node: Node, x: Tensor, y: Tensor, values: int, form: Taps) -> int:
+    """What eq_taps.c takes: operands of three rows of the input, sums, a row of the output."""
+    return form.scratch_bytes(x.shape[3], y.shape[2], y.shape[3])
+
+
+LAYOUT_SCRATCH: Mapping[str, Callable[[Node, Tensor, Tensor, int], int]] = {
+    "pairs": pairs_scratch,
+    "lanes": lanes_scratch,
+    "sixes": sixes_scratch,
+    **{name: partial(taps_scratch, form=form) for name, form in FORMS.items()},
+}
+
+
 def scaling(graph: Graph, node: Node) -> Scaling:
     """How the sums of a weighted node of an integer graph become values."""
     x, y = qparams_of(graph.tensors[node.inputs[0]]), qparams_of(graph.tensors[node.output])
     bias, multiplier, shift = map(graph.constant, node.inputs[-3:])
-    return Scaling(bias, multiplier, shift, x.zero_point, x.width, y.zero_point)
+    weights = graph.tensors[node.inputs[1]].qparams
+    bits = 8 if weights is None else weights.bits
+    pixels = math.prod(graph.tensors[node.output].shape[1:-1])
+    return Scaling(bias, multiplier, shift, x.zero_point, x.width, y.zero_point, bits, pixels)
 
 
 def tables(graph: Graph, node: Node, layout: str) -> Array | None:
@@ -286,6 +330,35 @@ def _three_by_three(graph: Graph, node: Node) -> bool:
     return w.strides in ((1, 1), (2, 2)) and max(*w.pads[:2], *beyond) <= 1
 
 
+def _points(graph: Graph, node: Node) -> bool:
+    """Windows of one place, which all lie inside the input."""
+    x, y, w = graph.tensors[node.inputs[0]], graph.tensors[node.output], node.window
+    return (
+        w is not None
+        and w.kernel == (1, 1)
+        and w.pads[:2] == (0, 0)
+        and all(
+            (y.shape[axis] - 1) * stride < x.shape[axis]
+            for axis, stride in enumerate(w.strides, start=1)
+        )
+    )
+
+
+def _taps(graph: Graph, node: Node, form: Taps) -> bool:
+    """Windows of 3×3 on packed activations, at the stride of the layout.
+
+    Rows of the output end with a byte.
+    """
+    x, y, w = graph.tensors[node.inputs[0]], graph.tensors[node.output], node.window
+    return (
+        w is not None
+        and (w.kernel, w.strides, w.dilations) == ((3, 3), (form.stride,) * 2, (1, 1))
+        and is_packed(x)
+        and qparams_of(x).width <= form.most_bits
+        and _row(y) * qparams_of(y).width % 8 == 0
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
     """What an operator must be for a kernel, and how that is said."""
@@ -295,12 +368,21 @@ class Limit:
 
 
 LIMITS: Mapping[str, Limit] = {
+    "points": Limit(_points, "windows of one place that all lie inside the input"),
     "long_bytes": Limit(_long_bytes, f"additions of {LONG} values or more, none of them packed"),
     "affine": Limit(_affine, "additions that an affine form equals for every pair of values"),
     "three_by_three": Limit(
         _three_by_three,
         "windows of 3×3 at stride 1 or 2 that reach one row or column beyond the input at most",
     ),
+    **{
+        name: Limit(
+            partial(_taps, form=form),
+            f"windows of 3×3 at stride {form.stride} on inputs of {form.most_bits} bits or fewer, "
+            "with rows of the output that end with a byte",
+        )
+        for name, form in FORMS.items()
+    },
 }
 
 
@@ -361,11 +443,13 @@ PREFERENCES: Mapping[Optimize, Callable[[Choice], tuple[int, ...]]] = {
 def with_bits(graph: Graph, node: Node, isa: Iterable[str], bits: int) -> tuple[Choice, ...]:
     """Every way to run a weighted node if its weights had so many bits.
 
-    Only the limits of kernels are judged by the weights as they are.
+    Limits of kernels are judged by the weights without their lowest bits.
     """
     name = node.inputs[OPS[node.op].activations]
     tensor = graph.tensors[name]
-    changed = replace(tensor, qparams=replace(qparams_of(tensor), bits=bits))
+    own = qparams_of(tensor)
+    less = graph.constant(name) >> (own.bits - bits)
+    changed = replace(tensor, qparams=replace(own, bits=bits), data=less)
     changed_graph = replace(graph, tensors={**graph.tensors, name: changed})
     return tuple(_choices(changed_graph, node, frozenset(isa), table()))
 
@@ -456,8 +540,10 @@ def _ways(graph: Graph, node: Node, row: Kernel, bits: int) -> Iterator[Choice]:
     channels = weights.shape[0] if weights is not None else 0
     values = weights.elements // channels if weights is not None else 0
     layout = row.layouts[0] if row.layouts else "dense"
-    packed = any(map(is_packed, (*inputs, output)))
-    unpacked = unpacked_bytes(row.family, node, inputs, output)
+    reads_bytes = not LAYOUTS[layout].packed
+    packed = any(map(is_packed, (*inputs, output))) and reads_bytes
+    unpacked = unpacked_bytes(row.family, node, inputs, output) if packed else 0
+    order = order_of(row.order, row.family, inputs[0], output) if reads_bytes else row.order
     beside = _table_bytes(graph, node, layout, channels)
     for own, times in _scratch(row, node, inputs[0], output, values, bits):
         yield Choice(
@@ -465,7 +551,7 @@ def _ways(graph: Graph, node: Node, row: Kernel, bits: int) -> Iterator[Choice]:
             bits,
             layout,
             unpacked + own,
-            lag(order_of(row.order, row.family, inputs[0], output), node, inputs[0], output),
+            lag(order, node, inputs[0], output),
             padded_bytes(LAYOUTS[layout].size(channels, values, bits)) if bits else 0,
             beside,
             terms(graph, node, bits, times),
@@ -485,8 +571,8 @@ def _scratch(
     """The bytes of its own that `row` can use, and how often it unpacks each weight with them."""
     if row.scratch != "layout":
         yield scratch_bytes(row.scratch, values, bits, _row(x) + 2 * _row(y)), 1
-    elif row.layouts[0] == "pairs":
-        yield pairs_scratch(node, x, y, values), 0
+    elif row.layouts[0] in LAYOUT_SCRATCH:
+        yield LAYOUT_SCRATCH[row.layouts[0]](node, x, y, values), 0
     else:
         strips = -(-math.prod(y.shape[1:-1]) // PAIRS_PIXELS)
         for used in sorted({1, min(strips, FIELDS_STRIPS)}):

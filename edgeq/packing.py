@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
+from edgeq import lanes, taps
 from edgeq.ir import Array
 
 ALIGN = 8  # every table and tensor of an image ends at a multiple of it
@@ -16,6 +18,10 @@ FIELDS_BLOCK = 16  # weights of a channel in a block of the layout "fields"
 PAIRS_MOST_RIGHT, PAIRS_MOST_LEFT = 22, 7  # shifts that its requantisation is exact for
 PAIRS_ANY = 1 << 16  # EQ_STAGE_ANY
 PAIRS_SUM = (1 << 23) - 1  # what sums may reach
+LANES_UNIT = 8  # steps of the layouts "lanes" and "sixes"
+LANES_EXACT = 1 << 16  # EQ_LANES_EXACT
+LANES_ONE = 28  # bits of a lane where a pixel is alone
+LANES_ONE_SUM = 1 << 24  # below which the values of such a pixel sum up
 
 
 def pad(data: bytes) -> bytes:
@@ -64,6 +70,8 @@ class Scaling:
     input_zero_point: int
     input_width: int  # bits of memory that an input value takes: 8, 4 or 2
     output_zero_point: int
+    weight_bits: int  # of the policy
+    pixels: int  # of the output
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +79,27 @@ class Layout:
     """How the weights of an operator lie in the image: a row, one row of the weights a channel.
 
     `tables` gives the int32 that stand in the image in place of bias, multiplier and shift, and
-    None where weights or scaling are beyond the layout's limits; "dense" has none.
+    None where weights or scaling are beyond the layout's limits; "dense" has none. Kernels of a
+    layout that is `packed` take packed activations as they are.
     """
 
     name: str
     id: int  # eq_layout_t
-    size: Callable[
-        [int, int, int], int
-    ]  # bytes for so many channels, weights a channel, bits; unpadded
+    size: Callable[[int, int, int], int]  # bytes of channels, weights a channel, bits; unpadded
     pack: Callable[[Array, int], bytes]  # weights (channels, K), bits
     limits: str = "all weights"  # that it holds
     tables: Callable[[Array, Scaling], Array | None] | None = None
+    packed: bool = False
 
 
 PAIRS_LIMITS = (
     "sums below 2^23, shifts of 22 to the right to 7 to the left, and no weight of −128 beside a "
     "negative one"
+)
+
+
+LANES_LIMITS = (
+    "packed activations, sums that its lanes hold, and shifts of 22 to the right to 7 to the left"
 )
 
 
@@ -103,6 +116,11 @@ def pairs_bytes(channels: int, values: int, bits: int) -> int:
 def fields_bytes(channels: int, values: int, bits: int) -> int:
     """What `channels` × `values` weights of 2..7 bits take in the layout "fields"."""
     return -(-channels // 2) * -(-values // FIELDS_BLOCK) * FIELDS_BLOCK * 2 * bits // 8
+
+
+def lanes_bytes(channels: int, values: int, bits: int) -> int:
+    """What `channels` × `values` weights of 2..4 bits take in "lanes" or "sixes"."""
+    return -(-channels // 2) * 2 * -(-values // LANES_UNIT) * (2 if bits == 2 else 4)
 
 
 def pack_pairs(values: Array, bits: int) -> bytes:
@@ -136,6 +154,39 @@ def pack_fields(values: Array, bits: int) -> bytes:
             parts.append(np.bitwise_or.reduce(part << places, axis=2))
             shift += width
     return np.concatenate(parts, axis=1).astype(np.uint8).tobytes()
+
+
+def pack_lanes(values: Array, bits: int) -> bytes:
+    """Weights (channels, K) of 2..4 bits as eq_lanes.h describes the layout "lanes".
+
+    Raises:
+        ValueError: a value needs more bits.
+    """
+    fields = _lane_fields(_fitting(values, bits), bits)
+    if bits != 2:
+        return (fields[..., 1] | fields[..., 0] << 4).astype(np.uint8).tobytes()
+    first, second = fields[:, 0::2], fields[:, 1::2]
+    low, high = (step[..., 1] | step[..., 0] << 4 for step in (first, second))
+    return (low | high << 2).astype(np.uint8).tobytes()
+
+
+def pack_sixes(values: Array, bits: int) -> bytes:
+    """Weights (channels, K) of 2 bits as eq_lanes.h describes the layout "sixes".
+
+    Raises:
+        ValueError: a value needs more bits.
+    """
+    fields = _lane_fields(_fitting(values, bits), bits)
+    both = fields[..., 1] | fields[..., 0] << 2
+    return (both[:, 0::2] | both[:, 1::2] << 4).astype(np.uint8).tobytes()
+
+
+def _lane_fields(values: Array, bits: int) -> npt.NDArray[np.int64]:
+    """Fields w + 2^(bits−1) as (pairs of channels, steps of whole units, channel of the pair)."""
+    channels, count = values.shape
+    filled = np.zeros((-(-channels // 2) * 2, -(-count // LANES_UNIT) * LANES_UNIT), np.int64)
+    filled[:channels, :count] = values.astype(np.int64) + (1 << (bits - 1))
+    return filled.reshape(len(filled) // 2, 2, -1).transpose(0, 2, 1)
 
 
 def _fitting(values: Array, bits: int) -> Array:
@@ -190,12 +241,125 @@ def pairs_tables(values: Array, scaling: Scaling) -> Array | None:
     return rows.astype(np.uint32).view(np.int32)
 
 
+def lanes_tables(values: Array, scaling: Scaling) -> Array | None:
+    """The tables of eq_lanes.h for weights (channels, K): three words, then four for each channel.
+
+    None where activations are not packed, or sums cannot be kept exact: lanes are too narrow for
+    the values of a pixel or for 32 steps, doubled sums take 32 bits, a shift is out of range.
+    """
+    return _lanes_tables(values, scaling, lanes.PAIRS_14)
+
+
+def sixes_tables(values: Array, scaling: Scaling) -> Array | None:
+    """The same for six pixels of 2 bits, whose channels are one segment."""
+    return _lanes_tables(values, scaling, lanes.SIX_10)
+
+
+def _lanes_tables(values: Array, scaling: Scaling, scheme: lanes.Scheme) -> Array | None:
+    bits, width = scaling.weight_bits, scaling.input_width
+    if bits > 4 or width > 4 or (scheme is lanes.SIX_10 and (bits, width) != (2, 2)):
+        return None
+    channels, count = values.shape
+    alone = scheme is lanes.PAIRS_14 and scaling.pixels == 1
+    most = (1 << width) - 1
+    fields = _lane_fields(values, bits)
+    units = fields.shape[1] // LANES_UNIT
+    if alone:
+        if count * most >= LANES_ONE_SUM or (fields.sum(axis=1) * most >> LANES_ONE).any():
+            return None
+        steps = units * LANES_UNIT
+    elif count * most >> scheme.width:
+        return None
+    elif scheme is lanes.SIX_10:
+        steps = units * LANES_UNIT
+    else:
+        steps = scheme.real_steps(fields[:, ::-1], width, 4 * LANES_UNIT)
+    segment = units if steps >= units * LANES_UNIT else steps // LANES_UNIT
+    if segment == 0:
+        return None
+    w = values.astype(np.int64)
+    shift = scaling.shift.astype(np.int64)
+    right, left = np.maximum(-shift, 0), np.maximum(shift, 0)
+    start = scaling.bias.astype(np.int64)
+    start = start - (scaling.input_zero_point + (1 << (width - 1))) * w.sum(axis=1)
+    high = np.maximum(w, 0).sum(axis=1) * most
+    low = np.minimum(w, 0).sum(axis=1) * most
+    above, below = start + high, start + low
+    first = -int(low.min()) if scheme is lanes.SIX_10 else 0
+    if (
+        (scheme is lanes.SIX_10 and first + high.max() >> scheme.width != 0)
+        or (np.maximum(above, -below) << np.minimum(left, PAIRS_MOST_LEFT)).max() >= 1 << 30
+        or shift.min() < -PAIRS_MOST_RIGHT
+        or shift.max() > PAIRS_MOST_LEFT
+    ):
+        return None
+    stages = np.zeros((-(-channels // 2) * 2, 4), np.int64)
+    stages[:, 2:] = scaling.output_zero_point, LANES_EXACT  # of a channel that is not there
+    stages[:channels, 0] = 2 * (start - first)
+    stages[:channels, 1] = scaling.multiplier
+    stages[:channels, 2] = np.where(right > 0, 1 << np.maximum(right - 1, 0), 0)
+    stages[:channels, 2] += scaling.output_zero_point << right
+    stages[:channels, 3] = right | left << 8 | np.where(right == 0, LANES_EXACT, 0)
+    header = segment, first, (stages[:, 3] & LANES_EXACT).any()
+    words = np.concatenate([header, stages.reshape(-1)])
+    return words.astype(np.uint32).view(np.int32)
+
+
+def pack_taps(values: Array, bits: int, form: taps.Taps) -> bytes:
+    """Weights (channels, 9 · C) of 2..4 bits as eq_taps.h describes them.
+
+    Raises:
+        ValueError: a value needs more bits.
+    """
+    return form.pack(_fitting(values, bits), bits)
+
+
+def taps_tables(values: Array, scaling: Scaling, form: taps.Taps) -> Array | None:
+    """The stages of eq_taps.h for weights (channels, K), 4 words a channel.
+
+    None where the layout would not be exact: a lane does not hold what its sums can reach, or a
+    shift is out of range.
+    """
+    shift = scaling.shift.astype(np.int64)
+    zero_point = scaling.input_zero_point + (1 << (scaling.input_width - 1))
+    sums = scaling.bias.astype(np.int64) - zero_point * values.astype(np.int64).sum(axis=1)
+    twice = 2 * (sums - form.offset)
+    right, left = np.maximum(-shift, 0), np.maximum(shift, 0)
+    reach = (form.sums * 4 << form.width) + np.abs(twice)
+    if (
+        values.shape[1] % 9
+        or not form.exact(values, scaling.input_width)
+        or shift.min() < -PAIRS_MOST_RIGHT
+        or shift.max() > PAIRS_MOST_LEFT
+        or (reach << left).max() >= 1 << 31
+    ):
+        return None
+    offset = np.where(right > 0, 1 << np.maximum(right - 1, 0), 0)
+    offset += scaling.output_zero_point << right
+    shifts = right | left << 8 | np.where((right == 0) | (left > 0), PAIRS_ANY, 0)
+    return np.stack([twice, scaling.multiplier, offset, shifts], axis=1).astype(np.int32)
+
+
 LAYOUTS: Mapping[str, Layout] = {
     layout.name: layout
     for layout in (
         Layout("dense", 0, dense_bytes, pack_dense),
         Layout("pairs", 1, pairs_bytes, pack_pairs, PAIRS_LIMITS, pairs_tables),
         Layout("fields", 2, fields_bytes, pack_fields, PAIRS_LIMITS, pairs_tables),
+        Layout("lanes", 3, lanes_bytes, pack_lanes, LANES_LIMITS, lanes_tables, packed=True),
+        Layout("sixes", 4, lanes_bytes, pack_sixes, LANES_LIMITS, sixes_tables, packed=True),
+        *(
+            Layout(
+                form.name,
+                number,
+                taps.stored_bytes,
+                partial(pack_taps, form=form),
+                LANES_LIMITS,
+                partial(taps_tables, form=form),
+                packed=True,
+            )
+            for number, form in enumerate(taps.FORMS.values(), 5)
+        ),
     )
 }
 

@@ -24,7 +24,7 @@ REPO = Path(__file__).parents[1]
 FOLDERS = ("edgeq", "targets", "exporters")
 LAYERS = (
     ("errors", "examples", "firmware_stubs"),
-    ("fixedpoint", "weights", "ir"),
+    ("fixedpoint", "weights", "ir", "lanes", "taps"),
     ("ops", "overlap", "packing", "policy", "report", "affine"),
     ("target", "frontends", "passes", "floatrun", "kernels", "plan", "reference"),
     ("build", "comparison", "dispatch"),

@@ -18,6 +18,7 @@ from edgeq.packing import (
     pad,
     unpack_dense,
 )
+from edgeq.taps import FORMS
 
 BITS = range(2, 9)
 fixed = settings(derandomize=True, max_examples=300, deadline=None)
@@ -99,10 +100,16 @@ def test_padding_adds_zeros_up_to_a_multiple_of_8(size: int) -> None:
 
 
 def scaling(
-    channels: int, shift: int = -8, bias: int = 0, zero_point: int = -128, width: int = 8
+    channels: int,
+    shift: int = -8,
+    bias: int = 0,
+    zero_point: int = -128,
+    width: int = 8,
+    bits: int = 8,
+    pixels: int = 9,
 ) -> Scaling:
     ones = np.ones(channels, np.int64)
-    return Scaling(ones * bias, ones << 30, ones * shift, zero_point, width, 5)
+    return Scaling(ones * bias, ones << 30, ones * shift, zero_point, width, 5, bits, pixels)
 
 
 def is_exact(weights: Array, scale: Scaling) -> bool:
@@ -122,11 +129,25 @@ def test_fields_take_exactly_the_bits_of_whole_blocks(bits: int) -> None:
     assert len(pack_fields(weights, bits)) == 6 * 32 * bits // 8
 
 
+STORED = {
+    "dense": range(2, 9),
+    "pairs": (8,),
+    "fields": range(2, 8),
+    "lanes": (2, 3, 4),
+    "sixes": (2,),
+    "taps_rows": (2, 3, 4),
+    "taps": (2, 3, 4),
+    "taps12": (2,),
+    "halves": (2, 3, 4),
+}
+
+
 @pytest.mark.parametrize("name", LAYOUTS)
 @pytest.mark.parametrize(("channels", "values"), [(1, 1), (2, 4), (3, 5), (7, 27), (8, 64)])
 def test_a_layout_says_how_long_it_is(name: str, channels: int, values: int) -> None:
     layout = LAYOUTS[name]
-    for bits in {"dense": range(2, 9), "pairs": (8,), "fields": range(2, 8)}[name]:
+    values *= 9 if name in FORMS else 1
+    for bits in STORED[name]:
         data = layout.pack(np.ones((channels, values), np.int8), bits)
         assert len(data) == layout.size(channels, values, bits)
 
@@ -165,3 +186,98 @@ def test_the_bias_and_the_memory_of_the_input_count() -> None:
     assert not is_exact(ones, scaling(1, bias=most - 254))
     assert is_exact(ones, scaling(1, bias=most - 9, zero_point=-2, width=4))
     assert not is_exact(ones, scaling(1, bias=most - 8, zero_point=-2, width=4))
+
+
+# Lanes and sixes; test_lanes.c tests the C on the same rules
+
+
+def lanes_tables(
+    name: str, weights: Array, bits: int, width: int, pixels: int = 9, shift: int = -3
+) -> Array | None:
+    tables = LAYOUTS[name].tables
+    assert tables is not None
+    low = -(1 << (width - 1))
+    scale = scaling(len(weights), shift, zero_point=low, width=width, bits=bits, pixels=pixels)
+    return tables(weights, scale)
+
+
+def operands(name: str, data: bytes, bits: int) -> list[tuple[int, int]]:
+    """The weights of both channels, as rotated and masked words have them."""
+    words = np.frombuffer(data, "<u4").tolist()
+    found = []
+    for k in range(len(words) * (8 if bits == 2 else 4)):
+        if name == "sixes":
+            word, right, apart = words[k // 8], 4 * (k % 8) + 2, 30
+        elif bits == 2:
+            word, right, apart = words[k // 8], (4, 6, 12, 14, 20, 22, 28, 30)[k % 8], 28
+        else:
+            word, right, apart = words[k // 4], 8 * (k % 4) + 4, 28
+        rotated = (word >> right | word << (32 - right)) & 0xFFFFFFFF
+        mask = 3 if bits == 2 else 15
+        found.append((rotated & mask, rotated >> apart & mask))
+    return found
+
+
+@pytest.mark.parametrize(("name", "bits"), [("lanes", 4), ("lanes", 3), ("lanes", 2), ("sixes", 2)])
+def test_operands_of_lanes_hold_both_channels(name: str, bits: int) -> None:
+    limit = 1 << (bits - 1)
+    weights = np.random.default_rng(0).integers(-limit, limit, (2, 13))
+    filled = np.zeros((2, 16), np.int64)
+    filled[:, :13] = weights + limit
+    assert operands(name, LAYOUTS[name].pack(weights, bits), bits) == list(
+        zip(*filled.tolist(), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "bits", "width", "served"),
+    [
+        ("lanes", 4, 4, True),
+        ("lanes", 2, 4, True),
+        ("lanes", 4, 2, True),
+        ("lanes", 4, 8, False),
+        ("lanes", 5, 4, False),
+        ("sixes", 2, 2, True),
+        ("sixes", 2, 4, False),
+        ("sixes", 3, 2, False),
+    ],
+)
+def test_lanes_are_for_few_bits_of_both(name: str, bits: int, width: int, served: bool) -> None:
+    found = lanes_tables(name, np.zeros((2, 8), np.int8), bits, width)
+    assert (found is not None) == served
+
+
+def test_segments_are_what_the_greatest_weights_allow() -> None:
+    """Of 15 · 15 a lane of 14 bits holds 72; segments are multiples of 32 steps."""
+    for count, units in ((64, 8), (72, 9), (80, 8), (96, 8), (128, 8)):
+        found = lanes_tables("lanes", np.full((2, count), 7), 4, 4)
+        assert found is not None
+        assert found[0] == units
+    small = lanes_tables("lanes", np.full((2, 128), -8), 4, 4)
+    assert small is not None
+    assert small[0] == 16
+
+
+@pytest.mark.parametrize(("count", "served"), [(1092, True), (1093, False)])
+def test_the_values_of_a_pixel_fit_a_lane(count: int, served: bool) -> None:
+    weights = np.zeros((2, count), np.int8)
+    assert (lanes_tables("lanes", weights, 4, 4) is not None) == served
+    assert lanes_tables("lanes", weights, 4, 4, pixels=1) is not None
+
+
+@pytest.mark.parametrize(("low", "high", "served"), [(100, 141, True), (100, 142, False)])
+def test_six_lanes_hold_the_sums_of_both_signs(low: int, high: int, served: bool) -> None:
+    """3 · (2 · 100 + 141) is 1023."""
+    weights = np.zeros((2, 256), np.int8)
+    weights[0, :low] = -2
+    weights[1, :high] = 1
+    found = lanes_tables("sixes", weights, 2, 2)
+    assert (found is not None) == served
+    assert found is None or found[1] == 600
+
+
+@pytest.mark.parametrize(("shift", "served"), [(-23, False), (-22, True), (7, True), (8, False)])
+def test_shifts_of_lanes(shift: int, served: bool) -> None:
+    found = lanes_tables("lanes", np.ones((2, 8), np.int8), 4, 4, shift=shift)
+    assert (found is not None) == served
+    assert found is None or found[2] == (shift >= 0)

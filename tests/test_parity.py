@@ -287,3 +287,92 @@ def test_random_graphs_compute_on_the_core_what_the_reference_predicts(
     board.flash(image.build(program).data, program.plan.arena_bytes)
     got = board.run([parity.sample_bytes(list(inputs.values()), i) for i in range(SAMPLES)])
     assert got == [parity.output_bytes(program, expected, i) for i in range(SAMPLES)]
+
+
+# Kernels of packed activations
+
+
+def points(channels: int) -> Graph:
+    """Layers of windows of one place around the blocks of lanes: 4, 6 and 1 pixels, 8 values."""
+    b = Builder("points")
+    x = b.conv(b.input(5, 4, 3), channels, 3, clamp=RELU)
+    x = b.conv(x, channels + 1, 1, clamp=RELU)
+    x = b.conv(x, channels + 8, Window((1, 1), (2, 1)))
+    x = b.conv(x, 8, 1)
+    return b.build(b.fully_connected(b.flatten(b.conv(x, 12, 1)), 7))
+
+
+lanes = pytest.mark.parametrize("widths", [(4, 4), (3, 4), (2, 4), (4, 2), (2, 2), (3, 3)])
+channels_of_lanes = pytest.mark.parametrize("channels", [7, 8, 15, 16, 31])
+
+
+def lanes_program(widths: tuple[int, int], channels: int) -> Program:
+    program = program_of(points(channels), widths[:1], "flash", ("dsp",), widths[1:])
+    layouts = [choice.layout for choice in program.choices.values()]
+    assert layouts[1:] == ["sixes" if widths == (2, 2) else "lanes"] * 4 + ["lanes"]
+    return program
+
+
+@lanes
+@channels_of_lanes
+def test_lanes_compute_on_the_host_what_the_reference_predicts(
+    host_program: HostProgram, widths: tuple[int, int], channels: int
+) -> None:
+    assert_host_exact(host_program, lanes_program(widths, channels))
+
+
+@pytest.mark.emulator
+@lanes
+@channels_of_lanes
+def test_lanes_compute_on_the_core_what_the_reference_predicts(
+    board: Flashed, widths: tuple[int, int], channels: int
+) -> None:
+    program = lanes_program(widths, channels)
+    inputs = integers(program)
+    expected = parity.predict(program, inputs)
+    board.flash(image.build(program).data, program.plan.arena_bytes)
+    got = board.run([parity.sample_bytes(list(inputs.values()), i) for i in range(SAMPLES)])
+    assert got == [parity.output_bytes(program, expected, i) for i in range(SAMPLES)]
+
+
+def rows_of_taps(channels: int) -> Graph:
+    """Windows of 3×3 at both strides, with pads and without, around the blocks of rows."""
+    b = Builder("taps")
+    x = b.conv(b.input(11, 13, 2), channels, 1, clamp=RELU)
+    x = b.conv(x, 8, 3, clamp=RELU)
+    x = b.conv(x, channels // 4 * 4 + 4, Window((3, 3), (2, 2), pads=(0, 1, 1, 1)))
+    x = b.conv(x, 8, Window((3, 3), (1, 1)), clamp=RELU)
+    return b.build(b.conv(x, 4, Window((3, 3), (2, 2), pads=(1, 1, 0, 0))))
+
+
+channels_of_taps = pytest.mark.parametrize("channels", [3, 8, 15, 16, 24])
+
+
+def taps_program(widths: tuple[int, int], channels: int) -> Program:
+    program = program_of(rows_of_taps(channels), widths[:1], "flash", ("dsp",), widths[1:])
+    layouts = [choice.layout for choice in program.choices.values()]
+    straight = "taps12" if widths == (2, 2) else "taps"
+    assert layouts[1:] == [straight, "halves", straight, "halves"]
+    return program
+
+
+@lanes
+@channels_of_taps
+def test_taps_compute_on_the_host_what_the_reference_predicts(
+    host_program: HostProgram, widths: tuple[int, int], channels: int
+) -> None:
+    assert_host_exact(host_program, taps_program(widths, channels))
+
+
+@pytest.mark.emulator
+@lanes
+@channels_of_taps
+def test_taps_compute_on_the_core_what_the_reference_predicts(
+    board: Flashed, widths: tuple[int, int], channels: int
+) -> None:
+    program = taps_program(widths, channels)
+    inputs = integers(program)
+    expected = parity.predict(program, inputs)
+    board.flash(image.build(program).data, program.plan.arena_bytes)
+    got = board.run([parity.sample_bytes(list(inputs.values()), i) for i in range(SAMPLES)])
+    assert got == [parity.output_bytes(program, expected, i) for i in range(SAMPLES)]

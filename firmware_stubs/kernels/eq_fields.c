@@ -125,5 +125,5 @@ static int fits(const eq_call_t *call, uint32_t count)
                                      (uint32_t)blocks_of(count) * bits, stored_word);
 }
 
-const eq_layout_rules_t eq_fields_rules = {EQ_LAYOUT_FIELDS, weight_bytes, eq_pairs_table_bytes,
-                                           scratch_bytes, fits};
+const eq_layout_rules_t eq_fields_rules = {
+    EQ_LAYOUT_FIELDS, 0, weight_bytes, eq_pairs_table_bytes, scratch_bytes, fits};

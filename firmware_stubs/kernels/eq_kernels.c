@@ -38,5 +38,17 @@ const eq_kernel_t eq_kernels[] = {
     {57, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_PIXELS, eq_conv_fields_s8_dsp,
      &eq_fields_rules},
     {58, EQ_FAMILY_FC, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_NONE, eq_fc_fields_s8_dsp, &eq_fields_rules},
+    {60, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_NONE, eq_conv_lanes_s4_dsp,
+     &eq_lanes_rules},
+    {61, EQ_FAMILY_FC, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_NONE, eq_fc_lanes_s4_dsp, &eq_lanes_rules},
+    {62, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_NONE, eq_conv_sixes_s2_dsp,
+     &eq_sixes_rules},
+    {70, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_RING, eq_conv_taps_rows_s4_dsp,
+     &eq_taps_rows_rules},
+    {71, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_RING, eq_conv_taps_s4_dsp, &eq_taps_rules},
+    {72, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_RING, eq_conv_taps12_s2_dsp,
+     &eq_taps12_rules},
+    {73, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_RING, eq_conv_halves_s4_dsp,
+     &eq_halves_rules},
 };
-const uint16_t eq_kernel_count = 33;
+const uint16_t eq_kernel_count = 40;

@@ -210,7 +210,7 @@ static int tensor_fits(const eq_tensor_record_t *tensor, uint32_t arena_bytes)
            tensor->zero_point <= greatest(tensor->bits);
 }
 
-/* Whether the header names the kernel that packed tensors need. */
+/* Whether the header names the kernel that brings those for bytes to packed tensors. */
 static int names_rows(const eq_header_t *header)
 {
     const eq_kernel_t *rows = eq_kernel_rows();
@@ -223,9 +223,6 @@ EQ_ONCE static eq_status_t check_tensors(const view_t *view)
     for (uint32_t i = 0; i < view->count[EQ_SECTION_TENSORS]; i++) {
         if (!tensor_fits(&tensors[i], view->header->arena_bytes)) {
             return EQ_E_TENSOR;
-        }
-        if (eq_is_packed(&tensors[i]) && !names_rows(view->header)) {
-            return EQ_E_KERNEL;
         }
     }
     return EQ_OK;
@@ -296,7 +293,7 @@ EQ_ONCE EQ_NOINLINE static uint64_t scratch_need(const operands_t *o, uint64_t w
 {
     const eq_tensor_record_t *other = o->other != NULL ? o->other : o->in;
     const eq_rows_scratch_t rows = eq_rows_scratch(o->op, o->kernel->family, o->in, other, o->out);
-    const uint64_t unpacked = rows.input + rows.output;
+    const uint64_t unpacked = eq_reads_bytes(o->kernel) ? rows.input + rows.output : 0;
     const uint64_t row = o->op->weight_bits == 8 ? 0 : weights;
     switch (o->kernel->scratch) {
     case EQ_SCRATCH_ROW:
@@ -341,7 +338,8 @@ EQ_ONCE static eq_status_t check_layout(const view_t *view, const operands_t *o,
         !in_tables(view, op->bias, words, sizeof(int32_t))) {
         return EQ_E_OPERATOR;
     }
-    const eq_call_t call = {.op = op,
+    const eq_call_t call = {.kernel = o->kernel,
+                            .op = op,
                             .in = {o->in, o->in},
                             .out = o->out,
                             .weights = view->data[EQ_SECTION_WEIGHTS] + op->weights,
@@ -651,13 +649,15 @@ EQ_ONCE static eq_status_t check_family(const view_t *view, const operands_t *o)
 }
 
 /* Whether there is code for how the operands are stored. */
-static int runs(const operands_t *o)
+static int runs(const view_t *view, const operands_t *o)
 {
     const int packed =
         eq_is_packed(o->in) || eq_is_packed(o->out) || (o->other != NULL && eq_is_packed(o->other));
     const int wide =
         eq_is_wide(o->in) || eq_is_wide(o->out) || (o->other != NULL && eq_is_wide(o->other));
-    return wide == (o->kernel->activations > 8) && (!packed || eq_rows_runs(o->kernel->family));
+    return wide == (o->kernel->activations > 8) &&
+           (!packed || !eq_reads_bytes(o->kernel) ||
+            (eq_rows_runs(o->kernel->family) && names_rows(view->header)));
 }
 
 EQ_ONCE static eq_status_t check_operator(const view_t *view, const eq_operator_t *op)
@@ -682,7 +682,7 @@ EQ_ONCE static eq_status_t check_operator(const view_t *view, const eq_operator_
     const operands_t operands = {op, kernel, &tensors[op->input[0]],
                                  op->input[1] == EQ_NONE ? NULL : &tensors[op->input[1]],
                                  &tensors[op->output]};
-    return runs(&operands) ? check_family(view, &operands) : EQ_E_KERNEL;
+    return runs(view, &operands) ? check_family(view, &operands) : EQ_E_KERNEL;
 }
 
 EQ_ONCE static eq_status_t check_operators(const view_t *view)

@@ -17,9 +17,15 @@
 
 /* Bits of eq_header_t.layouts. */
 typedef enum {
-    EQ_LAYOUT_DENSE = 0, /* exactly n bits each, least significant bit first, padded once */
-    EQ_LAYOUT_PAIRS = 1, /* eq_pairs.h: of 8 bits */
-    EQ_LAYOUT_FIELDS = 2 /* eq_fields.h: of fewer */
+    EQ_LAYOUT_DENSE = 0,     /* exactly n bits each, least significant bit first, padded once */
+    EQ_LAYOUT_PAIRS = 1,     /* eq_pairs.h: of 8 bits */
+    EQ_LAYOUT_FIELDS = 2,    /* eq_fields.h: of fewer */
+    EQ_LAYOUT_LANES = 3,     /* eq_lanes.h: of 2..4 bits, for packed activations */
+    EQ_LAYOUT_SIXES = 4,     /* eq_lanes.h: of 2 bits, for activations of 2 bits */
+    EQ_LAYOUT_TAPS_ROWS = 5, /* eq_taps.h: 3×3 of 2..4 bits, for packed activations; these, too: */
+    EQ_LAYOUT_TAPS = 6,
+    EQ_LAYOUT_TAPS12 = 7,
+    EQ_LAYOUT_HALVES = 8
 } eq_layout_t;
 
 typedef enum {

@@ -79,6 +79,7 @@ typedef enum {
  */
 typedef struct {
     uint8_t layout; /* eq_layout_t */
+    uint8_t packed; /* whether its kernels take packed activations as they are */
     uint64_t (*weight_bytes)(uint64_t channels, uint64_t count, uint32_t bits);
     uint64_t (*table_bytes)(uint64_t channels);
     /* The least that it takes; all that the operator has is its to use. */
@@ -111,6 +112,18 @@ typedef struct eq_kernel {
 
 extern const eq_layout_rules_t eq_pairs_rules;
 extern const eq_layout_rules_t eq_fields_rules;
+extern const eq_layout_rules_t eq_lanes_rules;
+extern const eq_layout_rules_t eq_sixes_rules;
+extern const eq_layout_rules_t eq_taps_rules;
+extern const eq_layout_rules_t eq_taps_rows_rules;
+extern const eq_layout_rules_t eq_taps12_rules;
+extern const eq_layout_rules_t eq_halves_rules;
+
+/* Whether eq_rows_s8_ref must bring the kernel to packed activations. */
+static inline int eq_reads_bytes(const eq_kernel_t *kernel)
+{
+    return kernel->rules == NULL || !kernel->rules->packed;
+}
 
 /* eq_kernels.c: generated, the kernels of this firmware. */
 extern const eq_kernel_t eq_kernels[];
@@ -155,6 +168,13 @@ void eq_conv_pairs_s8_dsp(const eq_call_t *call);
 void eq_fc_pairs_s8_dsp(const eq_call_t *call);
 void eq_conv_fields_s8_dsp(const eq_call_t *call);
 void eq_fc_fields_s8_dsp(const eq_call_t *call);
+void eq_conv_lanes_s4_dsp(const eq_call_t *call);
+void eq_fc_lanes_s4_dsp(const eq_call_t *call);
+void eq_conv_sixes_s2_dsp(const eq_call_t *call);
+void eq_conv_taps_rows_s4_dsp(const eq_call_t *call);
+void eq_conv_taps_s4_dsp(const eq_call_t *call);
+void eq_conv_taps12_s2_dsp(const eq_call_t *call);
+void eq_conv_halves_s4_dsp(const eq_call_t *call);
 
 /// What kernels share ///
 

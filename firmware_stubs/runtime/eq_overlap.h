@@ -20,7 +20,7 @@ static inline uint32_t eq_order(const eq_kernel_t *kernel, const eq_tensor_recor
     if (eq_is_wide(in) || eq_is_wide(out)) {
         return EQ_ORDER_NONE;
     }
-    if (!eq_is_packed(in) && !eq_is_packed(out)) {
+    if (!eq_reads_bytes(kernel) || (!eq_is_packed(in) && !eq_is_packed(out))) {
         return kernel->order;
     }
     switch (kernel->family) {

@@ -62,7 +62,7 @@ static void run_operator(const eq_ctx_t *ctx, const eq_operator_t *op)
         .shift = (const int8_t *)ctx->tables + op->shift,
         .scratch = ctx->arena + op->scratch,
     };
-    if (eq_is_packed(in) || eq_is_packed(other) || eq_is_packed(out)) {
+    if (eq_reads_bytes(kernel) && (eq_is_packed(in) || eq_is_packed(other) || eq_is_packed(out))) {
         kernel = eq_kernel_rows();
     }
     kernel->run(&call);

@@ -9,7 +9,7 @@
  * it. The sequence is fixed. What is checked here by value names its guarantee.
  */
 #include "fast.h"
-#include "pairs.h"
+#include "lanes.h"
 #include "shaping.h"
 #include "wide.h"
 
@@ -168,6 +168,7 @@ int main(int argc, char **argv)
     fuzz("fast model", fast_image(8), rounds);
     fuzz("packed fast model", fast_image(4), rounds);
     fuzz("model in pairs", pairs_image(), rounds);
+    fuzz("model in lanes", lanes_image(), rounds);
     for (int i = 2; i < argc; i++) {
         fuzz(argv[i], read_image(argv[i]), rounds);
     }
