@@ -77,7 +77,7 @@ class Scheme:
         The steps of `weights` (see `greatest`) are divided as evenly as units allow; 0 where not
         even `unit` steps are exact.
         """
-        units = -(-weights.shape[-2] // unit)
+        units = -(-int(weights.shape[-2]) // unit)
         for parts in range(1, units + 1):
             steps = -(-units // parts) * unit
             if self.safe(weights, activation_bits, steps):
