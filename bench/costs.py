@@ -26,6 +26,7 @@ from programs import compiled, model, uniform
 from edgeq import pipeline, rebuild, targets
 from edgeq.ir import Graph, Op, Window
 from edgeq.kernels import ALIASED, Cycles, Kernel, Optimize, options, table
+from edgeq.packing import LAYOUTS
 from edgeq.plan import plan
 from edgeq.targets import toolchain
 
@@ -38,8 +39,9 @@ UNPACKED = [field.name for field in fields(Cycles)].index("unpacked")
 def convolutions(b: Builder, conv: Callable[..., str]) -> str:
     x = b.input(16, 16, 3)
     for channels, side, stride in (
-        (16, 3, 1), (16, 3, 1), (32, 1, 1), (32, 3, 2), (64, 1, 1), (64, 1, 1), (32, 3, 2),
-        (20, 5, 1), (24, 3, 2), (32, 1, 1), (8, 3, 2), (24, 3, 1), (10, 1, 1),
+        (16, 3, 1), (16, 3, 1), (32, 1, 1), (32, 3, 1), (8, 3, 1), (32, 3, 2), (64, 1, 1),
+        (64, 1, 1), (48, 3, 1), (32, 3, 1), (32, 3, 2), (20, 5, 1), (16, 3, 1), (24, 3, 2),
+        (32, 1, 1), (8, 3, 1), (8, 3, 2), (24, 3, 1), (10, 1, 1),
     ):  # fmt: skip
         x = conv(x, channels, same_window(b.shape(x), (side, side), (stride, stride)))
     return x
@@ -146,7 +148,8 @@ def measured(kernel: Kernel, bits: int, optimize: Optimize = "flash") -> Iterato
     """The terms of each layer that `kernel` runs, and the modelled cycles that were counted."""
     graph = graph_of(kernel)
     target = targets.load(TARGET)
-    policy = uniform(bits, activations=kernel.activations)
+    packed = kernel.layouts and LAYOUTS[kernel.layouts[0]].packed
+    policy = uniform(bits, activations=bits if packed else kernel.activations)
     network = compiled(graph, policy, target=target).program.network
     integer = network.graphs[0]
     served = options(network, target.isa, "flash")
@@ -188,7 +191,8 @@ def fit(rows: list[Row], cycles: list[int]) -> tuple[Row, float]:
 def coefficients(kernel: Kernel) -> tuple[Cycles, float]:
     """Those of `kernel`, and the worst error: first on weights of 8 bits, then what 4 bits add."""
     if kernel.weights and 8 not in kernel.weights:  # with much and with little scratch
-        whole = [*measured(kernel, 4), *measured(kernel, 4, "ram")]
+        most = min(4, *kernel.weights[-1:])
+        whole = [*measured(kernel, most), *measured(kernel, most, "ram")]
     else:
         whole = list(measured(kernel, 8))
     found, worst = fit([row for row, _ in whole], [count for _, count in whole])

@@ -91,7 +91,7 @@ static int32_t requantize(int32_t twice, const int32_t *stage)
         return eq_smmulr(scaled, stage[EQ_LANES_MULTIPLIER]) + stage[EQ_LANES_ADDEND];
     }
     const int32_t value = eq_smmulr(twice, stage[EQ_LANES_MULTIPLIER]);
-    return (value + (value >> 31) + stage[EQ_LANES_ADDEND]) >> (shift & 0xFF);
+    return (value - (value < 0) + stage[EQ_LANES_ADDEND]) >> (shift & 0xFF);
 }
 
 /* A value at its place: the low bits of a byte are written first. */

@@ -242,7 +242,7 @@ static void test_header(void)
     REFUSED(EQ_E_MAGIC, header->magic = 0x5145494Du);
     REFUSED(EQ_E_FORMAT, header->format = 2);
     REFUSED(EQ_E_ABI, header->abi = 2);
-    REFUSED(EQ_E_LAYOUT, header->layouts |= 0x80u);
+    REFUSED(EQ_E_LAYOUT, header->layouts |= 0x80000000u);
     REFUSED(EQ_E_KERNEL, header->kernels[0] |= 1u);
     REFUSED(EQ_E_KERNEL, header->kernels[0] |= 1u << 11);
     REFUSED(EQ_E_KERNEL, header->kernels[3] |= 1u << 31);
