@@ -18,7 +18,6 @@ from edgeq.errors import IntegrityError, MissingToolError, UsageError
 from edgeq.exporters import c_arrays, image
 from edgeq.exporters.image import Image, Kind
 from edgeq.ops import OPS
-from edgeq.packing import stored_bytes
 from edgeq.policy import describe
 from edgeq.program import Program
 from edgeq.rebuild import Linked, Rebuilt
@@ -89,15 +88,12 @@ def cost_table(build: Build, again: Rebuilt) -> CostTable:
         for name in macs:
             counts = linked.counted.layers[_place(program, name)]
             choice = program.choices[name]
-            graph = program.network.graphs[0]
-            node = next(node for node in graph.nodes if node.name == name)
-            weights = graph.tensors[node.inputs[OPS[node.op].activations]].elements
             cost = Costs(
                 weights=bits,
                 kernel=choice.kernel.symbol,
                 instructions=counts.instructions,
                 cycles_model=counts.cycles,
-                flash_bytes=stored_bytes(weights, choice.weight_bits),
+                flash_bytes=choice.weight_bytes,
                 flash_read_bytes=counts.reads,
                 scratch_bytes=choice.scratch_bytes,
             )

@@ -106,6 +106,7 @@ def kernel_list(rows: Sequence[Kernel]) -> str:
             "/* Generated from kernels.toml: the kernels of this firmware. */",
             '#include "eq_kernel.h"',
             "",
+            "/* clang-format off */",
             "const eq_kernel_t eq_kernels[] = {",
             *lines,
             "};",

@@ -230,7 +230,7 @@ def test_the_networks_of_mlperf_tiny_compute_on_their_least_arena(
 ) -> None:
     program = program_of(SHAPES[name], [8, 4], "ram", isa, activations)
     apart = program_of(SHAPES[name], [8, 4], "time", isa, activations)
-    share = 0.8 if activations == [8] else 1  # packed rows go one way only: chains wander
+    share = 0.9 if activations == [8] else 1  # packed rows go one way only: chains wander
     assert program.plan.arena_bytes <= share * apart.plan.arena_bytes
     assert_host_exact(host_program, program)
 

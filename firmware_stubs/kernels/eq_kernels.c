@@ -1,6 +1,7 @@
 /* Generated from kernels.toml: the kernels of this firmware. */
 #include "eq_kernel.h"
 
+/* clang-format off */
 const eq_kernel_t eq_kernels[] = {
     {1, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, 8, EQ_ORDER_ROWS, eq_conv_s8_ref, NULL},
     {2, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, 8, EQ_ORDER_ROWS, eq_conv_s8_dsp, NULL},
