@@ -71,7 +71,8 @@ def explain(
 def cost_table(build: Build, again: Rebuilt) -> CostTable:
     """What every weighted layer of `build` costs at each width, all layers at that width at once.
 
-    The others' bits do not change a layer's work, except where values decide a branch (below 1 %).
+    The others' bits do not change a layer's work, except where values decide a branch (below 1 %)
+    or its output comes to lie over its input. At the build's own bits the figures are the build's.
     Widths that the device's memory cannot hold are left out.
 
     Raises:
@@ -80,14 +81,18 @@ def cost_table(build: Build, again: Rebuilt) -> CostTable:
     compiler = rebuild.compiler_of(build, again.target)
     rows: dict[str, list[Costs]] = {}
     macs = {layer.name: layer.macs for layer in build.report.export.layers if layer.macs}
+    own = rebuild.link(again.program, compiler)  # where outputs lie may decide what a layer takes
     for bits in WIDTHS:
         program = again.with_weights(dict.fromkeys(macs, bits))
         linked = rebuild.link(program, compiler)
         if linked is None:
             continue
         for name in macs:
-            counts = linked.counted.layers[_place(program, name)]
-            choice = program.choices[name]
+            as_built = own is not None and again.bits[name].weights == bits
+            of, counted = (again.program, own) if as_built else (program, linked)
+            assert counted is not None
+            counts = counted.counted.layers[_place(of, name)]
+            choice = of.choices[name]
             cost = Costs(
                 weights=bits,
                 kernel=choice.kernel.symbol,

@@ -13,6 +13,7 @@ import numpy as np
 import edgeq
 from edgeq import examples, floatrun, pipeline, policy, targets
 from edgeq.ir import Array
+from edgeq.kernels import Optimize
 from edgeq.program import Program
 from edgeq.samples import Samples
 from edgeq.target import Target
@@ -36,7 +37,9 @@ class Example:
         """The policy that is shipped with it."""
         return self.folder / "policy.toml"
 
-    def compile(self, chosen: str | Path, target: Target | None = None) -> pipeline.Compiled:
+    def compile(
+        self, chosen: str | Path, target: Target | None = None, optimize: Optimize = "flash"
+    ) -> pipeline.Compiled:
         """The example under a policy, for a target or the default one."""
         return pipeline.compile(
             self.model,
@@ -44,7 +47,7 @@ class Example:
             self.specs,
             pipeline.read_samples(self.folder / "calib.npz", self.model, self.specs),
             target or targets.load("mcu"),
-            "flash",
+            optimize,
             (),
             lambda stage, done, total: None,
         )
