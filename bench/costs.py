@@ -37,11 +37,11 @@ UNPACKED = [field.name for field in fields(Cycles)].index("unpacked")
 
 
 def convolutions(b: Builder, conv: Callable[..., str]) -> str:
-    x = b.input(16, 16, 3)
+    x = b.input(32, 32, 3)
     for channels, side, stride in (
-        (16, 3, 1), (16, 3, 1), (32, 1, 1), (32, 3, 1), (8, 3, 1), (32, 3, 2), (64, 1, 1),
-        (64, 1, 1), (48, 3, 1), (32, 3, 1), (32, 3, 2), (20, 5, 1), (16, 3, 1), (24, 3, 2),
-        (32, 1, 1), (8, 3, 1), (8, 3, 2), (24, 3, 1), (10, 1, 1),
+        (16, 3, 1), (32, 3, 2), (16, 3, 1), (16, 3, 1), (32, 1, 1), (32, 3, 1), (8, 3, 1),
+        (32, 3, 2), (64, 1, 1), (64, 1, 1), (48, 3, 1), (32, 3, 1), (32, 3, 2), (20, 5, 1),
+        (16, 3, 1), (24, 3, 2), (32, 1, 1), (8, 3, 1), (8, 3, 2), (24, 3, 1), (10, 1, 1),
     ):  # fmt: skip
         x = conv(x, channels, same_window(b.shape(x), (side, side), (stride, stride)))
     return x

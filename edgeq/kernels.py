@@ -90,13 +90,17 @@ class Choice:
     table_bytes: int  # what stands beside them, of each channel
     terms: tuple[int, ...]  # how often it takes each of `Cycles`
     rows: Kernel | None = None  # what brings it to its packed activations, where it has any
+    packed: int = 0  # values of those
 
     @property
     def cycles(self) -> int:
         """Estimated, on a Cortex-M4, by the kernel's coefficients."""
         assert self.kernel.cycles is not None  # of an operator
         cost: tuple[float, ...] = astuple(self.kernel.cycles)
-        return round(sum(a * b for a, b in zip(cost, self.terms, strict=True)))
+        brought = 0.0
+        if self.rows is not None and self.rows.cycles is not None:
+            brought = self.rows.cycles.value * self.packed
+        return round(sum(a * b for a, b in zip(cost, self.terms, strict=True)) + brought)
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -541,7 +545,7 @@ def _ways(graph: Graph, node: Node, row: Kernel, bits: int) -> Iterator[Choice]:
     values = weights.elements // channels if weights is not None else 0
     layout = row.layouts[0] if row.layouts else "dense"
     reads_bytes = not LAYOUTS[layout].packed
-    packed = any(map(is_packed, (*inputs, output))) and reads_bytes
+    packed = sum(t.elements for t in (*inputs, output) if is_packed(t)) if reads_bytes else 0
     unpacked = unpacked_bytes(row.family, node, inputs, output) if packed else 0
     order = order_of(row.order, row.family, inputs[0], output) if reads_bytes else row.order
     beside = _table_bytes(graph, node, layout, channels)
@@ -556,6 +560,7 @@ def _ways(graph: Graph, node: Node, row: Kernel, bits: int) -> Iterator[Choice]:
             beside,
             terms(graph, node, bits, times),
             next(row for row in table() if row.family == ROWS) if packed else None,
+            packed,
         )
 
 
