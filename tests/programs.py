@@ -80,6 +80,7 @@ def compiled(
     target: Target | None = None,
     inputs: Mapping[str, Array] | None = None,
     budget: Budget = UNLIMITED,
+    forced: Mapping[str, str] | None = None,
 ) -> Compiled:
     """`graph`, calibrated on `inputs` or `reals(graph)`; a policy that is a number is uniform."""
     return pipeline.compile(
@@ -92,6 +93,7 @@ def compiled(
         labels,
         _quiet,
         budget,
+        forced,
     )
 
 
