@@ -31,7 +31,7 @@ from edgeq.targets import runners, toolchain
 from edgeq.targets.emulators import read_firmware
 from edgeq.targets.runners import EmulatorRunner, HostProgram, HostRunner, Runner
 
-GRAPHS = 100  # for each of three aims on cores of two kinds
+GRAPHS = 60  # for each of three aims on cores of two kinds
 NIGHTLY_GRAPHS = 1_000
 SANITIZED_GRAPHS = 50
 CHAINS = 50
