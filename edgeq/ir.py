@@ -258,10 +258,15 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A stretch of the network between exits, at one or more levels."""
+    """A stretch of the network between exits, at one or more levels; or the head of an exit.
+
+    A head has one variant, which reads what the block before it left and writes the network's
+    output; the last block has none, since it ends in that output itself.
+    """
 
     name: str
     variants: tuple[Variant, ...]
+    head: bool = False
 
 
 @dataclass(frozen=True, slots=True)
