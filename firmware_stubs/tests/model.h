@@ -293,6 +293,26 @@ static void image_seal(image_t image)
     image_header(image)->crc32 = eq_crc32(image.bytes + 16, image.length - 16);
 }
 
+static eq_status_t image_init(eq_ctx_t *ctx, image_t image, void *arena, uint32_t arena_bytes)
+{
+    const eq_config_t config = {image.bytes, image.length, arena, arena_bytes};
+    return eq_init(ctx, &config);
+}
+
+/* Takes a damaged image and the arena that it had: what eq_init says, and that it runs or does not. */
+static void check_damaged(image_t image, uint32_t arena_bytes, eq_status_t expected,
+                          const char *damage)
+{
+    image_seal(image);
+    uint8_t *arena = exact_block(arena_bytes);
+    eq_ctx_t ctx;
+    const eq_status_t status = image_init(&ctx, image, arena, arena_bytes);
+    CHECK(status == expected, "%s: %s", damage, eq_status_name(status));
+    CHECK(eq_run(&ctx, NULL) == (status == EQ_OK ? EQ_OK : EQ_E_ARGUMENT), "%s runs", damage);
+    free(arena);
+    free(image.bytes);
+}
+
 static image_t model_image(const model_t *m)
 {
     const void *data[] = {NULL,      m->tensors, m->operators, m->variants,

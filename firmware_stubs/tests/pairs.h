@@ -6,21 +6,7 @@
 #define PAIRS_H
 
 #include "eq_pairs.h"
-#include "model.h"
-
-enum { MOST_CHANNELS = 12 };
-
-typedef struct {
-    eq_operator_t op;
-    eq_tensor_record_t in;
-    eq_tensor_record_t out;
-    uint32_t count; /* weights of a channel */
-    int fully_connected;
-    int8_t *weights;
-    int32_t bias[MOST_CHANNELS];
-    int32_t multiplier[MOST_CHANNELS];
-    int8_t shift[MOST_CHANNELS];
-} layer_t;
+#include "layer.h"
 
 /// Packing ///
 

@@ -4,12 +4,6 @@
  */
 #include "fast.h"
 
-static eq_status_t init(eq_ctx_t *ctx, image_t image, uint8_t *arena)
-{
-    const eq_config_t config = {image.bytes, image.length, arena, image_header(image)->arena_bytes};
-    return eq_init(ctx, &config);
-}
-
 static void fill(uint8_t *arena, uint32_t bytes)
 {
     uint32_t state = 20261121u;
@@ -26,7 +20,7 @@ static uint8_t *run(image_t image)
     eq_ctx_t ctx;
     image_seal(image);
     fill(arena, bytes);
-    const eq_status_t status = init(&ctx, image, arena);
+    const eq_status_t status = image_init(&ctx, image, arena, image_header(image)->arena_bytes);
     CHECK(status == EQ_OK, "%s", eq_status_name(status));
     CHECK(eq_run(&ctx, NULL) == EQ_OK, "does not run");
     return arena;
@@ -96,20 +90,14 @@ static void test_windows(uint8_t bits)
 #define REFUSED(expected, statement)                                                               \
     do {                                                                                           \
         const image_t image = fast_image(8);                                                       \
+        const uint32_t arena_bytes = image_header(image)->arena_bytes;                             \
         eq_section_t *section = image_sections(image) - 1; /* by kind */                           \
         eq_tensor_record_t *tensor = image_section(image, EQ_SECTION_TENSORS);                     \
         eq_operator_t *op = image_section(image, EQ_SECTION_OPERATORS);                            \
         uint8_t *tables = image_section(image, EQ_SECTION_TABLES);                                 \
         (void)section, (void)tensor, (void)op, (void)tables;                                       \
         statement;                                                                                 \
-        image_seal(image);                                                                         \
-        uint8_t *arena = exact_block(image_header(image)->arena_bytes);                            \
-        eq_ctx_t ctx;                                                                              \
-        const eq_status_t status = init(&ctx, image, arena);                                       \
-        CHECK(status == expected, "%s: %s", #statement, eq_status_name(status));                   \
-        CHECK(status != EQ_OK || eq_run(&ctx, NULL) == EQ_OK, "%s runs", #statement);              \
-        free(arena);                                                                               \
-        free(image.bytes);                                                                         \
+        check_damaged(image, arena_bytes, expected, #statement);                                   \
     } while (0)
 
 static void put_constants(uint8_t *table, int32_t first, int32_t second, int32_t offset)

@@ -3,12 +3,6 @@
  */
 #include "model.h"
 
-static eq_status_t init(eq_ctx_t *ctx, image_t image, void *arena, uint32_t arena_bytes)
-{
-    const eq_config_t config = {image.bytes, image.length, arena, arena_bytes};
-    return eq_init(ctx, &config);
-}
-
 /// A good image ///
 
 static void test_ports(void)
@@ -17,7 +11,7 @@ static void test_ports(void)
     const uint32_t bytes = image_header(image)->arena_bytes;
     uint8_t *arena = exact_block(bytes);
     eq_ctx_t ctx;
-    const eq_status_t status = init(&ctx, image, arena, bytes);
+    const eq_status_t status = image_init(&ctx, image, arena, bytes);
     CHECK(status == EQ_OK, "%s", eq_status_name(status));
     const eq_tensor_t *input = eq_input(&ctx, 0);
     CHECK(input != NULL && input->bytes == 120 && input->rank == 4 && input->bits == 8, "input");
@@ -49,7 +43,7 @@ static void test_run_and_step(void)
     int8_t outputs[4][7];
     eq_ctx_t ctx;
     eq_result_t result = {0};
-    CHECK(init(&ctx, image, arena, bytes) == EQ_OK, "good");
+    CHECK(image_init(&ctx, image, arena, bytes) == EQ_OK, "good");
     for (uint32_t round = 0; round < 4; round++) {
         uint32_t steps = 0;
         memset(arena, (int)(0x55 * round), bytes);
@@ -105,7 +99,7 @@ static void test_label_is_the_first_of_equals(void)
                                        {-128, -128, -128, -128, -128, 0, 0},
                                        {5, 4, 3, 2, 1, 0, 1},
                                        {-128, -128, -128, -128, -28, 4, 100}};
-    CHECK(init(&ctx, image, arena, m->arena_bytes) == EQ_OK, "good, without weights");
+    CHECK(image_init(&ctx, image, arena, m->arena_bytes) == EQ_OK, "good, without weights");
     for (uint32_t i = 0; i < sizeof values / sizeof values[0]; i++) {
         memcpy(eq_input(&ctx, 0)->data, values[i], 5);
         CHECK(eq_run(&ctx, &result) == EQ_OK && result.label == (uint32_t)values[i][5] &&
@@ -161,10 +155,10 @@ static void test_arguments(void)
     CHECK(eq_set_tradeoff(&ctx, 0) == EQ_E_ARGUMENT, "no context");
     CHECK(eq_input(&ctx, 0) == NULL && eq_output(&ctx, 0) == NULL, "no ports");
     CHECK(eq_input(NULL, 0) == NULL && eq_output(NULL, 0) == NULL, "no ports of no context");
-    CHECK(init(&ctx, image, NULL, bytes) == EQ_E_ARENA, "no arena");
-    CHECK(init(&ctx, image, (uint8_t *)arena + 4, bytes) == EQ_E_ARENA, "a misaligned arena");
-    CHECK(init(&ctx, image, arena, bytes - 1) == EQ_E_ARENA, "an arena one byte too small");
-    CHECK(init(&ctx, image, arena, bytes) == EQ_OK, "an arena that just fits");
+    CHECK(image_init(&ctx, image, NULL, bytes) == EQ_E_ARENA, "no arena");
+    CHECK(image_init(&ctx, image, (uint8_t *)arena + 4, bytes) == EQ_E_ARENA, "a misaligned arena");
+    CHECK(image_init(&ctx, image, arena, bytes - 1) == EQ_E_ARENA, "an arena one byte too small");
+    CHECK(image_init(&ctx, image, arena, bytes) == EQ_OK, "an arena that just fits");
     free(arena);
     free(image.bytes);
 }
@@ -178,12 +172,12 @@ static void test_lengths(void)
     for (uint32_t length = 0; length < image.length; length++) {
         image_t cut = {exact_block(length), length};
         memcpy(cut.bytes, image.bytes, length);
-        CHECK(init(&ctx, cut, arena, sizeof arena) == EQ_E_LENGTH, "%u bytes", length);
+        CHECK(image_init(&ctx, cut, arena, sizeof arena) == EQ_E_LENGTH, "%u bytes", length);
         if (length % 8 == 0 && length >= sizeof(eq_header_t)) {
             image_header(cut)->length = length;
-            CHECK(init(&ctx, cut, arena, sizeof arena) == EQ_E_CRC, "%u bytes", length);
+            CHECK(image_init(&ctx, cut, arena, sizeof arena) == EQ_E_CRC, "%u bytes", length);
             image_seal(cut);
-            CHECK(init(&ctx, cut, arena, sizeof arena) < 0, "%u bytes, sealed", length);
+            CHECK(image_init(&ctx, cut, arena, sizeof arena) < 0, "%u bytes, sealed", length);
         }
         free(cut.bytes);
     }
@@ -198,7 +192,7 @@ static void test_checksum(void)
     eq_ctx_t ctx;
     for (uint32_t i = 16; i < image.length; i++) {
         image.bytes[i] ^= 0x10;
-        CHECK(init(&ctx, image, arena, sizeof arena) == EQ_E_CRC, "byte %u", i);
+        CHECK(image_init(&ctx, image, arena, sizeof arena) == EQ_E_CRC, "byte %u", i);
         image.bytes[i] ^= 0x10;
     }
     free(image.bytes);
@@ -220,14 +214,7 @@ static void test_checksum(void)
         (void)header, (void)section, (void)tensor, (void)op, (void)variant, (void)block;           \
         (void)port, (void)tables;                                                                  \
         statement;                                                                                 \
-        image_seal(image);                                                                         \
-        uint8_t *arena = exact_block(arena_bytes);                                                 \
-        eq_ctx_t ctx;                                                                              \
-        const eq_status_t status = init(&ctx, image, arena, arena_bytes);                          \
-        CHECK(status == expected, "%s: %s", #statement, eq_status_name(status));                   \
-        CHECK(expected == EQ_OK || eq_run(&ctx, NULL) == EQ_E_ARGUMENT, "%s runs", #statement);    \
-        free(arena);                                                                               \
-        free(image.bytes);                                                                         \
+        check_damaged(image, arena_bytes, expected, #statement);                                   \
     } while (0)
 
 static void put_word(uint8_t *at, int32_t value)
@@ -489,7 +476,7 @@ static eq_status_t status_of(model_t *m)
     const image_t image = model_image(m);
     uint8_t *arena = exact_block(m->arena_bytes);
     eq_ctx_t ctx;
-    eq_status_t status = init(&ctx, image, arena, m->arena_bytes);
+    eq_status_t status = image_init(&ctx, image, arena, m->arena_bytes);
     if (status == EQ_OK) {
         status = eq_run(&ctx, NULL);
     }
@@ -520,7 +507,7 @@ static void test_large(void)
     eq_ctx_t ctx;
     image_header(image)->arena_bytes = 0x80000000u;
     image_seal(image);
-    CHECK(init(&ctx, image, arena, 0xFFFFFFFFu) == EQ_E_ARENA, "an arena of 2 GB");
+    CHECK(image_init(&ctx, image, arena, 0xFFFFFFFFu) == EQ_E_ARENA, "an arena of 2 GB");
     free(image.bytes);
 }
 

@@ -207,39 +207,6 @@ static void fill(uint8_t *bytes, uint32_t count)
     }
 }
 
-/* A kernel on the layer, as eq_run has it. */
-static int8_t *run(const eq_kernel_t *kernel, const layer_t *layer, const void *weights,
-                   const int32_t *bias, const int8_t *input)
-{
-    eq_operator_t op = layer->op;
-    const eq_tensor_record_t *in = &layer->in, *out = &layer->out;
-    const eq_rows_scratch_t rows = eq_rows_scratch(&op, kernel->family, in, in, out);
-    op.scratch_bytes = kernel->rules != NULL
-                           ? (uint32_t)kernel->rules->scratch_bytes(&op, in, out, layer->count)
-                           : (uint32_t)(rows.input + rows.output) + layer->count;
-    op.weight_bits = kernel->rules != NULL ? op.weight_bits : 8;
-    eq_call_t call = {.kernel = kernel,
-                      .op = &op,
-                      .in = {in, in},
-                      .out = out,
-                      .input = {input, input},
-                      .output = exact_block(eq_tensor_bytes(out)),
-                      .weights = weights,
-                      .bias = bias,
-                      .multiplier = layer->multiplier,
-                      .shift = layer->shift,
-                      .scratch = exact_block(op.scratch_bytes)};
-    memset(call.scratch, 0xA5, op.scratch_bytes);
-    memset(call.output, 0x5A, eq_tensor_bytes(out));
-    if (eq_reads_bytes(kernel) && (eq_is_packed(in) || eq_is_packed(out))) {
-        eq_rows_s8_ref(&call);
-    } else {
-        kernel->run(&call);
-    }
-    free(call.scratch);
-    return call.output;
-}
-
 static const eq_kernel_t reference[] = {
     {1, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, 8, EQ_ORDER_NONE, eq_conv_s8_ref, NULL},
     {5, EQ_FAMILY_FC, EQ_SCRATCH_ROW, 8, EQ_ORDER_NONE, eq_fc_s8_ref, NULL},
@@ -276,8 +243,9 @@ static void check_case(const case_t *c)
     const int8_t *input = (const int8_t *)block + misaligned;
     fill(block, in_bytes + misaligned);
     if (fits) {
-        int8_t *expected = run(&reference[kind], layer, layer->weights, layer->bias, input);
-        int8_t *got = run(kernel, layer, packed, tables, input);
+        int8_t *expected =
+            run_layer(&reference[kind], layer, layer->weights, layer->bias, input, 0);
+        int8_t *got = run_layer(kernel, layer, packed, tables, input, 0);
         CHECK(memcmp(expected, got, eq_tensor_bytes(&layer->out)) == 0,
               "%s, %u bits in %ux%ux%u of %d out %ux%ux%u of %d stride %dx%d, by %u units",
               c->six ? "sixes" : "lanes", bits, layer->in.shape[0], layer->in.shape[1],
@@ -323,15 +291,7 @@ static void test_layers(uint32_t rounds)
         uint32_t *weights = image_section(image, EQ_SECTION_WEIGHTS);                              \
         (void)tensor, (void)op, (void)stage, (void)weights, (void)sixes;                           \
         statement;                                                                                 \
-        image_seal(image);                                                                         \
-        uint8_t *arena = exact_block(arena_bytes);                                                 \
-        eq_ctx_t ctx;                                                                              \
-        const eq_config_t config = {image.bytes, image.length, arena, arena_bytes};                \
-        const eq_status_t status = eq_init(&ctx, &config);                                         \
-        CHECK(status == expected, "%s: %s", #statement, eq_status_name(status));                   \
-        CHECK(status != EQ_OK || eq_run(&ctx, NULL) == EQ_OK, "%s runs", #statement);              \
-        free(arena);                                                                               \
-        free(image.bytes);                                                                         \
+        check_damaged(image, arena_bytes, expected, #statement);                                   \
     } while (0)
 
 static void test_refusals(void)

@@ -125,47 +125,6 @@ static void fill(uint8_t *bytes, uint32_t count)
     }
 }
 
-/* A kernel on the layer, as eq_run has it, with so much scratch more than the least. */
-static void run_to(const eq_kernel_t *kernel, const layer_t *layer, const void *weights,
-                   const int32_t *bias, const int8_t *input, uint32_t more, int8_t *output)
-{
-    eq_operator_t op = layer->op;
-    const eq_tensor_record_t *in = &layer->in, *out = &layer->out;
-    const eq_rows_scratch_t rows = eq_rows_scratch(&op, kernel->family, in, in, out);
-    const uint64_t own = kernel->rules != NULL
-                             ? kernel->rules->scratch_bytes(&op, in, out, layer->count)
-                             : layer->count;
-    op.scratch_bytes = (uint32_t)(rows.input + rows.output + own) + more;
-    op.weight_bits = kernel->rules != NULL ? op.weight_bits : 8;
-    eq_call_t call = {.kernel = kernel,
-                      .op = &op,
-                      .in = {in, in},
-                      .out = out,
-                      .input = {input, input},
-                      .output = output,
-                      .weights = weights,
-                      .bias = bias,
-                      .multiplier = layer->multiplier,
-                      .shift = layer->shift,
-                      .scratch = exact_block(op.scratch_bytes)};
-    memset(call.scratch, 0xA5, op.scratch_bytes);
-    if (eq_is_packed(in) || eq_is_packed(out)) {
-        eq_rows_s8_ref(&call);
-    } else {
-        kernel->run(&call);
-    }
-    free(call.scratch);
-}
-
-static int8_t *run(const eq_kernel_t *kernel, const layer_t *layer, const void *weights,
-                   const int32_t *bias, const int8_t *input, uint32_t more)
-{
-    int8_t *output = exact_block(eq_tensor_bytes(&layer->out));
-    memset(output, 0x5A, eq_tensor_bytes(&layer->out));
-    run_to(kernel, layer, weights, bias, input, more, output);
-    return output;
-}
-
 /* The same with the output as near before the input, or over it, as it may lie; NULL: nowhere. */
 static int8_t *run_over(const eq_kernel_t *kernel, const layer_t *layer, const void *weights,
                         const int32_t *bias, const int8_t *input, uint32_t more)
@@ -183,7 +142,7 @@ static int8_t *run_over(const eq_kernel_t *kernel, const layer_t *layer, const v
     const uint32_t in_end = from + in_bytes, out_end = to + out_bytes;
     int8_t *block = exact_block(in_end > out_end ? in_end : out_end);
     memcpy(block + from, input, in_bytes);
-    run_to(kernel, layer, weights, bias, block + from, more, block + to);
+    run_layer_to(kernel, layer, weights, bias, block + from, more, block + to);
     int8_t *output = exact_block(out_bytes);
     memcpy(output, block + to, out_bytes);
     free(block);
@@ -224,10 +183,11 @@ static void check_layer(const layer_t *layer)
     const int8_t *input = (const int8_t *)block + misaligned;
     fill(block, in_bytes + misaligned);
     if (fits) {
-        int8_t *expected = run(&reference[kind], layer, layer->weights, layer->bias, input, 0);
+        int8_t *expected =
+            run_layer(&reference[kind], layer, layer->weights, layer->bias, input, 0);
         const uint32_t strip = 8 * (padded(layer->count, 4));
         for (uint32_t strips = 0; strips < 3; strips++) {
-            int8_t *got = run(kernel, layer, packed, tables, input, strips * strip);
+            int8_t *got = run_layer(kernel, layer, packed, tables, input, strips * strip);
             CHECK(memcmp(expected, got, eq_tensor_bytes(&layer->out)) == 0,
                   "%u bits in %ux%ux%u of %d out %ux%ux%u of %d kernel %dx%d stride %dx%d dilation "
                   "%dx%d pads %d,%d, %u strips more",
@@ -284,15 +244,7 @@ static void test_layers(uint32_t rounds)
         uint32_t *weights = image_section(image, EQ_SECTION_WEIGHTS);                              \
         (void)section, (void)tensor, (void)op, (void)stage, (void)weights;                         \
         statement;                                                                                 \
-        image_seal(image);                                                                         \
-        uint8_t *arena = exact_block(arena_bytes);                                                 \
-        eq_ctx_t ctx;                                                                              \
-        const eq_config_t config = {image.bytes, image.length, arena, arena_bytes};                \
-        const eq_status_t status = eq_init(&ctx, &config);                                         \
-        CHECK(status == expected, "%s: %s", #statement, eq_status_name(status));                   \
-        CHECK(status != EQ_OK || eq_run(&ctx, NULL) == EQ_OK, "%s runs", #statement);              \
-        free(arena);                                                                               \
-        free(image.bytes);                                                                         \
+        check_damaged(image, arena_bytes, expected, #statement);                                   \
     } while (0)
 
 static void test_refusals(void)

@@ -302,15 +302,7 @@ static void test_packed(void)
         uint8_t *tables = image_section(image, EQ_SECTION_TABLES);                                 \
         (void)section, (void)tensor, (void)op, (void)tables;                                       \
         statement;                                                                                 \
-        image_seal(image);                                                                         \
-        uint8_t *arena = exact_block(arena_bytes);                                                 \
-        eq_ctx_t ctx;                                                                              \
-        const eq_config_t config = {image.bytes, image.length, arena, arena_bytes};                \
-        const eq_status_t status = eq_init(&ctx, &config);                                         \
-        CHECK(status == expected, "%s: %s", #statement, eq_status_name(status));                   \
-        CHECK(status != EQ_OK || eq_run(&ctx, NULL) == EQ_OK, "%s runs", #statement);              \
-        free(arena);                                                                               \
-        free(image.bytes);                                                                         \
+        check_damaged(image, arena_bytes, expected, #statement);                                   \
     } while (0)
 
 static void put_word(uint8_t *at, int32_t value)

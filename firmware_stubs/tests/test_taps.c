@@ -7,22 +7,9 @@
  * Whether a case is within the layout's limits is found with wide sums. Blocks have their exact size.
  */
 #include "eq_taps.h"
-#include "model.h"
-
-enum { MOST_CHANNELS = 12 };
+#include "layer.h"
 
 static uint32_t state = 20261124u;
-
-typedef struct {
-    eq_operator_t op;
-    eq_tensor_record_t in;
-    eq_tensor_record_t out;
-    uint32_t count; /* weights of a channel */
-    int8_t *weights;
-    int32_t bias[MOST_CHANNELS];
-    int32_t multiplier[MOST_CHANNELS];
-    int8_t shift[MOST_CHANNELS];
-} layer_t;
 
 typedef struct {
     eq_kernel_t kernel;
@@ -253,42 +240,6 @@ static void fill(uint8_t *bytes, uint32_t count)
     }
 }
 
-/* A kernel on the layer, as eq_run has it. */
-static int8_t *run(const eq_kernel_t *kernel, const layer_t *layer, const void *weights,
-                   const int32_t *bias, const int8_t *input)
-{
-    eq_operator_t op = layer->op;
-    const eq_tensor_record_t *in = &layer->in, *out = &layer->out;
-    const int needs_rows = eq_reads_bytes(kernel) && (eq_is_packed(in) || eq_is_packed(out));
-    const eq_rows_scratch_t rows = eq_rows_scratch(&op, kernel->family, in, in, out);
-    const uint64_t unpacked = needs_rows ? rows.input + rows.output : 0;
-    const uint64_t own = kernel->rules != NULL
-                             ? kernel->rules->scratch_bytes(&op, in, out, layer->count)
-                             : layer->count;
-    op.scratch_bytes = (uint32_t)(unpacked + own);
-    op.weight_bits = kernel->rules != NULL ? op.weight_bits : 8;
-    eq_call_t call = {.kernel = kernel,
-                      .op = &op,
-                      .in = {in, in},
-                      .out = out,
-                      .input = {input, input},
-                      .output = exact_block(eq_tensor_bytes(out)),
-                      .weights = weights,
-                      .bias = bias,
-                      .multiplier = layer->multiplier,
-                      .shift = layer->shift,
-                      .scratch = exact_block(op.scratch_bytes)};
-    memset(call.scratch, 0xA5, op.scratch_bytes);
-    memset(call.output, 0x5A, eq_tensor_bytes(out));
-    if (needs_rows) {
-        eq_rows_s8_ref(&call);
-    } else {
-        kernel->run(&call);
-    }
-    free(call.scratch);
-    return call.output;
-}
-
 static void check_layer(const tested_t *form, const layer_t *layer)
 {
     const eq_layout_rules_t *rules = form->kernel.rules;
@@ -311,8 +262,8 @@ static void check_layer(const tested_t *form, const layer_t *layer)
         uint8_t *input = exact_block(in_bytes);
         fill(input, in_bytes);
         int8_t *expected =
-            run(&reference, layer, layer->weights, layer->bias, (const int8_t *)input);
-        int8_t *got = run(&form->kernel, layer, packed, tables, (const int8_t *)input);
+            run_layer(&reference, layer, layer->weights, layer->bias, (const int8_t *)input, 0);
+        int8_t *got = run_layer(&form->kernel, layer, packed, tables, (const int8_t *)input, 0);
         CHECK(memcmp(expected, got, eq_tensor_bytes(&layer->out)) == 0,
               "kernel %u, %u bits in %ux%ux%u of %d out %ux%ux%u of %d pads %d,%d", form->kernel.id,
               bits, layer->in.shape[0], layer->in.shape[1], layer->in.shape[2], layer->in.bits,

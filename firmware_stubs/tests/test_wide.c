@@ -4,12 +4,6 @@
  */
 #include "wide.h"
 
-static eq_status_t init(eq_ctx_t *ctx, image_t image, void *arena, uint32_t arena_bytes)
-{
-    const eq_config_t config = {image.bytes, image.length, arena, arena_bytes};
-    return eq_init(ctx, &config);
-}
-
 static void test_ports(void)
 {
     const image_t image = wide_image();
@@ -17,7 +11,7 @@ static void test_ports(void)
     uint8_t *arena = exact_block(bytes);
     eq_ctx_t ctx;
     memset(arena, 0x5A, bytes);
-    const eq_status_t status = init(&ctx, image, arena, bytes);
+    const eq_status_t status = image_init(&ctx, image, arena, bytes);
     CHECK(status == EQ_OK && eq_run(&ctx, NULL) == EQ_OK, "%s", eq_status_name(status));
     const eq_tensor_t *input = eq_input(&ctx, 0);
     CHECK(input->bits == 16 && input->bytes == 120 && input->zero_point == 0, "input");
@@ -56,7 +50,7 @@ static void test_label_and_lead(void)
     uint8_t *arena = exact_block(m->arena_bytes);
     eq_ctx_t ctx;
     eq_result_t result = {0};
-    CHECK(init(&ctx, image, arena, m->arena_bytes) == EQ_OK, "good");
+    CHECK(image_init(&ctx, image, arena, m->arena_bytes) == EQ_OK, "good");
     for (uint32_t i = 0; i < sizeof values / sizeof values[0]; i++) {
         int16_t *input = eq_input(&ctx, 0)->data;
         for (uint32_t v = 0; v < 3; v++) {
@@ -84,14 +78,7 @@ static void test_label_and_lead(void)
         uint8_t *tables = image_section(image, EQ_SECTION_TABLES);                                 \
         (void)tensor, (void)op, (void)tables;                                                      \
         statement;                                                                                 \
-        image_seal(image);                                                                         \
-        uint8_t *arena = exact_block(arena_bytes);                                                 \
-        eq_ctx_t ctx;                                                                              \
-        const eq_status_t status = init(&ctx, image, arena, arena_bytes);                          \
-        CHECK(status == expected, "%s: %s", #statement, eq_status_name(status));                   \
-        CHECK(status != EQ_OK || eq_run(&ctx, NULL) == EQ_OK, "%s runs", #statement);              \
-        free(arena);                                                                               \
-        free(image.bytes);                                                                         \
+        check_damaged(image, arena_bytes, expected, #statement);                                   \
     } while (0)
 
 static void put_word(uint8_t *at, int32_t value)
@@ -175,7 +162,7 @@ static void test_long_sums(void)
         const image_t image = model_image(m);
         uint8_t *arena = exact_block(m->arena_bytes);
         eq_ctx_t ctx;
-        const eq_status_t status = init(&ctx, image, arena, m->arena_bytes);
+        const eq_status_t status = image_init(&ctx, image, arena, m->arena_bytes);
         CHECK(status == (shifts[i] < 0 ? EQ_OK : EQ_E_ARITHMETIC), "%d: %s", shifts[i],
               eq_status_name(status));
         if (shifts[i] == -16) {
