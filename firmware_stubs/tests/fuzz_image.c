@@ -9,6 +9,7 @@
  * it. The sequence is fixed. What is checked here by value names its guarantee.
  */
 #include "fast.h"
+#include "gated.h"
 #include "lanes.h"
 #include "shaping.h"
 #include "wide.h"
@@ -113,9 +114,11 @@ static int attack(image_t image)
         const uint32_t values = output->shape[0] * output->shape[1] * output->shape[2];
         const uint32_t most = output->bits == 16 ? 65535 : 255;
         CHECK(first.label < values && first.confidence <= most, "guarantee 6");
+        CHECK(first.exit < 8 && first.cost >= 1 && first.cost <= 65536, "guarantee 6");
         fill_arena(arena, arena_bytes, seed);
         CHECK(eq_run(ctx, &second) == EQ_OK && first.label == second.label &&
-                  first.confidence == second.confidence,
+                  first.confidence == second.confidence && first.path == second.path &&
+                  first.exit == second.exit && first.cost == second.cost,
               "guarantee 8: the same arena gives the same result");
     }
     CHECK(eq_crc32(image.bytes, image.length) == crc, "guarantee 7: the image was written");
@@ -169,6 +172,9 @@ int main(int argc, char **argv)
     fuzz("packed fast model", fast_image(4), rounds);
     fuzz("model in pairs", pairs_image(), rounds);
     fuzz("model in lanes", lanes_image(), rounds);
+    fuzz("routed model without prediction", gated_image(EQ_FORM_STATIC), rounds);
+    fuzz("routed model with a table", gated_image(EQ_FORM_TABLE), rounds);
+    fuzz("routed model with networks", gated_image(EQ_FORM_MLP), rounds);
     for (int i = 2; i < argc; i++) {
         fuzz(argv[i], read_image(argv[i]), rounds);
     }
