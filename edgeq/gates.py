@@ -193,9 +193,13 @@ class Gate:
                 for path in self.nodes()
             )
         shapes = (size, 2 * self.classes + 4 + self.exits + 1), (size,), (size,)
-        return size % 4 == 0 and len(form.layers) == gates and all(
-            (layer.hidden.shape, layer.hidden_bias.shape, layer.output.shape) == shapes
-            for layer in form.layers
+        return (
+            size % 4 == 0
+            and len(form.layers) == gates
+            and all(
+                (layer.hidden.shape, layer.hidden_bias.shape, layer.output.shape) == shapes
+                for layer in form.layers
+            )
         )
 
     @property

@@ -57,6 +57,11 @@ static image_t damaged_copy(const image_t *seed)
     if (random_next(&state) % 4 != 0 && tables <= image.length) {
         structure.length = tables;
     }
+    if (image_header(image)->section_count == MODEL_KINDS && random_next(&state) % 2 == 0) {
+        const eq_section_t *gate = &image_sections(image)[EQ_SECTION_GATE - 1];
+        structure.bytes = image.bytes + gate->offset;
+        structure.length = gate->bytes;
+    }
     const uint32_t count = 1 + random_next(&state) % 4;
     for (uint32_t i = 0; i < count; i++) {
         if (random_next(&state) % 2 == 0) {

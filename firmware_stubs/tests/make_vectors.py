@@ -23,7 +23,7 @@ INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
 SOFTMAX_LONG = (list(range(-128, 128)), [0] * 300, [0] * 600)  # the result's shift: .., 31, 32
 LAG_ROWS, LAG_MOST = 600, 1 << 30  # beyond LAG_MOST: nothing is read after the first row
 GATE_EXITS, GATE_CLASSES, GATE_SIZE, GATE_SCALE = 4, 5, 8, 0.05
-GATE_ROWS, GATE_TRADEOFFS = 60, (0, 3000, 40_000, 1 << 18, gates.MOST_TRADEOFF)
+GATE_ROWS, GATE_TRADEOFFS = 60, (0, 300, 3000, 20_000, gates.MOST_TRADEOFF)
 EDGES = (0, 1, -1, 2, -2, 3, -3, INT32_MAX, -INT32_MAX, 1 << 30, -(1 << 30), (1 << 30) - 1)
 
 
@@ -144,7 +144,7 @@ def gate(rng: np.random.Generator, form: str) -> Gate:
     for path in paths:
         cost[path] = cost.get(path[:-1], 0) + int(rng.integers(1, 12_000))
     bare = Gate(
-        GATE_CLASSES, levels, paths, tuple(cost[p] for p in paths), ((0, 0), (4000, 1)), 9, Static()
+        GATE_CLASSES, levels, paths, tuple(cost[p] for p in paths), ((0, 0), (2000, 1)), 9, Static()
     )
     if form == "static":
         return bare
@@ -228,7 +228,10 @@ def main() -> None:
     made = {form: gate(rng, form) for form in ("static", "table", "mlp")}
     columns = 2 + (GATE_EXITS - 1) * (GATE_CLASSES + 1)
     parts = (
-        (table(f"gate_{form}", section(one), 0), table(f"{form}_rows", gate_rows(rng, one), columns))
+        (
+            table(f"gate_{form}", section(one), 0),
+            table(f"{form}_rows", gate_rows(rng, one), columns),
+        )
         for form, one in made.items()
     )
     write("gates.h", chain.from_iterable(parts))
