@@ -15,7 +15,7 @@ from edgeq import policy as policies
 from edgeq.budget import excess
 from edgeq.calibrate import Ranges
 from edgeq.errors import ModelError, PolicyError
-from edgeq.exporters import c_arrays, image
+from edgeq.exporters import image
 from edgeq.ir import Graph, Node
 from edgeq.ops import OPS, macs
 from edgeq.packing import stored_bytes
@@ -117,7 +117,7 @@ def _layer(program: Program, graph: Graph, node: Node) -> CheckedLayer:
 
 
 def _fit(program: Program, budget: Budget) -> Fit:
-    flash, ram = footprint.estimate(program, image.build(program), c_arrays.own_kernels(program))
+    flash, ram = footprint.estimate(program, image.build(program), program.kernels)
     lags = {name: c.lag for name, c in program.choices.items() if c.lag is not None}
     peak = planner.plan(program.network, {}, lags).arena_bytes
     beyond = excess(flash.total, budget.flash) + excess(ram.total, budget.ram)

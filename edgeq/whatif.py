@@ -15,7 +15,7 @@ import edgeq
 from edgeq import kernels, profiler, rebuild, sqnr
 from edgeq.build import Build, read_manifest
 from edgeq.errors import IntegrityError, MissingToolError, UsageError
-from edgeq.exporters import c_arrays, image
+from edgeq.exporters import image
 from edgeq.exporters.image import Image, Kind
 from edgeq.ops import OPS
 from edgeq.policy import describe
@@ -180,7 +180,7 @@ class _Variant:
         """Bytes of runtime and kernels: linked, or by `kernels.toml`."""
         if self.linked is not None:
             return self.linked.code.runtime + self.linked.code.kernels
-        own = c_arrays.own_kernels(self.program)
+        own = self.program.kernels
         return kernels.code_bytes().runtime + kernels.linked_bytes(own)
 
 
