@@ -74,7 +74,7 @@ class Kernel:
     @property
     def rules(self) -> str:
         """The C name of what eq_init knows of its layout."""
-        return next((f"&eq_{name}_rules" for name in self.layouts if name != "dense"), "NULL")
+        return next((f"&eq_{name}_rules" for name in self.layouts), "NULL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +124,12 @@ def _file() -> dict[str, Any]:
 
 
 def linked_bytes(rows: Iterable[Kernel]) -> int:
-    """Flash of the kernels `rows`, each of their files once, by the estimates of kernels.toml."""
+    """Flash of the kernels `rows`, each file and each family's check once, by kernels.toml."""
     linked = list(rows)
-    shared = {file for row in linked for file in row.sources}
-    sizes: dict[str, int] = _file()["sources"]
+    shared = {file for row in linked for file in row.sources} | {row.family for row in linked}
+    sizes: dict[str, int] = _file()["sources"] | _file()["families"]
     return sum(row.code_bytes for row in linked) + sum(
-        size for file, size in sizes.items() if file in shared
+        size for name, size in sizes.items() if name in shared
     )
 
 
@@ -532,8 +532,9 @@ def _refusal(row: Kernel, graph: Graph, node: Node, isa: frozenset[str], bits: i
     for limit in row.limits:
         if not LIMITS[limit].holds(graph, node):
             return f"it serves {LIMITS[limit].text}"
-    if row.rules != "NULL" and tables(graph, node, row.layouts[0]) is None:
-        return f"the layout {row.layouts[0]} takes {LAYOUTS[row.layouts[0]].limits}"
+    for name in row.layouts:
+        if LAYOUTS[name].tables is not None and tables(graph, node, name) is None:
+            return f"the layout {name} takes {LAYOUTS[name].limits}"
     return None
 
 
