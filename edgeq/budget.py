@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from edgeq import kernels
 from edgeq.errors import BudgetError, UsageError
-from edgeq.kernels import Choice, Kernel, Optimize
+from edgeq.kernels import Optimize
 from edgeq.ops import OPS
 from edgeq.program import Program
 from edgeq.report import Artefact, Budget, Flash, Ram
@@ -131,16 +131,16 @@ def _lighter_policy(program: Program, excess: int) -> str:
     ways = {
         (node.name, n): min(
             kernels.with_bits(graph, node, program.target.isa, n),
-            key=lambda c: _flash_bytes([c], linked),
+            key=lambda c: kernels.flash_bytes([c], linked),
         )
         for graph, node in weighted
         for n in range(LEAST_BITS, bits[node.name] + 1)
     }
-    before = _flash_bytes(program.choices.values())
+    before = kernels.flash_bytes(program.choices.values())
 
     def saved(wanted: Mapping[str, int]) -> int:
         chosen = {name: ways[name, n] for name, n in wanted.items()}
-        return before - _flash_bytes((dict(program.choices) | chosen).values())
+        return before - kernels.flash_bytes((dict(program.choices) | chosen).values())
 
     while excess > saved(bits):
         candidates = [name for name in bits if bits[name] > LEAST_BITS]
@@ -162,13 +162,6 @@ def _lighter_policy(program: Program, excess: int) -> str:
         "These rules would fit. Append them to a TOML policy, where later rules win, or let them "
         f"be one, and run the same command with --policy:\n\n{rules}"
     )
-
-
-def _flash_bytes(choices: Iterable[Choice], linked: Iterable[Kernel] = ()) -> int:
-    """What kernels, `linked` ones too, weights and their tables take, by estimates."""
-    taken = list(choices)
-    needed = {kernel for choice in taken for kernel in choice.kernels}.union(linked)
-    return kernels.linked_bytes(needed) + sum(c.weight_bytes + c.table_bytes for c in taken)
 
 
 def _literal(name: str) -> str:

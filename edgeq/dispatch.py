@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeq.ir import Network
-from edgeq.kernels import Choice, Kernel, Optimize, code_bytes, linked_bytes, options
+from edgeq.kernels import Choice, Kernel, Optimize, code_bytes, flash_bytes, options
 from edgeq.packing import ALIGN
 from edgeq.plan import Plan, plan
 from edgeq.report import Budget
@@ -54,10 +54,11 @@ def run(
     room = None if budget.ram is None else budget.ram - code_bytes().context - code_bytes().stack
     search = _Search(network, found, frozenset(retained))
     picks = {name: choices[0] for name, choices in found.items()}
-    if budget.flash is not None and optimize == "balanced":
-        picks = _lighter(picks, found, budget.flash)
-    if budget.flash is not None and optimize in ("balanced", "flash"):
-        picks = _less_code(picks, found, budget.flash)
+    left = None if budget.flash is None else budget.flash - code_bytes().runtime
+    if left is not None and optimize == "balanced":
+        picks = _lighter(picks, found, left)
+    if left is not None and optimize in ("balanced", "flash"):
+        picks = _less_code(picks, found, left)
     if optimize == "ram":
         picks, placed = search.smallest(picks)
         if room is not None and placed.arena_bytes > room:
@@ -138,7 +139,7 @@ def _cycles(picks: _Picks) -> int:
 
 def _lighter(picks: _Picks, options: Mapping[str, tuple[Choice, ...]], flash: int) -> _Picks:
     """Choices that fit the flash, if there are any, at the fewest cycles for each byte saved."""
-    while _flash_bytes(picks.values()) > flash:
+    while flash_bytes(picks.values()) > flash:
         swaps = [
             (
                 (choice.cycles - picks[name].cycles)
@@ -162,15 +163,15 @@ def _less_code(picks: _Picks, options: Mapping[str, tuple[Choice, ...]], flash: 
 
     Those that share a file go together, too.
     """
-    while (size := _flash_bytes(picks.values())) > flash:
+    while (size := flash_bytes(picks.values())) > flash:
         used = {choice.kernel for choice in picks.values()}
         groups = [[kernel] for kernel in used]
         groups += [
             [k for k in used if file in k.sources] for kernel in used for file in kernel.sources
         ]
         without = [_without(picks, options, group) for group in groups]
-        fewer = min(without, key=lambda p: (_flash_bytes(p.values()), _cycles(p)))
-        if _flash_bytes(fewer.values()) >= size:
+        fewer = min(without, key=lambda p: (flash_bytes(p.values()), _cycles(p)))
+        if flash_bytes(fewer.values()) >= size:
             break
         picks = fewer
     return picks
@@ -186,11 +187,3 @@ def _without(
         if choice.kernel in group
     }
     return picks | others
-
-
-def _flash_bytes(choices: Iterable[Choice]) -> int:
-    """Code, weights and their tables."""
-    taken = list(choices)
-    linked: set[Kernel] = {kernel for choice in taken for kernel in choice.kernels}
-    code = code_bytes().runtime + linked_bytes(linked)
-    return code + sum(choice.weight_bytes + choice.table_bytes for choice in taken)

@@ -133,6 +133,13 @@ def linked_bytes(rows: Iterable[Kernel]) -> int:
     )
 
 
+def flash_bytes(choices: Iterable[Choice], linked: Iterable[Kernel] = ()) -> int:
+    """Kernels, `linked` ones too, weights and their tables, by the estimates of kernels.toml."""
+    taken = list(choices)
+    needed = {kernel for choice in taken for kernel in choice.kernels}.union(linked)
+    return linked_bytes(needed) + sum(c.weight_bytes + c.table_bytes for c in taken)
+
+
 def code_bytes() -> CodeBytes:
     """The figures of `[runtime]` in kernels.toml."""
     return CodeBytes(**_file()["runtime"])
@@ -484,11 +491,13 @@ def _choices(
     found = 0
     for row in rows:
         for bits in _stored_bits(graph, node):
-            if refusal := _refusal(row, graph, node, isa, bits):
-                refusals.append(refusal)
-            else:
+            refusal = _refusal(row, graph, node, isa, bits)
+            beside = None if refusal else _table_bytes(graph, node, row)
+            if beside is not None:
                 found += 1
-                yield from _ways(graph, node, row, bits)
+                yield from _ways(graph, node, row, bits, beside)
+            else:
+                refusals.append(refusal or _beyond(row))
     if not found:
         if len(rows) == 1:
             raise ModelError("EQ0350", f"{node.name}: {rows[0].symbol} cannot serve: {refusals[0]}")
@@ -532,14 +541,19 @@ def _refusal(row: Kernel, graph: Graph, node: Node, isa: frozenset[str], bits: i
     for limit in row.limits:
         if not LIMITS[limit].holds(graph, node):
             return f"it serves {LIMITS[limit].text}"
-    for name in row.layouts:
-        if LAYOUTS[name].tables is not None and tables(graph, node, name) is None:
-            return f"the layout {name} takes {LAYOUTS[name].limits}"
     return None
 
 
-def _ways(graph: Graph, node: Node, row: Kernel, bits: int) -> Iterator[Choice]:
-    """How `row` runs `node` with weights of so many bits: once for each scratch that it can use."""
+def _beyond(row: Kernel) -> str:
+    """Why `row` cannot run a node whose tables its layout does not have."""
+    return f"the layout {row.layouts[0]} takes {LAYOUTS[row.layouts[0]].limits}"
+
+
+def _ways(graph: Graph, node: Node, row: Kernel, bits: int, beside: int) -> Iterator[Choice]:
+    """How `row` runs `node` with weights of so many bits: once for each scratch that it can use.
+
+    `beside` is what stands in the image beside its weights.
+    """
     inputs, output = graph.activations(node), graph.tensors[node.output]
     weights = graph.tensors[node.inputs[1]] if bits else None
     channels = weights.shape[0] if weights is not None else 0
@@ -549,7 +563,6 @@ def _ways(graph: Graph, node: Node, row: Kernel, bits: int) -> Iterator[Choice]:
     packed = sum(t.elements for t in (*inputs, output) if is_packed(t)) if reads_bytes else 0
     unpacked = unpacked_bytes(row.family, node, inputs, output) if packed else 0
     order = order_of(row.order, row.family, inputs[0], output) if reads_bytes else row.order
-    beside = _table_bytes(graph, node, layout, channels)
     for own, times in _scratch(row, node, inputs[0], output, values, bits):
         yield Choice(
             row,
@@ -565,10 +578,16 @@ def _ways(graph: Graph, node: Node, row: Kernel, bits: int) -> Iterator[Choice]:
         )
 
 
-def _table_bytes(graph: Graph, node: Node, layout: str, channels: int) -> int:
-    """Bias, multiplier and shift of `channels`, or what a layout has in their place."""
-    own = tables(graph, node, layout) if channels else None
-    return 2 * padded_bytes(4 * channels) + padded_bytes(channels) if own is None else own.nbytes
+def _table_bytes(graph: Graph, node: Node, row: Kernel) -> int | None:
+    """Bias, multiplier and shift of each channel, or what a layout has in their place.
+
+    None where weights or scales are beyond what the layout holds.
+    """
+    if row.layouts and LAYOUTS[row.layouts[0]].tables is not None:
+        own = tables(graph, node, row.layouts[0])
+        return None if own is None else own.nbytes
+    channels = len(graph.constant(node.inputs[1])) if OPS[node.op].weighted else 0
+    return 2 * padded_bytes(4 * channels) + padded_bytes(channels)
 
 
 def _scratch(

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from edgeq.ir import Graph, Node, qparams_of
 from edgeq.kernels import Choice
 from edgeq.ops import OPS, macs
-from edgeq.packing import ALIGN, LAYOUTS
 from edgeq.policy import Bits
 from edgeq.program import Program
 from edgeq.report import Alternative, BitCounts, Layer, LayerBits, Slot
@@ -55,9 +54,7 @@ def _layer(program: Program, graph: Graph, node: Node, bits: Bits, sqnr_db: floa
         values = graph.constant(node.inputs[1])
         stored = choice.weight_bits
         layout = choice.layout
-        rows = len(values)
-        size = LAYOUTS[layout].size(rows, values.size // rows, stored)
-        weight_bytes = -(-size // ALIGN) * ALIGN
+        weight_bytes = choice.weight_bytes
         needed = needed_bits(int(values.min()), int(values.max()))
         weights = BitCounts(bits.weights, stored, needed)
     output = qparams_of(graph.tensors[node.output])

@@ -205,6 +205,25 @@ def _pair_halves(values: Array, step: int) -> npt.NDArray[np.int64]:
     return halves.reshape(len(filled) // 2, 2, -1, 2).transpose(0, 2, 1, 3)
 
 
+@dataclass(frozen=True, slots=True)
+class _Shifts:
+    """Shifts of each channel, and what is added before one to the right."""
+
+    right: npt.NDArray[np.int64]
+    left: npt.NDArray[np.int64]
+    offset: npt.NDArray[np.int64]  # half of what is shifted out, and the zero point
+
+
+def _shifts(scaling: Scaling) -> _Shifts | None:
+    """The shifts of `scaling`; None where one is beyond what the layouts' kernels do exactly."""
+    shift = scaling.shift.astype(np.int64)
+    if shift.min() < -PAIRS_MOST_RIGHT or shift.max() > PAIRS_MOST_LEFT:
+        return None
+    right, left = np.maximum(-shift, 0), np.maximum(shift, 0)
+    half = np.where(right > 0, 1 << np.maximum(right - 1, 0), 0)
+    return _Shifts(right, left, half + (scaling.output_zero_point << right))
+
+
 def pairs_tables(values: Array, scaling: Scaling) -> Array | None:
     """The stages of eq_pairs.h for weights (channels, K), 8 words for each two channels.
 
@@ -213,29 +232,26 @@ def pairs_tables(values: Array, scaling: Scaling) -> Array | None:
     """
     channels = len(values)
     w = values.astype(np.int64)
-    shift = scaling.shift.astype(np.int64)
+    shifts = _shifts(scaling)
     half = 1 << (scaling.input_width - 1)
     start = scaling.bias.astype(np.int64) - scaling.input_zero_point * w.sum(axis=1)
     above, below = np.maximum(w, 0).sum(axis=1), np.minimum(w, 0).sum(axis=1)
     highest = start + above * (half - 1) - below * half
     lowest = start + below * (half - 1) - above * half
     if (
-        max(highest.max(), -lowest.min()) > PAIRS_SUM
-        or shift.min() < -PAIRS_MOST_RIGHT
-        or shift.max() > PAIRS_MOST_LEFT
+        shifts is None
+        or max(highest.max(), -lowest.min()) > PAIRS_SUM
         or _pair_halves(values, PAIRS_GROUP).min(initial=0) < -(1 << 15)
     ):
         return None
     stages = np.zeros((-(-channels // 2), 2, 4), np.int64)  # sum, then three words
-    right, left = np.maximum(-shift, 0), np.maximum(shift, 0)
     flat = stages.reshape(-1, 4)
     flat[:, 3] = 1 | PAIRS_MOST_LEFT << 8  # of a channel that is not there
     flat[:, 2] = 1 + 2 * scaling.output_zero_point
     flat[:channels, 0] = 256 * start - 127 * w[:, 0::2].sum(axis=1)
     flat[:channels, 1] = scaling.multiplier
-    flat[:channels, 2] = np.where(right > 0, 1 << np.maximum(right - 1, 0), 0)
-    flat[:channels, 2] += scaling.output_zero_point << right
-    flat[:channels, 3] = right | PAIRS_MOST_LEFT - left << 8
+    flat[:channels, 2] = shifts.offset
+    flat[:channels, 3] = shifts.right | PAIRS_MOST_LEFT - shifts.left << 8
     stages[(stages[:, :, 3] & 0xFF == 0).any(axis=1), 0, 3] |= PAIRS_ANY
     rows = np.concatenate([stages[:, :, 0], stages[:, :, 1:].reshape(-1, 6)], axis=1)
     return rows.astype(np.uint32).view(np.int32)
@@ -277,29 +293,27 @@ def _lanes_tables(values: Array, scaling: Scaling, scheme: lanes.Scheme) -> Arra
     segment = units if steps >= units * LANES_UNIT else steps // LANES_UNIT
     if segment == 0:
         return None
+    shifts = _shifts(scaling)
+    if shifts is None:
+        return None
     w = values.astype(np.int64)
-    shift = scaling.shift.astype(np.int64)
-    right, left = np.maximum(-shift, 0), np.maximum(shift, 0)
     start = scaling.bias.astype(np.int64)
     start = start - (scaling.input_zero_point + (1 << (width - 1))) * w.sum(axis=1)
     high = np.maximum(w, 0).sum(axis=1) * most
     low = np.minimum(w, 0).sum(axis=1) * most
     above, below = start + high, start + low
     first = -int(low.min()) if scheme is lanes.SIX_10 else 0
-    if (
-        (scheme is lanes.SIX_10 and first + high.max() >> scheme.width != 0)
-        or (np.maximum(above, -below) << np.minimum(left, PAIRS_MOST_LEFT)).max() >= 1 << 30
-        or shift.min() < -PAIRS_MOST_RIGHT
-        or shift.max() > PAIRS_MOST_LEFT
-    ):
+    if (scheme is lanes.SIX_10 and first + high.max() >> scheme.width != 0) or (
+        np.maximum(above, -below) << shifts.left
+    ).max() >= 1 << 30:
         return None
     stages = np.zeros((-(-channels // 2) * 2, 4), np.int64)
     stages[:, 2:] = scaling.output_zero_point, LANES_EXACT  # of a channel that is not there
     stages[:channels, 0] = 2 * (start - first)
     stages[:channels, 1] = scaling.multiplier
-    stages[:channels, 2] = np.where(right > 0, 1 << np.maximum(right - 1, 0), 0)
-    stages[:channels, 2] += scaling.output_zero_point << right
-    stages[:channels, 3] = right | left << 8 | np.where(right == 0, LANES_EXACT, 0)
+    stages[:channels, 2] = shifts.offset
+    stages[:channels, 3] = shifts.right | shifts.left << 8
+    stages[:channels, 3] |= np.where(shifts.right == 0, LANES_EXACT, 0)
     header = segment, first, (stages[:, 3] & LANES_EXACT).any()
     words = np.concatenate([header, stages.reshape(-1)])
     return words.astype(np.uint32).view(np.int32)
@@ -320,24 +334,21 @@ def taps_tables(values: Array, scaling: Scaling, form: taps.Taps) -> Array | Non
     None where the layout would not be exact: a lane does not hold what its sums can reach, or a
     shift is out of range.
     """
-    shift = scaling.shift.astype(np.int64)
+    shifts = _shifts(scaling)
     zero_point = scaling.input_zero_point + (1 << (scaling.input_width - 1))
     sums = scaling.bias.astype(np.int64) - zero_point * values.astype(np.int64).sum(axis=1)
     twice = 2 * (sums - form.offset)
-    right, left = np.maximum(-shift, 0), np.maximum(shift, 0)
     reach = (form.sums * 4 << form.width) + np.abs(twice)
     if (
-        values.shape[1] % 9
+        shifts is None
+        or values.shape[1] % 9
         or not form.exact(values, scaling.input_width)
-        or shift.min() < -PAIRS_MOST_RIGHT
-        or shift.max() > PAIRS_MOST_LEFT
-        or (reach << left).max() >= 1 << 31
+        or (reach << shifts.left).max() >= 1 << 31
     ):
         return None
-    offset = np.where(right > 0, 1 << np.maximum(right - 1, 0), 0)
-    offset += scaling.output_zero_point << right
-    shifts = right | left << 8 | np.where((right == 0) | (left > 0), PAIRS_ANY, 0)
-    return np.stack([twice, scaling.multiplier, offset, shifts], axis=1).astype(np.int32)
+    inexact = (shifts.right == 0) | (shifts.left > 0)
+    word = shifts.right | shifts.left << 8 | np.where(inexact, PAIRS_ANY, 0)
+    return np.stack([twice, scaling.multiplier, shifts.offset, word], axis=1).astype(np.int32)
 
 
 LAYOUTS: Mapping[str, Layout] = {

@@ -16,7 +16,7 @@ from edgeq.exporters import image
 from edgeq.exporters.image import Kind
 from edgeq.frontends import Source
 from edgeq.ir import Graph, single
-from edgeq.kernels import Optimize
+from edgeq.kernels import Optimize, code_bytes, flash_bytes
 from edgeq.policy import Bits, Calibration, InputSpec, Policy
 from edgeq.program import Program, make_input
 from edgeq.report import Budget
@@ -238,8 +238,11 @@ def place(
     )
     if optimize not in ("balanced", "flash") or budget.flash is None:
         return program
-    left = replace(budget, flash=budget.flash - _fixed_bytes(program))
-    chosen = dispatch.run(network, target.isa, optimize, left, forced, retained)
+    left = budget.flash - _fixed_bytes(program)
+    if code_bytes().runtime + flash_bytes(chosen.choices.values()) <= left:
+        return program
+    tighter = replace(budget, flash=left)
+    chosen = dispatch.run(network, target.isa, optimize, tighter, forced, retained)
     return replace(program, choices=chosen.choices, plan=chosen.plan, next_best=chosen.next_best)
 
 
