@@ -1,8 +1,8 @@
 """What one layer costs on the emulated core: instructions and modelled cycles, everything counted.
 
 Run from the root: `python -m bench.kernels [--compiler gcc|zig] [--bits N] [--activations N]
-[NAME …]`; a name is the start of a row's. Columns: instructions, those for each product (or value),
-products for each; the same of modelled cycles.
+[--kernel SYMBOL] [NAME …]`; a name is the start of a row's. Columns: instructions, those for each
+product (or value), products for each; the same of modelled cycles.
 Shapes are those of MLPerf Tiny's networks; weights are random.
 """
 
@@ -143,6 +143,7 @@ def main() -> None:
     parser.add_argument("--compiler", default="gcc")
     parser.add_argument("--bits", type=int, default=8)
     parser.add_argument("--activations", type=int, default=8)
+    parser.add_argument("--kernel", help="for the layer, instead of the best")
     arguments = parser.parse_args()
     target = targets.load("mcu")
     compiler = toolchain.find(toolchain.rows_for(target), arguments.compiler)
@@ -153,7 +154,9 @@ def main() -> None:
     for name, (work, graph) in LAYERS.items():
         if arguments.names and not name.startswith(tuple(arguments.names)):
             continue
-        program = compiled(graph(start), policy, target=target).program
+        net = graph(start)
+        forced = {net.nodes[-1].name: arguments.kernel} if arguments.kernel else {}
+        program = compiled(net, policy, target=target, forced=forced).program
         linked = rebuild.link(program, compiler)
         if linked is None:
             print(f"{name:<26} does not fit")

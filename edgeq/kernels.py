@@ -27,6 +27,7 @@ UNPACKED_MOST = (1 << 29) // (128 * 255)  # weights of a channel whose sums hold
 ALIASED = (Op.RESHAPE,)  # no kernel: the output is the input's memory
 ROWS = "rows"  # the family of the kernel that brings the others to packed activations
 GATE = "gate"  # and of the one that says where inputs go
+UNCHECKED = {GATE}  # families that no operator has, so that none is checked by them
 PATCH_CHANNELS = 8  # EQ_PATCH_CHANNELS
 TABLES_BYTES = 2048  # EQ_TABLES_BYTES
 LONG = 512  # values of an addition that pay for tables
@@ -75,7 +76,7 @@ class Kernel:
     @property
     def rules(self) -> str:
         """The C name of what eq_init knows of its layout."""
-        return next((f"&eq_{name}_rules" for name in self.layouts if name != "dense"), "NULL")
+        return next((f"&eq_{name}_rules" for name in self.layouts), "NULL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +126,12 @@ def _file() -> dict[str, Any]:
 
 
 def linked_bytes(rows: Iterable[Kernel]) -> int:
-    """Flash of the kernels `rows`, each of their files once, by the estimates of kernels.toml."""
+    """Flash of the kernels `rows`, each file and each family's check once, by kernels.toml."""
     linked = list(rows)
-    shared = {file for row in linked for file in row.sources}
-    sizes: dict[str, int] = _file()["sources"]
+    shared = {file for row in linked for file in row.sources} | {row.family for row in linked}
+    sizes: dict[str, int] = _file()["sources"] | _file()["families"]
     return sum(row.code_bytes for row in linked) + sum(
-        size for file, size in sizes.items() if file in shared
+        size for name, size in sizes.items() if name in shared
     )
 
 
@@ -589,7 +590,7 @@ def _table_bytes(graph: Graph, node: Node, row: Kernel) -> int | None:
 
     None where weights or scales are beyond what the layout holds.
     """
-    if row.rules != "NULL":
+    if row.layouts and LAYOUTS[row.layouts[0]].tables is not None:
         own = tables(graph, node, row.layouts[0])
         return None if own is None else own.nbytes
     channels = len(graph.constant(node.inputs[1])) if OPS[node.op].weighted else 0

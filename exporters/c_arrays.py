@@ -92,23 +92,28 @@ def write_runtime(folder: Path, linked: Iterable[Kernel]) -> None:
 
 
 def kernel_list(rows: Sequence[Kernel]) -> str:
-    """`eq_kernels.c`: the kernels of a firmware."""
+    """`eq_kernels.c`: the kernels of a firmware, and the checks of their families."""
     lines = [
         f"    {{{row.id}, EQ_FAMILY_{row.family.upper()}, "
         f"EQ_SCRATCH_{row.scratch.upper()}, {row.activations}, EQ_ORDER_{row.order.upper()}, "
         f"{row.symbol}, {row.rules}}},"
         for row in rows
     ]
+    families = sorted({row.family for row in rows} - kernels.UNCHECKED)
     return "\n".join(
         (
             "/* Generated from kernels.toml: the kernels of this firmware. */",
-            '#include "eq_kernel.h"',
+            '#include "eq_check.h"',
             "",
             "/* clang-format off */",
             "const eq_kernel_t eq_kernels[] = {",
             *lines,
             "};",
             f"const uint16_t eq_kernel_count = {len(rows)};",
+            "",
+            "const eq_check_t eq_checks[EQ_FAMILY_COUNT] = {",
+            *(f"    [EQ_FAMILY_{family.upper()}] = eq_check_{family}," for family in families),
+            "};",
             "",
         )
     )

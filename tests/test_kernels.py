@@ -73,6 +73,7 @@ def test_families_and_scratch_rules_are_those_of_c(row: Kernel) -> None:
     assert f"EQ_FAMILY_{row.family.upper()}" in header
     assert f"EQ_SCRATCH_{row.scratch.upper()}" in header
     assert row.rules == "NULL" or f"{row.rules.removeprefix('&')};" in header
+    assert f"eq_status_t eq_check_{row.family}(" in runtime("eq_check.h")
 
 
 @pytest.mark.parametrize("row", ROWS, ids=named)
@@ -98,6 +99,12 @@ def test_every_file_of_a_kernel_is_a_row() -> None:
 def test_the_list_that_firmware_is_linked_with_is_generated_from_the_table() -> None:
     text = (STUBS / "kernels" / "eq_kernels.c").read_text(encoding="utf-8")
     assert text == c_arrays.kernel_list(ROWS)
+
+
+def test_firmware_has_the_checks_of_its_families_alone() -> None:
+    rows = [BY_SYMBOL[name] for name in ("eq_conv_s8_ref", "eq_conv_s8_dsp", "eq_rows_s8_ref")]
+    checks = re.findall(r"\[EQ_FAMILY_(\w+)\] = eq_check_(\w+),", c_arrays.kernel_list(rows))
+    assert checks == [("CONV", "conv"), ("ROWS", "rows")]
 
 
 @pytest.mark.parametrize(
@@ -173,11 +180,14 @@ def test_what_a_layout_is_not_exact_for_falls_to_the_next_kernel(optimize: Optim
     assert (choice.kernel.symbol, choice.layout) == ("eq_conv_s8_dsp", "dense")
 
 
-def test_shared_files_are_counted_once() -> None:
-    conv, fc = BY_SYMBOL["eq_conv_pairs_s8_dsp"], BY_SYMBOL["eq_fc_pairs_s8_dsp"]
-    one, both = kernels.linked_bytes([conv]), kernels.linked_bytes([conv, fc])
-    assert one > conv.code_bytes
-    assert both == one + fc.code_bytes
+def test_shared_files_and_checks_are_counted_once() -> None:
+    conv, fields = BY_SYMBOL["eq_conv_pairs_s8_dsp"], BY_SYMBOL["eq_conv_fields_s8_dsp"]
+    fc, other = BY_SYMBOL["eq_fc_pairs_s8_dsp"], BY_SYMBOL["eq_fc_s8_dsp"]
+    size = kernels.linked_bytes
+    check = size([other]) - other.code_bytes
+    assert size([conv, fc]) == size([conv]) + fc.code_bytes + check
+    assert size([other, fc]) == size([fc]) + other.code_bytes
+    assert size([fields, conv]) == size([fields]) + conv.code_bytes
 
 
 def test_an_extension_that_no_row_asks_for_does_no_harm() -> None:

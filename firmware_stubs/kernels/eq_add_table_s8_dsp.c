@@ -13,73 +13,75 @@ static int32_t span(const eq_call_t *call, uint32_t input)
     return 1 << (eq_width(call->in[input]->bits) - 1u);
 }
 
-/* By the value as an unsigned byte; the return value is the greatest magnitude. */
-static int32_t fill_table(const eq_call_t *call, uint32_t input, int32_t *table)
-{
-    const eq_shift_t shift = eq_shift(call->shift[input]);
-    const int32_t multiplier = call->multiplier[input];
-    const int32_t zero_point = call->in[input]->zero_point;
-    const int32_t end = span(call, input);
-    int32_t most = 0;
-    for (int32_t x = -end; x < end; x++) {
-        const int32_t wide = (x - zero_point) * (1 << EQ_ADD_LEFT_SHIFT);
-        const int32_t value = eq_requantize(wide, multiplier, shift);
-        const int32_t magnitude = value < 0 ? -value : value;
-        most = magnitude > most ? magnitude : most;
-        table[(uint8_t)x] = value;
-    }
-    return most;
-}
-
-static void double_table(const eq_call_t *call, uint32_t input, int32_t *table)
-{
-    const int32_t end = span(call, input);
-    for (int32_t x = -end; x < end; x++) {
-        table[(uint8_t)x] *= 2;
-    }
-}
-
-/* Scale and tables of twice the values. */
+/* What an input's values add to the sum. */
 typedef struct {
-    eq_requantize_t scale;
-    const int32_t *first;
-    const int32_t *second;
-} sums_t;
+    int32_t multiplier;
+    eq_shift_t shift;
+    int32_t zero_point;
+    int32_t end;
+} terms_t;
 
-/* The sum of bytes `at` of two quads. */
-static inline int8_t add_byte(sums_t sums, uint32_t a, uint32_t b, uint32_t at)
+static inline terms_t terms_of(const eq_call_t *call, uint32_t input)
 {
-    const int32_t twice = sums.first[a >> 8 * at & 0xFFu] + sums.second[b >> 8 * at & 0xFFu];
-    return (int8_t)eq_requantize_twice(sums.scale, twice);
+    const terms_t terms = {call->multiplier[input], eq_shift(call->shift[input]),
+                           call->in[input]->zero_point, span(call, input)};
+    return terms;
 }
 
-static void add_fast(const eq_call_t *call, int32_t *table, uint32_t count)
+static inline int32_t term(terms_t terms, int32_t x)
 {
-    double_table(call, 0, table);
-    double_table(call, 1, table + VALUES);
-    const sums_t sums = {
-        eq_requantize_of(call->multiplier[2], call->shift[2], call->out->zero_point), table,
-        table + VALUES};
+    const int32_t wide = (x - terms.zero_point) * (1 << EQ_ADD_LEFT_SHIFT);
+    return eq_requantize(wide, terms.multiplier, terms.shift);
+}
+
+/* The greatest magnitude of a term: one of the ends, since terms never fall. */
+EQ_NOINLINE static int32_t most(const eq_call_t *call, uint32_t input)
+{
+    const terms_t terms = terms_of(call, input);
+    const int32_t low = -term(terms, -terms.end);
+    const int32_t high = term(terms, terms.end - 1);
+    return low > high ? low : high;
+}
+
+/* By the value as an unsigned byte; twice, where `doubled` is 1. */
+static void fill_table(const eq_call_t *call, uint32_t input, int32_t doubled, int32_t *table)
+{
+    const terms_t terms = terms_of(call, input);
+    for (int32_t x = -terms.end; x < terms.end; x++) {
+        table[(uint8_t)x] = term(terms, x) * (1 << doubled);
+    }
+}
+
+/* The sum of two bytes, of which the tables have twice the values. */
+static inline int8_t add_byte(eq_requantize_t scale, const int32_t *first, const int32_t *second,
+                              int8_t a, int8_t b)
+{
+    return (int8_t)eq_requantize_twice(scale, first[(uint8_t)a] + second[(uint8_t)b]);
+}
+
+static void add_fast(const eq_call_t *call, const int32_t *table, uint32_t count)
+{
+    const eq_requantize_t scale =
+        eq_requantize_of(call->multiplier[2], call->shift[2], call->out->zero_point);
+    const int32_t *second = table + VALUES;
     const int8_t *a = call->input[0];
     const int8_t *b = call->input[1];
     int8_t *output = call->output;
-    for (; count >= 4; count -= 4) {
-        const uint32_t x = eq_load_quad(a);
-        const uint32_t y = eq_load_quad(b);
-        output[0] = add_byte(sums, x, y, 0);
-        output[1] = add_byte(sums, x, y, 1);
-        output[2] = add_byte(sums, x, y, 2);
-        output[3] = add_byte(sums, x, y, 3);
+    const int8_t *const end = output + count;
+    for (const int8_t *const fours = end - count % 4; output != fours; output += 4) {
+        output[0] = add_byte(scale, table, second, a[0], b[0]);
+        output[1] = add_byte(scale, table, second, a[1], b[1]);
+        output[2] = add_byte(scale, table, second, a[2], b[2]);
+        output[3] = add_byte(scale, table, second, a[3], b[3]);
         a += 4;
         b += 4;
-        output += 4;
     }
-    for (; count > 0; count--) {
-        *output++ = add_byte(sums, (uint8_t)*a++, (uint8_t)*b++, 0);
+    while (output != end) {
+        *output++ = add_byte(scale, table, second, *a++, *b++);
     }
 }
 
-/* For scales that six instructions do not requantise exactly. */
+/* For scales that five instructions do not requantise exactly. */
 static void add_plain(const eq_call_t *call, const int32_t *table, uint32_t count)
 {
     const eq_shift_t shift = eq_shift(call->shift[2]);
@@ -97,8 +99,11 @@ void eq_add_table_s8_dsp(const eq_call_t *call)
 {
     int32_t *table = call->scratch;
     const uint32_t count = eq_elements(call->out);
-    const int32_t most = fill_table(call, 0, table) / 2 + fill_table(call, 1, table + VALUES) / 2;
-    if (eq_requantize_fits(call->shift[2]) && most < (1 << 29) - 1) {
+    const int fast =
+        eq_requantize_fits(call->shift[2]) && most(call, 0) / 2 + most(call, 1) / 2 < (1 << 29) - 1;
+    fill_table(call, 0, fast, table);
+    fill_table(call, 1, fast, table + VALUES);
+    if (fast) {
         add_fast(call, table, count);
     } else {
         add_plain(call, table, count);

@@ -71,14 +71,13 @@
 
 /* From twice the sums to values. The upper row is stored last: it may lie on the lower one. */
 .macro FINISH up, down
-    ldm     sp, {r10, r11, r12, lr}
-    smmulr  \up, \up, r10
-    smmulr  \down, \down, r10
+    ldm     sp, {r10, r11, r12}
+    add     lr, r11, \up, asr #31
+    add     r11, r11, \down, asr #31
+    smmlar  \up, \up, r10, lr
+    smmlar  \down, \down, r10, r11
+    ldr     lr, [sp, #DELTA_UP]
     ldr     r10, [sp, #DELTA_DOWN]
-    add     \up, \up, \up, asr #31
-    add     \down, \down, \down, asr #31
-    add     \up, \up, r11
-    add     \down, \down, r11
     asr     \up, \up, r12
     asr     \down, \down, r12
     ssat    \up, #8, \up
@@ -246,9 +245,8 @@ eq_depthwise_3x3_two_rows:
 /* From twice the sum to a value; leaves the output in r11 and its end in r12. */
 .macro FINISH_ONE
     ldm     sp, {r11, r12, lr}
-    smmulr  r4, r4, r11
-    add     r4, r4, r4, asr #31
-    add     r4, r4, r12
+    add     r12, r12, r4, asr #31
+    smmlar  r4, r4, r11, r12
     ldrd    r11, r12, [sp, #TO]
     asr     r4, r4, lr
     ssat    r4, #8, r4

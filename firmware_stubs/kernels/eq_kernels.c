@@ -1,36 +1,36 @@
 /* Generated from kernels.toml: the kernels of this firmware. */
-#include "eq_kernel.h"
+#include "eq_check.h"
 
 /* clang-format off */
 const eq_kernel_t eq_kernels[] = {
-    {1, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, 8, EQ_ORDER_ROWS, eq_conv_s8_ref, NULL},
-    {2, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, 8, EQ_ORDER_ROWS, eq_conv_s8_dsp, NULL},
-    {3, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_ROW, 8, EQ_ORDER_CHANNELS, eq_depthwise_s8_ref, NULL},
-    {4, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_PAIRS, 8, EQ_ORDER_CHANNELS, eq_depthwise_s8_dsp, NULL},
-    {5, EQ_FAMILY_FC, EQ_SCRATCH_ROW, 8, EQ_ORDER_NONE, eq_fc_s8_ref, NULL},
-    {6, EQ_FAMILY_FC, EQ_SCRATCH_ROW, 8, EQ_ORDER_NONE, eq_fc_s8_dsp, NULL},
+    {1, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, 8, EQ_ORDER_ROWS, eq_conv_s8_ref, &eq_dense_rules},
+    {2, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, 8, EQ_ORDER_ROWS, eq_conv_s8_dsp, &eq_dense_rules},
+    {3, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_ROW, 8, EQ_ORDER_CHANNELS, eq_depthwise_s8_ref, &eq_dense_rules},
+    {4, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_PAIRS, 8, EQ_ORDER_CHANNELS, eq_depthwise_s8_dsp, &eq_dense_rules},
+    {5, EQ_FAMILY_FC, EQ_SCRATCH_ROW, 8, EQ_ORDER_NONE, eq_fc_s8_ref, &eq_dense_rules},
+    {6, EQ_FAMILY_FC, EQ_SCRATCH_ROW, 8, EQ_ORDER_NONE, eq_fc_s8_dsp, &eq_dense_rules},
     {7, EQ_FAMILY_ADD, EQ_SCRATCH_NONE, 8, EQ_ORDER_NONE, eq_add_s8_ref, NULL},
     {8, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 8, EQ_ORDER_VALUES, eq_max_pool_s8_ref, NULL},
     {9, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 8, EQ_ORDER_VALUES, eq_average_pool_s8_ref, NULL},
     {10, EQ_FAMILY_SOFTMAX, EQ_SCRATCH_NONE, 8, EQ_ORDER_NONE, eq_softmax_s8_ref, NULL},
-    {20, EQ_FAMILY_GROUPED, EQ_SCRATCH_ROW, 8, EQ_ORDER_ROWS, eq_grouped_s8_ref, NULL},
+    {20, EQ_FAMILY_GROUPED, EQ_SCRATCH_ROW, 8, EQ_ORDER_ROWS, eq_grouped_s8_ref, &eq_dense_rules},
     {21, EQ_FAMILY_PAD, EQ_SCRATCH_NONE, 8, EQ_ORDER_NONE, eq_pad_s8_ref, NULL},
     {22, EQ_FAMILY_CONCAT, EQ_SCRATCH_NONE, 8, EQ_ORDER_NONE, eq_concat_s8_ref, NULL},
     {23, EQ_FAMILY_TABLE, EQ_SCRATCH_NONE, 8, EQ_ORDER_NONE, eq_table_s8_ref, NULL},
     {24, EQ_FAMILY_ROWS, EQ_SCRATCH_NONE, 8, EQ_ORDER_NONE, eq_rows_s8_ref, NULL},
     {25, EQ_FAMILY_GATE, EQ_SCRATCH_NONE, 8, EQ_ORDER_NONE, eq_gate_s8_ref, NULL},
-    {40, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, 16, EQ_ORDER_NONE, eq_conv_s16_ref, NULL},
-    {41, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_ROW, 16, EQ_ORDER_NONE, eq_depthwise_s16_ref, NULL},
-    {42, EQ_FAMILY_FC, EQ_SCRATCH_ROW, 16, EQ_ORDER_NONE, eq_fc_s16_ref, NULL},
+    {40, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, 16, EQ_ORDER_NONE, eq_conv_s16_ref, &eq_dense_rules},
+    {41, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_ROW, 16, EQ_ORDER_NONE, eq_depthwise_s16_ref, &eq_dense_rules},
+    {42, EQ_FAMILY_FC, EQ_SCRATCH_ROW, 16, EQ_ORDER_NONE, eq_fc_s16_ref, &eq_dense_rules},
     {43, EQ_FAMILY_ADD, EQ_SCRATCH_NONE, 16, EQ_ORDER_NONE, eq_add_s16_ref, NULL},
     {44, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 16, EQ_ORDER_NONE, eq_max_pool_s16_ref, NULL},
     {45, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 16, EQ_ORDER_NONE, eq_average_pool_s16_ref, NULL},
-    {46, EQ_FAMILY_GROUPED, EQ_SCRATCH_ROW, 16, EQ_ORDER_NONE, eq_grouped_s16_ref, NULL},
+    {46, EQ_FAMILY_GROUPED, EQ_SCRATCH_ROW, 16, EQ_ORDER_NONE, eq_grouped_s16_ref, &eq_dense_rules},
     {47, EQ_FAMILY_PAD, EQ_SCRATCH_NONE, 16, EQ_ORDER_NONE, eq_pad_s16_ref, NULL},
     {48, EQ_FAMILY_CONCAT, EQ_SCRATCH_NONE, 16, EQ_ORDER_NONE, eq_concat_s16_ref, NULL},
     {50, EQ_FAMILY_ADD, EQ_SCRATCH_TABLES, 8, EQ_ORDER_NONE, eq_add_table_s8_dsp, NULL},
     {51, EQ_FAMILY_AFFINE, EQ_SCRATCH_NONE, 8, EQ_ORDER_NONE, eq_add_affine_s8_dsp, NULL},
-    {52, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_STRIP, 8, EQ_ORDER_BUFFERED, eq_depthwise_3x3_s8_dsp, NULL},
+    {52, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_STRIP, 8, EQ_ORDER_BUFFERED, eq_depthwise_3x3_s8_dsp, &eq_dense_rules},
     {53, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 8, EQ_ORDER_VALUES, eq_max_pool_s8_dsp, NULL},
     {54, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 8, EQ_ORDER_VALUES, eq_average_pool_s8_dsp, NULL},
     {55, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_PIXELS, eq_conv_pairs_s8_dsp, &eq_pairs_rules},
@@ -46,3 +46,18 @@ const eq_kernel_t eq_kernels[] = {
     {73, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_RING, eq_conv_halves_s4_dsp, &eq_halves_rules},
 };
 const uint16_t eq_kernel_count = 41;
+
+const eq_check_t eq_checks[EQ_FAMILY_COUNT] = {
+    [EQ_FAMILY_ADD] = eq_check_add,
+    [EQ_FAMILY_AFFINE] = eq_check_affine,
+    [EQ_FAMILY_CONCAT] = eq_check_concat,
+    [EQ_FAMILY_CONV] = eq_check_conv,
+    [EQ_FAMILY_DEPTHWISE] = eq_check_depthwise,
+    [EQ_FAMILY_FC] = eq_check_fc,
+    [EQ_FAMILY_GROUPED] = eq_check_grouped,
+    [EQ_FAMILY_PAD] = eq_check_pad,
+    [EQ_FAMILY_POOL] = eq_check_pool,
+    [EQ_FAMILY_ROWS] = eq_check_rows,
+    [EQ_FAMILY_SOFTMAX] = eq_check_softmax,
+    [EQ_FAMILY_TABLE] = eq_check_table,
+};

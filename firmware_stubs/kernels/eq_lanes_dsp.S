@@ -60,10 +60,9 @@
 .endm
 
 /* From a doubled sum to a value: FAST where the shift is to the right, EXACT where it is not. */
-.macro FAST x, multiplier, addend, right
-    smmulr  \x, \x, \multiplier
-    add     \x, \x, \x, asr #31
-    add     \x, \x, \addend
+.macro FAST x, multiplier, addend, right, free
+    add     \free, \addend, \x, asr #31
+    smmlar  \x, \x, \multiplier, \free
     asr     \x, \x, \right
 .endm
 .macro EXACT x, multiplier, addend, left
@@ -214,19 +213,19 @@ eq_lanes_four:
     add     r5, r5, r8
     add     r6, r6, r8
     add     r7, r7, r8
-    FAST    r4, r9, r10, r11
-    FAST    r5, r9, r10, r11
-    FAST    r6, r9, r10, r11
-    FAST    r7, r9, r10, r11
+    FAST    r4, r9, r10, r11, r8
+    FAST    r5, r9, r10, r11, r8
+    FAST    r6, r9, r10, r11, r8
+    FAST    r7, r9, r10, r11, r8
     ldmia   r12!, {r8-r11}
     add     r0, r0, r8
     add     r1, r1, r8
     add     r2, r2, r8
     add     r3, r3, r8
-    FAST    r0, r9, r10, r11
-    FAST    r1, r9, r10, r11
-    FAST    r2, r9, r10, r11
-    FAST    r3, r9, r10, r11
+    FAST    r0, r9, r10, r11, r8
+    FAST    r1, r9, r10, r11, r8
+    FAST    r2, r9, r10, r11, r8
+    FAST    r3, r9, r10, r11, r8
 42:
     str     r12, [sp, #STAGES]
     ldrd    r8, r9, [sp, #OUTPUT]
@@ -294,10 +293,10 @@ eq_lanes_four:
     add     r7, r7, r8
     tst     r11, #0x10000
     bne     70f
-    FAST    r4, r9, r10, r11
-    FAST    r5, r9, r10, r11
-    FAST    r6, r9, r10, r11
-    FAST    r7, r9, r10, r11
+    FAST    r4, r9, r10, r11, r8
+    FAST    r5, r9, r10, r11, r8
+    FAST    r6, r9, r10, r11, r8
+    FAST    r7, r9, r10, r11, r8
 41:
     ldmia   r12!, {r8-r11}
     add     r0, r0, r8
@@ -306,10 +305,10 @@ eq_lanes_four:
     add     r3, r3, r8
     tst     r11, #0x10000
     bne     71f
-    FAST    r0, r9, r10, r11
-    FAST    r1, r9, r10, r11
-    FAST    r2, r9, r10, r11
-    FAST    r3, r9, r10, r11
+    FAST    r0, r9, r10, r11, r8
+    FAST    r1, r9, r10, r11, r8
+    FAST    r2, r9, r10, r11, r8
+    FAST    r3, r9, r10, r11, r8
     b       42b
 60:                             /* not all shifts are to the right, or one of several segments */
     lsls    r8, r8, #1
@@ -394,9 +393,9 @@ eq_lanes_four:
     add     \x, r1, \x, lsl #1
     add     \y, r1, \y, lsl #1
     add     \z, r1, \z, lsl #1
-    FAST    \x, r10, r11, lr
-    FAST    \y, r10, r11, lr
-    FAST    \z, r10, r11, lr
+    FAST    \x, r10, r11, lr, r1
+    FAST    \y, r10, r11, lr, r1
+    FAST    \z, r10, r11, lr, r1
 .endm
 
 /* Of one channel, whose words are next at r0. */
@@ -407,9 +406,9 @@ eq_lanes_four:
     add     \z, r1, \z, lsl #1
     tst     lr, #0x10000
     bne     \exact
-    FAST    \x, r10, r11, lr
-    FAST    \y, r10, r11, lr
-    FAST    \z, r10, r11, lr
+    FAST    \x, r10, r11, lr, r1
+    FAST    \y, r10, r11, lr, r1
+    FAST    \z, r10, r11, lr, r1
 .endm
 .macro CHANNEL_EXACT x, y, z, back
     lsr     lr, lr, #8
@@ -649,7 +648,7 @@ eq_lanes_six:
     add     \x, \x, r8
     tst     r11, #0x10000
     bne     \exact
-    FAST    \x, r9, r10, r11
+    FAST    \x, r9, r10, r11, r8
 .endm
 .macro ONE_EXACT x, back
     lsr     r11, r11, #8

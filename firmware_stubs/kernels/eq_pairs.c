@@ -166,7 +166,7 @@ uint64_t eq_pairs_scratch(const eq_operator_t *op, const eq_tensor_record_t *in,
 
 /// What eq_init checks ///
 
-/* Whether the second half of a stage says what the six instructions are exact for. */
+/* Whether the second half of a stage says what the short way is exact for. */
 static int stage_fits(const int32_t *stage, int32_t zero_point, int32_t any)
 {
     const uint32_t shifts = (uint32_t)(stage[EQ_STAGE_SHIFT] ^ any);

@@ -31,7 +31,7 @@ enum {
 #define EQ_STAGE_ANY 0x10000
 #define EQ_STRIPS 0x80000000u /* see eq_pairs_four */
 
-#define EQ_PAIRS_MOST_RIGHT 22 /* up to which the six instructions are exact */
+#define EQ_PAIRS_MOST_RIGHT 22 /* up to which the short way is exact */
 #define EQ_PAIRS_MOST_LEFT 7
 
 /* Word j of two channels that begin at `row`. */

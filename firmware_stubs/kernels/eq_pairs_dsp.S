@@ -11,12 +11,14 @@
     .thumb
     .text
 
-/* From 256 times a sum to a value of 8 bits: a shift of at least 1 to the right. */
-.macro REQUANTIZE x
+/*
+ * From 256 times a sum to a value of 8 bits: a shift of at least 1 to the right, where the sign may be
+ * that of the sum (eq_dsp.h).
+ */
+.macro REQUANTIZE x, free
     asr     \x, \x, #7
-    smmulr  \x, \x, r8
-    add     \x, \x, \x, asr #31
-    add     \x, \x, r9
+    add     \free, r9, \x, asr #31
+    smmlar  \x, \x, r8, \free
     asr     \x, \x, r10
     ssat    \x, #8, \x
 .endm
@@ -24,10 +26,9 @@
 /* The same for any shift: r11 is 7 less the shift to the left, r12 is 0 where none is to the right. */
 .macro REQUANTIZE_ANY x
     asr     \x, \x, r11
-    smmulr  \x, \x, r8
     and     lr, r12, \x, asr #31
-    add     \x, \x, lr
-    add     \x, \x, r9
+    add     lr, lr, r9
+    smmlar  \x, \x, r8, lr
     asr     \x, \x, r10
     ssat    \x, #8, \x
 .endm
@@ -131,15 +132,15 @@ eq_pairs_four:
     ldmia   r11!, {r8, r9, r10}
     tst     r10, #0x10000
     bne     5f
-    REQUANTIZE r0
-    REQUANTIZE r1
-    REQUANTIZE r2
-    REQUANTIZE r3
+    REQUANTIZE r0, r12
+    REQUANTIZE r1, r12
+    REQUANTIZE r2, r12
+    REQUANTIZE r3, r12
     ldmia   r11!, {r8, r9, r10}
-    REQUANTIZE r4
-    REQUANTIZE r5
-    REQUANTIZE r6
-    REQUANTIZE r7
+    REQUANTIZE r4, r12
+    REQUANTIZE r5, r12
+    REQUANTIZE r6, r12
+    REQUANTIZE r7, r12
 4:
     str     r11, [sp, #STAGES]
     ldrd    r12, r8, [sp, #OUTPUT]
@@ -281,9 +282,9 @@ eq_pairs_one:
     ldmia   r11!, {r8, r9, r10}
     tst     r10, #0x10000
     bne     6f
-    REQUANTIZE r0
+    REQUANTIZE r0, r4
     ldmia   r11!, {r8, r9, r10}
-    REQUANTIZE r1
+    REQUANTIZE r1, r4
 5:
     str     r11, [sp, #STAGES]
     ldr     r4, [sp, #OUTPUT]

@@ -320,7 +320,7 @@ static int serves(const eq_taps_t *taps, const eq_call_t *call)
            eq_is_packed(in) && eq_width(in->bits) <= taps->most_bits && row_bits % 8 == 0;
 }
 
-/* Whether a stage says what the six instructions are exact for; sums reach `most`. */
+/* Whether a stage says what the short way is exact for; sums reach `most`. */
 static int stage_fits(const int32_t *stage, int32_t zero_point, int64_t most)
 {
     const uint32_t right = (uint32_t)stage[EQ_TAPS_SHIFT] & 0xFFu;

@@ -188,9 +188,8 @@
 
 .macro SCALE x
     add     \x, r4, \x, lsl #1
-    smmulr  \x, \x, r5
-    add     \x, \x, \x, asr #31
-    add     \x, \x, r6
+    add     r9, r6, \x, asr #31
+    smmlar  \x, \x, r5, r9
     asr     \x, \x, r7
     ssat    \x, #8, \x
 .endm

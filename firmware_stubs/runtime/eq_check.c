@@ -7,6 +7,7 @@
 #include <stddef.h>
 
 #include "edgeq.h"
+#include "eq_check.h"
 #include "eq_crc32.h"
 #include "eq_gate.h"
 #include "eq_image.h"
@@ -14,7 +15,6 @@
 #include "eq_overlap.h"
 #include "eq_rows.h"
 
-#define SECTION_KINDS 9u         /* one more than the greatest kind */
 #define MOST_BYTES 0x7FFFFFF8u   /* of an arena: offsets and indices are int32 */
 #define MOST_VALUES 0x7FFFFFFFu  /* of a tensor: so are these indices */
 #define MOST_PACKED (1u << 29)   /* of a packed tensor: bit positions are uint32; of 16 bits */
@@ -23,24 +23,6 @@
 #define MOST_SUM (UINT64_C(1) << 30)
 #define MOST_WIDE (UINT64_C(1) << 47) /* of sums of 16-bit activations: their products fit int64 */
 #define MOST_SOFTMAX 4095u            /* values in a row: sums are Q12.19 */
-
-/* The image as it is being checked. */
-typedef struct {
-    const uint8_t *image;
-    const eq_header_t *header;
-    const uint8_t *data[SECTION_KINDS];
-    uint32_t bytes[SECTION_KINDS]; /* 0 where a section is missing */
-    uint32_t count[SECTION_KINDS]; /* records */
-} view_t;
-
-/* An operator with its tensors. */
-typedef struct {
-    const eq_operator_t *op;
-    const eq_kernel_t *kernel;
-    const eq_tensor_record_t *in;
-    const eq_tensor_record_t *other; /* the second input, or NULL */
-    const eq_tensor_record_t *out;
-} operands_t;
 
 static int aligned(const void *pointer)
 {
@@ -52,7 +34,7 @@ static int aligned(const void *pointer)
 /* Bit set of what the kernels of this firmware read. */
 static uint32_t known_layouts(void)
 {
-    uint32_t layouts = 1u << EQ_LAYOUT_DENSE;
+    uint32_t layouts = 1u << EQ_LAYOUT_DENSE; /* an image without weights names it, too */
     for (uint16_t i = 0; i < eq_kernel_count; i++) {
         if (eq_kernels[i].rules != NULL) {
             layouts |= 1u << eq_kernels[i].rules->layout;
@@ -115,7 +97,7 @@ static uint32_t record_bytes(uint32_t kind)
 }
 
 /* Sections stand in the order of their offsets and do not overlap. */
-EQ_ONCE static eq_status_t find_sections(view_t *view)
+EQ_ONCE static eq_status_t find_sections(eq_view_t *view)
 {
     const eq_header_t *header = view->header;
     const eq_section_t *sections = (const void *)(view->image + sizeof *header);
@@ -126,7 +108,7 @@ EQ_ONCE static eq_status_t find_sections(view_t *view)
     for (uint32_t i = 0; i < header->section_count; i++) {
         const eq_section_t *section = &sections[i];
         const uint32_t kind = section->kind;
-        if (kind == 0 || kind >= SECTION_KINDS || view->data[kind] != NULL ||
+        if (kind == 0 || kind >= EQ_SECTION_KINDS || view->data[kind] != NULL ||
             section->offset % EQ_IMAGE_ALIGN != 0 || section->offset < end ||
             (uint64_t)section->offset + section->bytes > header->length) {
             return EQ_E_SECTION;
@@ -148,7 +130,7 @@ EQ_ONCE static eq_status_t find_sections(view_t *view)
     return EQ_OK;
 }
 
-EQ_ONCE static eq_status_t check_chain(const view_t *view)
+EQ_ONCE static eq_status_t check_chain(const eq_view_t *view)
 {
     const eq_variant_t *variants = (const void *)view->data[EQ_SECTION_VARIANTS];
     for (uint32_t i = 0; i < view->count[EQ_SECTION_VARIANTS]; i++) {
@@ -211,14 +193,7 @@ static int tensor_fits(const eq_tensor_record_t *tensor, uint32_t arena_bytes)
            tensor->zero_point <= greatest(tensor->bits);
 }
 
-/* Whether the header names the kernel that brings those for bytes to packed tensors. */
-static int names_rows(const eq_header_t *header)
-{
-    const eq_kernel_t *rows = eq_kernel_rows();
-    return rows != NULL && (header->kernels[rows->id / 32] >> rows->id % 32 & 1u) != 0;
-}
-
-EQ_ONCE static eq_status_t check_tensors(const view_t *view)
+EQ_ONCE static eq_status_t check_tensors(const eq_view_t *view)
 {
     const eq_tensor_record_t *tensors = (const void *)view->data[EQ_SECTION_TENSORS];
     for (uint32_t i = 0; i < view->count[EQ_SECTION_TENSORS]; i++) {
@@ -271,44 +246,74 @@ EQ_ONCE EQ_NOINLINE static int scale_fits(int32_t multiplier, int32_t shift, uin
                      : bound <= (uint32_t)INT32_MAX >> shift;
 }
 
+static uint64_t magnitude_of(int64_t value)
+{
+    return (uint64_t)(value < 0 ? -value : value);
+}
+
 /* Whether `count` items of `size` bytes at an offset lie inside the tables. */
-static int in_tables(const view_t *view, uint32_t offset, uint64_t count, uint32_t size)
+static int in_tables(const eq_view_t *view, uint32_t offset, uint64_t count, uint32_t size)
 {
     return offset % size == 0 && offset + count * size <= view->bytes[EQ_SECTION_TABLES];
 }
 
-static const int32_t *table_s32(const view_t *view, uint32_t offset)
+static const int32_t *table_s32(const eq_view_t *view, uint32_t offset)
 {
     return (const void *)(view->data[EQ_SECTION_TABLES] + offset);
 }
 
-static const int8_t *table_s8(const view_t *view, uint32_t offset)
+static const int8_t *table_s8(const eq_view_t *view, uint32_t offset)
 {
     return (const int8_t *)view->data[EQ_SECTION_TABLES] + offset;
 }
 
 /// Operators ///
 
-/* What unpacked activations take, and behind it what the kernel itself does. */
-EQ_ONCE EQ_NOINLINE static uint64_t scratch_need(const operands_t *o, uint64_t weights)
+/* Dense weights, which have a bias, a multiplier and a shift for each channel. */
+static uint64_t dense_bytes(uint64_t channels, uint64_t count, uint32_t bits)
 {
-    const eq_tensor_record_t *other = o->other != NULL ? o->other : o->in;
-    const eq_rows_scratch_t rows = eq_rows_scratch(o->op, o->kernel->family, o->in, other, o->out);
-    const uint64_t unpacked = eq_reads_bytes(o->kernel) ? rows.input + rows.output : 0;
+    return (channels * count * bits + 7) / 8;
+}
+
+static uint64_t bias_bytes(uint64_t channels)
+{
+    return channels * sizeof(int32_t);
+}
+
+EQ_ONCE static int dense_fits(const eq_call_t *call, uint32_t count)
+{
+    const eq_tensor_record_t *in = call->in[0];
+    const uint64_t products = ((uint64_t)count << (call->op->weight_bits - 1)) * reach(in);
+    const uint64_t most = eq_is_wide(in) ? MOST_WIDE : MOST_SUM; /* products are below 2^51 */
+    for (uint32_t i = 0; i < call->out->shape[2]; i++) {
+        const uint64_t bound = magnitude_of(call->bias[i]) + products;
+        if (bound >= most || !scale_fits(call->multiplier[i], call->shift[i], bound)) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+const eq_layout_rules_t eq_dense_rules = {EQ_LAYOUT_DENSE, 0,    dense_bytes,
+                                          bias_bytes,      NULL, dense_fits};
+
+/* What unpacked activations take, and behind it what the kernel itself does. */
+EQ_ONCE EQ_NOINLINE static uint64_t scratch_need(const eq_operands_t *o, uint64_t weights)
+{
     const uint64_t row = o->op->weight_bits == 8 ? 0 : weights;
     switch (o->kernel->scratch) {
     case EQ_SCRATCH_ROW:
-        return unpacked + row;
+        return o->unpacked + row;
     case EQ_SCRATCH_STRIP:
-        return unpacked + row + eq_row(o->in) + 2 * (uint64_t)eq_row(o->out);
+        return o->unpacked + row + eq_row(o->in) + 2 * (uint64_t)eq_row(o->out);
     case EQ_SCRATCH_PAIRS:
-        return unpacked + 16 * ((weights + 1) / 2);
+        return o->unpacked + 16 * ((weights + 1) / 2);
     case EQ_SCRATCH_TABLES:
-        return unpacked + EQ_TABLES_BYTES;
+        return o->unpacked + EQ_TABLES_BYTES;
     case EQ_SCRATCH_LAYOUT:
-        return unpacked + o->kernel->rules->scratch_bytes(o->op, o->in, o->out, weights);
+        return o->unpacked + o->kernel->rules->scratch_bytes(o->op, o->in, o->out, weights);
     default:
-        return unpacked;
+        return o->unpacked;
     }
 }
 
@@ -317,7 +322,7 @@ static int on_scratch(const eq_operator_t *op, const eq_tensor_record_t *tensor)
     return overlap(op->scratch, op->scratch_bytes, tensor->offset, bytes_of(tensor));
 }
 
-EQ_ONCE EQ_NOINLINE static int scratch_fits(const view_t *view, const operands_t *o,
+EQ_ONCE EQ_NOINLINE static int scratch_fits(const eq_view_t *view, const eq_operands_t *o,
                                             uint64_t weights)
 {
     const eq_operator_t *op = o->op;
@@ -329,14 +334,20 @@ EQ_ONCE EQ_NOINLINE static int scratch_fits(const view_t *view, const operands_t
                                       (o->other == NULL || !on_scratch(op, o->other)));
 }
 
-/* The tables of a layout other than dense, and what is in them and in the weights. */
-EQ_ONCE static eq_status_t check_layout(const view_t *view, const operands_t *o, uint32_t weights)
+/* The tables of a layout, and what is in them and in the weights. */
+EQ_ONCE static eq_status_t check_layout(const eq_view_t *view, const eq_operands_t *o,
+                                        uint32_t weights)
 {
     const eq_operator_t *op = o->op;
     const eq_layout_rules_t *rules = o->kernel->rules;
-    const uint64_t words = rules->table_bytes(o->out->shape[2]) / sizeof(int32_t);
-    if (op->weights % sizeof(int32_t) != 0 || (op->multiplier | op->shift) != 0 ||
-        !in_tables(view, op->bias, words, sizeof(int32_t))) {
+    const uint32_t channels = o->out->shape[2];
+    const uint64_t words = rules->table_bytes(channels) / sizeof(int32_t);
+    const int scaled =
+        rules->layout == EQ_LAYOUT_DENSE
+            ? in_tables(view, op->multiplier, channels, sizeof(int32_t)) &&
+                  in_tables(view, op->shift, channels, sizeof(int8_t))
+            : op->weights % sizeof(int32_t) == 0 && (op->multiplier | op->shift) == 0;
+    if (!scaled || !in_tables(view, op->bias, words, sizeof(int32_t))) {
         return EQ_E_OPERATOR;
     }
     const eq_call_t call = {.kernel = o->kernel,
@@ -344,12 +355,14 @@ EQ_ONCE static eq_status_t check_layout(const view_t *view, const operands_t *o,
                             .in = {o->in, o->in},
                             .out = o->out,
                             .weights = view->data[EQ_SECTION_WEIGHTS] + op->weights,
-                            .bias = table_s32(view, op->bias)};
+                            .bias = table_s32(view, op->bias),
+                            .multiplier = table_s32(view, op->multiplier),
+                            .shift = table_s8(view, op->shift)};
     return rules->fits(&call, weights) ? EQ_OK : EQ_E_ARITHMETIC;
 }
 
 /* Whether the output lies clear of the input, or over it as far as the kernel allows. */
-EQ_ONCE EQ_NOINLINE static int output_follows(const operands_t *o)
+EQ_ONCE EQ_NOINLINE static int output_follows(const eq_operands_t *o)
 {
     if (!tensors_overlap(o->in, o->out)) {
         return 1;
@@ -358,44 +371,24 @@ EQ_ONCE EQ_NOINLINE static int output_follows(const operands_t *o)
 }
 
 /* An operator with `weights` weights (at most 2^63) a channel. */
-EQ_ONCE static eq_status_t check_weighted(const view_t *view, const operands_t *o, uint64_t weights)
+EQ_ONCE static eq_status_t check_weighted(const eq_view_t *view, const eq_operands_t *o,
+                                          uint64_t weights)
 {
     const eq_operator_t *op = o->op;
     const eq_layout_rules_t *rules = o->kernel->rules;
     const uint32_t channels = o->out->shape[2];
-    if (op->layout != (rules != NULL ? rules->layout : EQ_LAYOUT_DENSE)) {
+    if (op->layout != rules->layout) {
         return EQ_E_LAYOUT;
     }
     if (o->other != NULL || !output_follows(o) || op->weight_bits < 2 || op->weight_bits > 8 ||
         weights > MOST_WEIGHTS || weights * channels > MOST_WEIGHTS) {
         return EQ_E_OPERATOR;
     }
-    const uint64_t packed = rules != NULL ? rules->weight_bytes(channels, weights, op->weight_bits)
-                                          : (weights * channels * op->weight_bits + 7) / 8;
+    const uint64_t packed = rules->weight_bytes(channels, weights, op->weight_bits);
     if (op->weights + packed > view->bytes[EQ_SECTION_WEIGHTS] || !scratch_fits(view, o, weights)) {
         return EQ_E_OPERATOR;
     }
-    if (rules != NULL) {
-        return check_layout(view, o, (uint32_t)weights);
-    }
-    if (!in_tables(view, op->bias, channels, sizeof(int32_t)) ||
-        !in_tables(view, op->multiplier, channels, sizeof(int32_t)) ||
-        !in_tables(view, op->shift, channels, sizeof(int8_t))) {
-        return EQ_E_OPERATOR;
-    }
-    const int32_t *bias = table_s32(view, op->bias);
-    const int32_t *multiplier = table_s32(view, op->multiplier);
-    const int8_t *shift = table_s8(view, op->shift);
-    const uint64_t products = (weights << (op->weight_bits - 1)) * reach(o->in); /* below 2^51 */
-    const uint64_t most = eq_is_wide(o->in) ? MOST_WIDE : MOST_SUM;
-    for (uint32_t i = 0; i < channels; i++) {
-        const int64_t start = bias[i];
-        const uint64_t bound = (uint64_t)(start < 0 ? -start : start) + products;
-        if (bound >= most || !scale_fits(multiplier[i], shift[i], bound)) {
-            return EQ_E_ARITHMETIC;
-        }
-    }
-    return EQ_OK;
+    return check_layout(view, o, (uint32_t)weights);
 }
 
 /* Whether every position that one axis of a window can take is an int32 with room to spare. */
@@ -405,7 +398,7 @@ EQ_ONCE static int axis_fits(uint32_t outputs, uint32_t taps, uint32_t stride, u
     return taps != 0 && stride != 0 && dilation != 0 && farthest < MOST_POSITION;
 }
 
-EQ_ONCE static int window_fits(const operands_t *o)
+EQ_ONCE static int window_fits(const eq_operands_t *o)
 {
     const eq_operator_t *op = o->op;
     return o->in->rank == 4 && o->out->rank == 4 &&
@@ -413,34 +406,34 @@ EQ_ONCE static int window_fits(const operands_t *o)
            axis_fits(o->out->shape[1], op->kernel_width, op->stride_width, op->dilation_width);
 }
 
-EQ_ONCE static eq_status_t check_conv(const view_t *view, const operands_t *o)
+EQ_ONCE eq_status_t eq_check_conv(const eq_view_t *view, const eq_operands_t *o)
 {
     const uint32_t taps = (uint32_t)o->op->kernel_height * o->op->kernel_width;
     return window_fits(o) ? check_weighted(view, o, (uint64_t)taps * o->in->shape[2])
                           : EQ_E_OPERATOR;
 }
 
-EQ_ONCE static eq_status_t check_depthwise(const view_t *view, const operands_t *o)
+EQ_ONCE eq_status_t eq_check_depthwise(const eq_view_t *view, const eq_operands_t *o)
 {
     const uint32_t taps = (uint32_t)o->op->kernel_height * o->op->kernel_width;
     const int divides = o->out->shape[2] % o->in->shape[2] == 0;
     return window_fits(o) && divides ? check_weighted(view, o, taps) : EQ_E_OPERATOR;
 }
 
-EQ_ONCE static eq_status_t check_fc(const view_t *view, const operands_t *o)
+EQ_ONCE eq_status_t eq_check_fc(const eq_view_t *view, const eq_operands_t *o)
 {
     const int vector = o->out->shape[0] == 1 && o->out->shape[1] == 1;
     return vector ? check_weighted(view, o, eq_elements(o->in)) : EQ_E_OPERATOR;
 }
 
 /* What an operator without weights does not use is 0, so that eq_run may add it to a pointer. */
-static int scratch_only(const view_t *view, const operands_t *o)
+static int scratch_only(const eq_view_t *view, const eq_operands_t *o)
 {
     return scratch_need(o, 0) == 0 ? (o->op->scratch | o->op->scratch_bytes) == 0
                                    : scratch_fits(view, o, 0);
 }
 
-static int without_weights(const view_t *view, const operands_t *o)
+static int without_weights(const eq_view_t *view, const eq_operands_t *o)
 {
     return (o->op->weights | o->op->bias) == 0 && scratch_only(view, o);
 }
@@ -453,7 +446,7 @@ static int in_place_or_apart(const eq_tensor_record_t *in, const eq_tensor_recor
 }
 
 /* The operands of an addition, and three multipliers. */
-EQ_ONCE static int adds(const view_t *view, const operands_t *o)
+EQ_ONCE static int adds(const eq_view_t *view, const eq_operands_t *o)
 {
     return without_weights(view, o) && o->other != NULL && same_shape(o->in, o->other) &&
            same_shape(o->in, o->out) && in_place_or_apart(o->in, o->out) &&
@@ -461,7 +454,7 @@ EQ_ONCE static int adds(const view_t *view, const operands_t *o)
            in_tables(view, o->op->multiplier, 3, sizeof(int32_t));
 }
 
-EQ_ONCE static eq_status_t check_add(const view_t *view, const operands_t *o)
+EQ_ONCE eq_status_t eq_check_add(const eq_view_t *view, const eq_operands_t *o)
 {
     const eq_operator_t *op = o->op;
     if (!adds(view, o) || !in_tables(view, op->shift, 3, sizeof(int8_t))) {
@@ -483,13 +476,8 @@ EQ_ONCE static eq_status_t check_add(const view_t *view, const operands_t *o)
                                                                             : EQ_E_ARITHMETIC;
 }
 
-static uint64_t magnitude_of(int64_t value)
-{
-    return (uint64_t)(value < 0 ? -value : value);
-}
-
 /* A term is a factor times at most 128, divided by 256 and rounded. */
-EQ_ONCE static eq_status_t check_affine(const view_t *view, const operands_t *o)
+EQ_ONCE eq_status_t eq_check_affine(const eq_view_t *view, const eq_operands_t *o)
 {
     if (!adds(view, o) || o->op->shift != 0) {
         return EQ_E_OPERATOR;
@@ -507,7 +495,7 @@ EQ_ONCE static int axis_meets(uint32_t inputs, uint32_t outputs, uint32_t taps, 
     return taps > pad && (uint64_t)(outputs - 1) * stride < (uint64_t)inputs + pad;
 }
 
-EQ_ONCE static eq_status_t check_pool(const view_t *view, const operands_t *o)
+EQ_ONCE eq_status_t eq_check_pool(const eq_view_t *view, const eq_operands_t *o)
 {
     const eq_operator_t *op = o->op;
     const eq_tensor_record_t *in = o->in;
@@ -526,7 +514,7 @@ EQ_ONCE static eq_status_t check_pool(const view_t *view, const operands_t *o)
     return taps << (width_of(in) - 1u) < MOST_SUM ? EQ_OK : EQ_E_ARITHMETIC;
 }
 
-EQ_ONCE static eq_status_t check_softmax(const view_t *view, const operands_t *o)
+EQ_ONCE eq_status_t eq_check_softmax(const eq_view_t *view, const eq_operands_t *o)
 {
     const eq_operator_t *op = o->op;
     if (!without_weights(view, o) || o->other != NULL || !same_shape(o->in, o->out) ||
@@ -542,7 +530,7 @@ EQ_ONCE static eq_status_t check_softmax(const view_t *view, const operands_t *o
                : EQ_E_ARITHMETIC;
 }
 
-EQ_ONCE static eq_status_t check_grouped(const view_t *view, const operands_t *o)
+EQ_ONCE eq_status_t eq_check_grouped(const eq_view_t *view, const eq_operands_t *o)
 {
     const uint32_t groups = o->op->parameter;
     const uint32_t taps = (uint32_t)o->op->kernel_height * o->op->kernel_width;
@@ -554,7 +542,7 @@ EQ_ONCE static eq_status_t check_grouped(const view_t *view, const operands_t *o
 }
 
 /* Sizes are below 2^31 and pads below 2^16, so that their sums fit. */
-EQ_ONCE static eq_status_t check_pad(const view_t *view, const operands_t *o)
+EQ_ONCE eq_status_t eq_check_pad(const eq_view_t *view, const eq_operands_t *o)
 {
     const eq_operator_t *op = o->op;
     const uint32_t pads[3] = {op->pad_top, op->pad_left, op->parameter};
@@ -574,7 +562,7 @@ EQ_ONCE static eq_status_t check_pad(const view_t *view, const operands_t *o)
                                                                            : EQ_E_ARITHMETIC;
 }
 
-EQ_ONCE static int joins(const operands_t *o)
+EQ_ONCE static int joins(const eq_operands_t *o)
 {
     const uint32_t axis = o->op->parameter;
     for (uint32_t i = 0; i < 3; i++) {
@@ -586,7 +574,7 @@ EQ_ONCE static int joins(const operands_t *o)
     return axis < 3;
 }
 
-EQ_ONCE static eq_status_t check_concat(const view_t *view, const operands_t *o)
+EQ_ONCE eq_status_t eq_check_concat(const eq_view_t *view, const eq_operands_t *o)
 {
     const eq_operator_t *op = o->op;
     if (!without_weights(view, o) || o->other == NULL || !joins(o) ||
@@ -603,7 +591,7 @@ EQ_ONCE static eq_status_t check_concat(const view_t *view, const operands_t *o)
                : EQ_E_ARITHMETIC;
 }
 
-EQ_ONCE static eq_status_t check_table(const view_t *view, const operands_t *o)
+EQ_ONCE eq_status_t eq_check_table(const eq_view_t *view, const eq_operands_t *o)
 {
     const eq_operator_t *op = o->op;
     const int fits = without_weights(view, o) && op->multiplier == 0 && o->other == NULL &&
@@ -619,49 +607,35 @@ static int has_parameter(const eq_kernel_t *kernel)
            kernel->family == EQ_FAMILY_CONCAT;
 }
 
-EQ_ONCE static eq_status_t check_family(const view_t *view, const operands_t *o)
+/* What eq_rows_s8_ref brings to packed activations: the check of its family, with more scratch. */
+EQ_ONCE eq_status_t eq_check_rows(const eq_view_t *view, const eq_operands_t *o)
 {
-    switch (o->kernel->family) {
-    case EQ_FAMILY_CONV:
-        return check_conv(view, o);
-    case EQ_FAMILY_DEPTHWISE:
-        return check_depthwise(view, o);
-    case EQ_FAMILY_FC:
-        return check_fc(view, o);
-    case EQ_FAMILY_ADD:
-        return check_add(view, o);
-    case EQ_FAMILY_POOL:
-        return check_pool(view, o);
-    case EQ_FAMILY_SOFTMAX:
-        return check_softmax(view, o);
-    case EQ_FAMILY_GROUPED:
-        return check_grouped(view, o);
-    case EQ_FAMILY_PAD:
-        return check_pad(view, o);
-    case EQ_FAMILY_CONCAT:
-        return check_concat(view, o);
-    case EQ_FAMILY_TABLE:
-        return check_table(view, o);
-    case EQ_FAMILY_AFFINE:
-        return check_affine(view, o);
-    default:
+    const uint32_t id = eq_kernel_rows()->id;
+    const uint32_t family = o->kernel->family;
+    if (!eq_rows_runs(family) || (view->header->kernels[id / 32] >> id % 32 & 1u) == 0) {
         return EQ_E_KERNEL;
     }
+    const eq_tensor_record_t *other = o->other != NULL ? o->other : o->in;
+    const eq_rows_scratch_t rows = eq_rows_scratch(o->op, family, o->in, other, o->out);
+    eq_operands_t unpacked = *o;
+    unpacked.unpacked = rows.input + rows.output;
+    return eq_checks[family](view, &unpacked);
 }
 
-/* Whether there is code for how the operands are stored. */
-static int runs(const view_t *view, const operands_t *o)
+/* The check for how the operands are stored, or NULL where there is no code for that. */
+static eq_check_t check_of(const eq_operands_t *o)
 {
     const int packed =
         eq_is_packed(o->in) || eq_is_packed(o->out) || (o->other != NULL && eq_is_packed(o->other));
     const int wide =
         eq_is_wide(o->in) || eq_is_wide(o->out) || (o->other != NULL && eq_is_wide(o->other));
-    return wide == (o->kernel->activations > 8) &&
-           (!packed || !eq_reads_bytes(o->kernel) ||
-            (eq_rows_runs(o->kernel->family) && names_rows(view->header)));
+    if (wide != (o->kernel->activations > 8) || o->kernel->family == EQ_FAMILY_ROWS) {
+        return NULL;
+    }
+    return eq_checks[packed && eq_reads_bytes(o->kernel) ? EQ_FAMILY_ROWS : o->kernel->family];
 }
 
-EQ_ONCE static eq_status_t check_operator(const view_t *view, const eq_operator_t *op)
+EQ_ONCE static eq_status_t check_operator(const eq_view_t *view, const eq_operator_t *op)
 {
     const eq_tensor_record_t *tensors = (const void *)view->data[EQ_SECTION_TENSORS];
     const uint32_t count = view->count[EQ_SECTION_TENSORS];
@@ -680,13 +654,17 @@ EQ_ONCE static eq_status_t check_operator(const view_t *view, const eq_operator_
         op->clamp_max > greatest(bits)) {
         return EQ_E_ARITHMETIC;
     }
-    const operands_t operands = {op, kernel, &tensors[op->input[0]],
-                                 op->input[1] == EQ_NONE ? NULL : &tensors[op->input[1]],
-                                 &tensors[op->output]};
-    return runs(view, &operands) ? check_family(view, &operands) : EQ_E_KERNEL;
+    const eq_operands_t operands = {op,
+                                    kernel,
+                                    &tensors[op->input[0]],
+                                    op->input[1] == EQ_NONE ? NULL : &tensors[op->input[1]],
+                                    &tensors[op->output],
+                                    0};
+    const eq_check_t check = check_of(&operands);
+    return check != NULL ? check(view, &operands) : EQ_E_KERNEL;
 }
 
-EQ_ONCE static eq_status_t check_operators(const view_t *view)
+EQ_ONCE static eq_status_t check_operators(const eq_view_t *view)
 {
     const eq_operator_t *operators = (const void *)view->data[EQ_SECTION_OPERATORS];
     for (uint32_t i = 0; i < view->count[EQ_SECTION_OPERATORS]; i++) {
@@ -714,7 +692,7 @@ static void fill_port(eq_tensor_t *port, const eq_tensor_record_t *record, uint8
 }
 
 /* At least one input and one output, at most EQ_MAX_PORTS of each. */
-EQ_ONCE static eq_status_t fill_ports(eq_ctx_t *ctx, const view_t *view, uint8_t *arena)
+EQ_ONCE static eq_status_t fill_ports(eq_ctx_t *ctx, const eq_view_t *view, uint8_t *arena)
 {
     const eq_tensor_record_t *tensors = (const void *)view->data[EQ_SECTION_TENSORS];
     const eq_port_t *ports = (const void *)view->data[EQ_SECTION_PORTS];
@@ -734,7 +712,7 @@ EQ_ONCE static eq_status_t fill_ports(eq_ctx_t *ctx, const view_t *view, uint8_t
     return count[0] != 0 && count[1] != 0 ? EQ_OK : EQ_E_SECTION;
 }
 
-static void fill_context(eq_ctx_t *ctx, const view_t *view, uint8_t *arena)
+static void fill_context(eq_ctx_t *ctx, const eq_view_t *view, uint8_t *arena)
 {
     ctx->arena = arena;
     ctx->tensors = view->data[EQ_SECTION_TENSORS];
@@ -755,7 +733,7 @@ static void fill_context(eq_ctx_t *ctx, const view_t *view, uint8_t *arena)
     ctx->image = view->image;
 }
 
-EQ_ONCE static eq_status_t check_contents(eq_ctx_t *ctx, view_t *view, uint8_t *arena)
+EQ_ONCE static eq_status_t check_contents(eq_ctx_t *ctx, eq_view_t *view, uint8_t *arena)
 {
     eq_status_t status = find_sections(view);
     if (status == EQ_OK) {
@@ -781,7 +759,7 @@ EQ_ONCE eq_status_t eq_init(eq_ctx_t *ctx, const eq_config_t *config)
     }
     eq_status_t status = check_header(config);
     if (status == EQ_OK) {
-        view_t view = {.image = config->image, .header = config->image};
+        eq_view_t view = {.image = config->image, .header = config->image};
         status = check_contents(ctx, &view, config->arena);
         if (status == EQ_OK) {
             fill_context(ctx, &view, config->arena);

@@ -58,7 +58,8 @@ typedef enum {
     EQ_FAMILY_TABLE,
     EQ_FAMILY_AFFINE, /* additions whose constants are those of edgeq/affine.py */
     EQ_FAMILY_ROWS,   /* not of an operator: brings the others to packed activations (eq_rows.h) */
-    EQ_FAMILY_GATE    /* not of an operator: where inputs go (eq_gate.h) */
+    EQ_FAMILY_GATE,   /* not of an operator: where inputs go (eq_gate.h) */
+    EQ_FAMILY_COUNT
 } eq_family_t;
 
 /* Arena bytes that a kernel needs beside its tensors, for channels of K weights. */
@@ -74,8 +75,8 @@ typedef enum {
 #define EQ_TABLES_BYTES 2048u /* an int32 for each value of each input */
 
 /*
- * What eq_init must know of a layout other than "dense". An operator's `bias` is then where the
- * tables of the layout begin, int32, and its `multiplier` and `shift` are 0. Weights begin at a
+ * What eq_init must know of a layout. Where that is not "dense", an operator's `bias` is where the
+ * tables of the layout begin, int32, its `multiplier` and `shift` are 0, and weights begin at a
  * multiple of 4. `count` is the weights of a channel, at most 2^28, as are those of all channels.
  */
 typedef struct {
@@ -83,7 +84,7 @@ typedef struct {
     uint8_t packed; /* whether its kernels take packed activations as they are */
     uint64_t (*weight_bytes)(uint64_t channels, uint64_t count, uint32_t bits);
     uint64_t (*table_bytes)(uint64_t channels);
-    /* The least that it takes; all that the operator has is its to use. */
+    /* The least that EQ_SCRATCH_LAYOUT takes; all that the operator has is its to use. */
     uint64_t (*scratch_bytes)(const eq_operator_t *op, const eq_tensor_record_t *in,
                               const eq_tensor_record_t *out, uint64_t count);
     /* Whether these very weights and tables are exact for every input. */
@@ -108,9 +109,10 @@ typedef struct eq_kernel {
     uint8_t activations; /* 16: one operand or more has 16 bits; 8: none has */
     uint8_t order;       /* eq_order_t */
     eq_kernel_function_t run;
-    const eq_layout_rules_t *rules; /* NULL: dense weights, or none */
+    const eq_layout_rules_t *rules; /* NULL: no weights */
 } eq_kernel_t;
 
+extern const eq_layout_rules_t eq_dense_rules;
 extern const eq_layout_rules_t eq_pairs_rules;
 extern const eq_layout_rules_t eq_fields_rules;
 extern const eq_layout_rules_t eq_lanes_rules;

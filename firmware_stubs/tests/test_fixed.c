@@ -1,9 +1,10 @@
 /*
  * test_fixed.c - eq_fixed.h, the softmax kernel and the checksum against golden vectors of
- * edgeq/fixedpoint.py.
+ * edgeq/fixedpoint.py, and the requantisation of eq_dsp.h against that of eq_fixed.h.
  */
 #include "check.h"
 #include "eq_crc32.h"
+#include "eq_dsp.h"
 #include "eq_fixed.h"
 #include "eq_kernel.h"
 #include "vectors/fixed.h"
@@ -104,6 +105,33 @@ static void test_requantize_wide(void)
     }
 }
 
+/* eq_dsp.h's short way against the portable one: around every tie near 0, and at both ends. */
+static void test_requantize_s8(void)
+{
+    static const int32_t multipliers[] = {0,          1 << 29,    1 << 30,  (1 << 30) + 1,
+                                          1500000000, 2147483646, INT32_MAX};
+    static const int32_t zero_points[] = {-128, -1, 0, 127};
+    uint32_t random = 1;
+    for (uint32_t i = 0; i < 7 * 22 * 4; i++) {
+        const int32_t multiplier = multipliers[i % 7];
+        const int32_t right = 1 + (int32_t)(i / 7 % 22);
+        const int32_t zero_point = zero_points[i / (7 * 22)];
+        const eq_requantize_t scale = eq_requantize_of(multiplier, -right, zero_point);
+        for (int32_t k = -40; k < 40; k++) {
+            const int32_t unit = (k >= 0 ? k : -k) << (right - 1);
+            const int32_t tie = (k >= 0 ? unit : -unit) + random_in(&random, -2, 2);
+            const int32_t sums[] = {k, tie, random_in(&random, -(1 << 30) + 1, (1 << 30) - 1)};
+            for (uint32_t j = 0; j < 3; j++) {
+                const int32_t exact = eq_requantize(sums[j], multiplier, eq_shift((int8_t)-right));
+                const int32_t value = eq_clamp(exact + zero_point, INT8_MIN, INT8_MAX);
+                const int32_t quick = eq_requantize_s8(scale, sums[j]);
+                CHECK(quick == value, "%d · %d >> %d gives %d, expected %d", sums[j], multiplier,
+                      right, quick, value);
+            }
+        }
+    }
+}
+
 static void test_crc32(void)
 {
     static const char text[] = "123456789";
@@ -120,6 +148,7 @@ int main(void)
     test_shift_left_saturates();
     test_softmax();
     test_requantize_wide();
+    test_requantize_s8();
     test_crc32();
     return check_report("test_fixed");
 }

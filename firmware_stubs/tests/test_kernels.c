@@ -932,15 +932,17 @@ static void test_stores(void)
 int main(int argc, char **argv)
 {
     const uint32_t rounds = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 4000u;
-    test_runs();
-    test_stores();
+    if (rounds >= 1000) { /* fewer are for slow emulators, which see random cases alone */
+        test_runs();
+        test_stores();
+        test_lags();
+        test_least_distances();
+    }
     test_conv(rounds);
     test_depthwise(rounds);
-    test_lags();
-    test_least_distances();
     test_fc(rounds);
     test_pool(rounds);
-    test_add(90);
-    test_affine(30);
+    test_add(rounds < 90 ? 3 : 90);
+    test_affine(rounds < 90 ? 1 : 30);
     return check_report("test_kernels");
 }
