@@ -189,8 +189,13 @@ def _without(
 
 
 def _flash_bytes(choices: Iterable[Choice]) -> int:
-    """Code, weights and their tables."""
+    """Code, weights, those of nested levels once, and their tables."""
     taken = list(choices)
     linked: set[Kernel] = {kernel for choice in taken for kernel in choice.kernels}
     code = code_bytes().runtime + linked_bytes(linked)
-    return code + sum(choice.weight_bytes + choice.table_bytes for choice in taken)
+    stores: dict[str, int] = {}
+    for choice in taken:
+        if choice.store is not None:
+            stores[choice.store] = max(stores.get(choice.store, 0), choice.weight_bytes)
+    own = sum(choice.weight_bytes for choice in taken if choice.store is None)
+    return code + own + sum(stores.values()) + sum(choice.table_bytes for choice in taken)

@@ -26,6 +26,8 @@ MAX_PORTS = 4  # EQ_MAX_PORTS
 UNPACKED_MOST = (1 << 29) // (128 * 255)  # weights of a channel whose sums hold any 8 bits
 ALIASED = (Op.RESHAPE,)  # no kernel: the output is the input's memory
 ROWS = "rows"  # the family of the kernel that brings the others to packed activations
+PLANES = "planes"  # the family, and layout, of what brings others to weights of nested levels
+BY_ROWS = ("row", "strip")  # scratch of kernels that read rows of weights
 PATCH_CHANNELS = 8  # EQ_PATCH_CHANNELS
 TABLES_BYTES = 2048  # EQ_TABLES_BYTES
 LONG = 512  # values of an addition that pay for tables
@@ -96,6 +98,9 @@ class Choice:
     terms: tuple[int, ...]  # how often it takes each of `Cycles`
     rows: Kernel | None = None  # what brings it to its packed activations, where it has any
     packed: int = 0  # values of those
+    planes: Kernel | None = None  # what brings it to the planes of a nested store
+    digits: int = 0  # of all weights
+    store: str | None = None  # whose weights it reads: those of a layer, at any level
 
     @property
     def cycles(self) -> int:
@@ -105,12 +110,14 @@ class Choice:
         brought = 0.0
         if self.rows is not None and self.rows.cycles is not None:
             brought = self.rows.cycles.value * self.packed
+        if self.planes is not None and self.planes.cycles is not None:
+            brought += self.planes.cycles.unpacked * self.digits
         return round(sum(a * b for a, b in zip(cost, self.terms, strict=True)) + brought)
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
         """Every kernel that the node needs."""
-        return (self.kernel,) if self.rows is None else (self.kernel, self.rows)
+        return tuple(k for k in (self.kernel, self.rows, self.planes) if k is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,7 +429,8 @@ def options(
 ) -> Mapping[str, tuple[Choice, ...]]:
     """Every way to run each node, by its name, the best for `optimize` first.
 
-    `flash` wants weights stored in the policy's bits, and then the fewest cycles; `time`,
+    `flash` wants weights of nested levels in their store, others in the policy's bits, and then the
+    fewest cycles; `time`,
     `ram` and `balanced` the fewest cycles. `forced` names kernels by node.
 
     Raises:
@@ -448,7 +456,14 @@ def options(
 
 # What is the better of two ways to run a node; of equal ones the kernel with the greater id.
 PREFERENCES: Mapping[Optimize, Callable[[Choice], tuple[int, ...]]] = {
-    "flash": lambda c: (c.weight_bits, c.cycles, c.weight_bytes, c.scratch_bytes, -c.kernel.id),
+    "flash": lambda c: (
+        c.store is None,
+        c.weight_bits,
+        c.cycles,
+        c.weight_bytes,
+        c.scratch_bytes,
+        -c.kernel.id,
+    ),
     "time": lambda c: (c.cycles, c.weight_bytes, c.scratch_bytes, -c.kernel.id),
     "ram": lambda c: (c.cycles, c.scratch_bytes, c.weight_bytes, -c.kernel.id),
     "balanced": lambda c: (c.cycles, c.weight_bytes, c.scratch_bytes, -c.kernel.id),
@@ -464,7 +479,7 @@ def with_bits(graph: Graph, node: Node, isa: Iterable[str], bits: int) -> tuple[
     tensor = graph.tensors[name]
     own = qparams_of(tensor)
     less = graph.constant(name) >> (own.bits - bits)
-    changed = replace(tensor, qparams=replace(own, bits=bits), data=less)
+    changed = replace(tensor, qparams=replace(own, bits=bits), data=less, planes=())
     changed_graph = replace(graph, tensors={**graph.tensors, name: changed})
     return tuple(_choices(changed_graph, node, frozenset(isa), table()))
 
@@ -560,6 +575,8 @@ def _ways(graph: Graph, node: Node, row: Kernel, bits: int) -> Iterator[Choice]:
     unpacked = unpacked_bytes(row.family, node, inputs, output) if packed else 0
     order = order_of(row.order, row.family, inputs[0], output) if reads_bytes else row.order
     beside = _table_bytes(graph, node, layout, channels)
+    name = node.name.partition("@")[0]
+    lowest = layout == "dense" and weights is not None and weights.planes == (bits,)
     for own, times in _scratch(row, node, inputs[0], output, values, bits):
         yield Choice(
             row,
@@ -570,9 +587,38 @@ def _ways(graph: Graph, node: Node, row: Kernel, bits: int) -> Iterator[Choice]:
             padded_bytes(LAYOUTS[layout].size(channels, values, bits)) if bits else 0,
             beside,
             terms(graph, node, bits, times),
-            next(row for row in table() if row.family == ROWS) if packed else None,
+            of_family(ROWS) if packed else None,
             packed,
+            store=name if lowest else None,
         )
+    if layout == "dense" and weights is not None and _reads_planes(row, weights, bits):
+        own, times = scratch_bytes(row.scratch, values, 0, _row(inputs[0]) + 2 * _row(output)), 1
+        yield Choice(
+            row,
+            bits,
+            PLANES,
+            unpacked + own,
+            lag(order, node, inputs[0], output),
+            padded_bytes(LAYOUTS[PLANES].size(channels, values, bits)),
+            beside,
+            terms(graph, node, 0),
+            of_family(ROWS) if packed else None,
+            packed,
+            of_family(PLANES),
+            weights.elements * len(weights.planes),
+            name,
+        )
+
+
+def _reads_planes(row: Kernel, weights: Tensor, bits: int) -> bool:
+    """Whether `row` may read weights of so many bits from a nested store."""
+    nested = bits == sum(weights.planes)
+    return nested and row.scratch in BY_ROWS and row.family != "grouped"
+
+
+def of_family(family: str) -> Kernel:
+    """The kernel of a family that has one, of no operator."""
+    return next(row for row in table() if row.family == family)
 
 
 def _table_bytes(graph: Graph, node: Node, layout: str, channels: int) -> int:

@@ -126,4 +126,4 @@ static int fits(const eq_call_t *call, uint32_t count)
 }
 
 const eq_layout_rules_t eq_fields_rules = {
-    EQ_LAYOUT_FIELDS, 0, weight_bytes, eq_pairs_table_bytes, scratch_bytes, fits};
+    EQ_LAYOUT_FIELDS, 0, weight_bytes, eq_pairs_table_bytes, scratch_bytes, fits, NULL};

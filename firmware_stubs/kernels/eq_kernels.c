@@ -44,5 +44,6 @@ const eq_kernel_t eq_kernels[] = {
     {72, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_RING, eq_conv_taps12_s2_dsp, &eq_taps12_rules},
     {73, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_RING, eq_conv_halves_s4_dsp, &eq_halves_rules},
     {80, EQ_FAMILY_TABLE, EQ_SCRATCH_NONE, 4, EQ_ORDER_NONE, eq_table_s4_dsp, NULL},
+    {81, EQ_FAMILY_PLANES, EQ_SCRATCH_NONE, 8, EQ_ORDER_NONE, eq_planes_s8_ref, &eq_planes_rules},
 };
-const uint16_t eq_kernel_count = 41;
+const uint16_t eq_kernel_count = 42;

@@ -237,8 +237,8 @@ static int fits(const eq_call_t *call, uint32_t count)
     return call->op->weight_bits == 8 && eq_pairs_fits(call, groups, 2 * groups, stored_word);
 }
 
-const eq_layout_rules_t eq_pairs_rules = {EQ_LAYOUT_PAIRS,  0,   weight_bytes, eq_pairs_table_bytes,
-                                          eq_pairs_scratch, fits};
+const eq_layout_rules_t eq_pairs_rules = {
+    EQ_LAYOUT_PAIRS, 0, weight_bytes, eq_pairs_table_bytes, eq_pairs_scratch, fits, NULL};
 
 void eq_pairs_pixel(eq_pixel_t *pixel, const eq_call_t *call)
 {

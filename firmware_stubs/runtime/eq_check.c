@@ -210,11 +210,13 @@ static int tensor_fits(const eq_tensor_record_t *tensor, uint32_t arena_bytes)
            tensor->zero_point <= greatest(tensor->bits);
 }
 
-/* Whether the header names the kernel that brings those for bytes to packed tensors. */
-static int names_rows(const eq_header_t *header)
+/* The kernel of a family that has one, of no operator, if the header names it. */
+EQ_ONCE EQ_NOINLINE static const eq_kernel_t *named(const eq_header_t *header, uint32_t family)
 {
-    const eq_kernel_t *rows = eq_kernel_rows();
-    return rows != NULL && (header->kernels[rows->id / 32] >> rows->id % 32 & 1u) != 0;
+    const eq_kernel_t *kernel = eq_kernel_of(family);
+    const int is =
+        kernel != NULL && (header->kernels[kernel->id / 32] >> kernel->id % 32 & 1u) != 0;
+    return is ? kernel : NULL;
 }
 
 EQ_ONCE static eq_status_t check_tensors(const view_t *view)
@@ -294,7 +296,7 @@ EQ_ONCE EQ_NOINLINE static uint64_t scratch_need(const operands_t *o, uint64_t w
     const eq_tensor_record_t *other = o->other != NULL ? o->other : o->in;
     const eq_rows_scratch_t rows = eq_rows_scratch(o->op, o->kernel->family, o->in, other, o->out);
     const uint64_t unpacked = eq_reads_bytes(o->kernel) ? rows.input + rows.output : 0;
-    const uint64_t row = o->op->weight_bits == 8 ? 0 : weights;
+    const uint64_t row = eq_stored_in_bytes(o->op) ? 0 : weights;
     switch (o->kernel->scratch) {
     case EQ_SCRATCH_ROW:
         return unpacked + row;
@@ -328,22 +330,24 @@ EQ_ONCE EQ_NOINLINE static int scratch_fits(const view_t *view, const operands_t
                                       (o->other == NULL || !on_scratch(op, o->other)));
 }
 
-/* The tables of a layout other than dense, and what is in them and in the weights. */
-EQ_ONCE static eq_status_t check_layout(const view_t *view, const operands_t *o, uint32_t weights)
+/* The tables of a layout other than dense, and what is in them and in the weights; planes have none. */
+EQ_ONCE static eq_status_t check_layout(const view_t *view, const operands_t *o,
+                                        const eq_layout_rules_t *rules, uint32_t weights)
 {
     const eq_operator_t *op = o->op;
-    const eq_layout_rules_t *rules = o->kernel->rules;
-    const uint64_t words = rules->table_bytes(o->out->shape[2]) / sizeof(int32_t);
-    if (op->weights % sizeof(int32_t) != 0 || (op->multiplier | op->shift) != 0 ||
-        !in_tables(view, op->bias, words, sizeof(int32_t))) {
-        return EQ_E_OPERATOR;
+    eq_call_t call = {.kernel = o->kernel,
+                      .op = op,
+                      .in = {o->in, o->in},
+                      .out = o->out,
+                      .weights = view->data[EQ_SECTION_WEIGHTS] + op->weights};
+    if (rules->table_bytes != NULL) {
+        const uint64_t words = rules->table_bytes(o->out->shape[2]) / sizeof(int32_t);
+        if (op->weights % sizeof(int32_t) != 0 || (op->multiplier | op->shift) != 0 ||
+            !in_tables(view, op->bias, words, sizeof(int32_t))) {
+            return EQ_E_OPERATOR;
+        }
+        call.bias = table_s32(view, op->bias);
     }
-    const eq_call_t call = {.kernel = o->kernel,
-                            .op = op,
-                            .in = {o->in, o->in},
-                            .out = o->out,
-                            .weights = view->data[EQ_SECTION_WEIGHTS] + op->weights,
-                            .bias = table_s32(view, op->bias)};
     return rules->fits(&call, weights) ? EQ_OK : EQ_E_ARITHMETIC;
 }
 
@@ -360,7 +364,9 @@ EQ_ONCE EQ_NOINLINE static int output_follows(const operands_t *o)
 EQ_ONCE static eq_status_t check_weighted(const view_t *view, const operands_t *o, uint64_t weights)
 {
     const eq_operator_t *op = o->op;
-    const eq_layout_rules_t *rules = o->kernel->rules;
+    const eq_kernel_t *planes =
+        op->layout == EQ_LAYOUT_PLANES ? named(view->header, EQ_FAMILY_PLANES) : NULL;
+    const eq_layout_rules_t *rules = planes != NULL ? planes->rules : o->kernel->rules;
     const uint32_t channels = o->out->shape[2];
     if (op->layout != (rules != NULL ? rules->layout : EQ_LAYOUT_DENSE)) {
         return EQ_E_LAYOUT;
@@ -375,7 +381,10 @@ EQ_ONCE static eq_status_t check_weighted(const view_t *view, const operands_t *
         return EQ_E_OPERATOR;
     }
     if (rules != NULL) {
-        return check_layout(view, o, (uint32_t)weights);
+        const eq_status_t status = check_layout(view, o, rules, (uint32_t)weights);
+        if (status != EQ_OK || planes == NULL) {
+            return status;
+        }
     }
     if (!in_tables(view, op->bias, channels, sizeof(int32_t)) ||
         !in_tables(view, op->multiplier, channels, sizeof(int32_t)) ||
@@ -385,7 +394,8 @@ EQ_ONCE static eq_status_t check_weighted(const view_t *view, const operands_t *
     const int32_t *bias = table_s32(view, op->bias);
     const int32_t *multiplier = table_s32(view, op->multiplier);
     const int8_t *shift = table_s8(view, op->shift);
-    const uint64_t products = (weights << (op->weight_bits - 1)) * reach(o->in); /* below 2^51 */
+    const uint32_t bits = planes != NULL ? 8 : op->weight_bits;       /* digits may say anything */
+    const uint64_t products = (weights << (bits - 1)) * reach(o->in); /* below 2^51 */
     const uint64_t most = eq_is_wide(o->in) ? MOST_WIDE : MOST_SUM;
     for (uint32_t i = 0; i < channels; i++) {
         const int64_t start = bias[i];
@@ -611,11 +621,11 @@ EQ_ONCE static eq_status_t check_table(const view_t *view, const operands_t *o)
     return fits ? EQ_OK : EQ_E_OPERATOR;
 }
 
-/* Whether the family gives the operator's parameter a meaning. */
-static int has_parameter(const eq_kernel_t *kernel)
+/* Whether the family, or the layout of the weights, gives the operator's parameter a meaning. */
+static int has_parameter(const eq_kernel_t *kernel, const eq_operator_t *op)
 {
     return kernel->family == EQ_FAMILY_GROUPED || kernel->family == EQ_FAMILY_PAD ||
-           kernel->family == EQ_FAMILY_CONCAT;
+           kernel->family == EQ_FAMILY_CONCAT || op->layout == EQ_LAYOUT_PLANES;
 }
 
 EQ_ONCE static eq_status_t check_family(const view_t *view, const operands_t *o)
@@ -657,7 +667,7 @@ static int runs(const view_t *view, const operands_t *o)
         eq_is_wide(o->in) || eq_is_wide(o->out) || (o->other != NULL && eq_is_wide(o->other));
     return wide == (o->kernel->activations > 8) &&
            (!packed || !eq_reads_bytes(o->kernel) ||
-            (eq_rows_runs(o->kernel->family) && names_rows(view->header)));
+            (eq_rows_runs(o->kernel->family) && named(view->header, EQ_FAMILY_ROWS) != NULL));
 }
 
 EQ_ONCE static eq_status_t check_operator(const view_t *view, const eq_operator_t *op)
@@ -670,7 +680,7 @@ EQ_ONCE static eq_status_t check_operator(const view_t *view, const eq_operator_
         return EQ_E_KERNEL;
     }
     if ((view->header->kernels[id / 32] >> id % 32 & 1u) == 0 ||
-        (op->parameter != 0 && !has_parameter(kernel)) || op->input[0] >= count ||
+        (op->parameter != 0 && !has_parameter(kernel, op)) || op->input[0] >= count ||
         op->output >= count || (op->input[1] != EQ_NONE && op->input[1] >= count)) {
         return EQ_E_OPERATOR;
     }

@@ -57,7 +57,8 @@ typedef enum {
     EQ_FAMILY_CONCAT,
     EQ_FAMILY_TABLE,
     EQ_FAMILY_AFFINE, /* additions whose constants are those of edgeq/affine.py */
-    EQ_FAMILY_ROWS    /* not of an operator: brings the others to packed activations (eq_rows.h) */
+    EQ_FAMILY_ROWS,   /* not of an operator: brings the others to packed activations (eq_rows.h) */
+    EQ_FAMILY_PLANES  /* nor this: brings those that read rows of weights to nested ones */
 } eq_family_t;
 
 /* Arena bytes that a kernel needs beside its tensors, for channels of K weights. */
@@ -87,6 +88,9 @@ typedef struct {
                               const eq_tensor_record_t *out, uint64_t count);
     /* Whether these very weights and tables are exact for every input. */
     int (*fits)(const eq_call_t *call, uint32_t count);
+    /* The weights of a channel in scratch; NULL for all but EQ_FAMILY_PLANES, which has no tables and
+     * no scratch of its own. */
+    const int8_t *(*row)(const eq_call_t *call, uint32_t channel, uint32_t count);
 } eq_layout_rules_t;
 
 /* What a kernel still reads of its input while it writes a row of its output (eq_overlap.h). */
@@ -120,6 +124,7 @@ extern const eq_layout_rules_t eq_taps_rules;
 extern const eq_layout_rules_t eq_taps_rows_rules;
 extern const eq_layout_rules_t eq_taps12_rules;
 extern const eq_layout_rules_t eq_halves_rules;
+extern const eq_layout_rules_t eq_planes_rules;
 
 /* Whether eq_rows_s8_ref must bring the kernel to packed activations. */
 static inline int eq_reads_bytes(const eq_kernel_t *kernel)
@@ -134,8 +139,8 @@ extern const uint16_t eq_kernel_count;
 /* The kernel of that id, or NULL where the firmware lacks it (eq_run.c). */
 const eq_kernel_t *eq_kernel_find(uint32_t id);
 
-/* The kernel of EQ_FAMILY_ROWS, or NULL where the firmware lacks it (eq_run.c). */
-const eq_kernel_t *eq_kernel_rows(void);
+/* The kernel of EQ_FAMILY_ROWS or EQ_FAMILY_PLANES, or NULL where the firmware lacks it (eq_run.c). */
+const eq_kernel_t *eq_kernel_of(uint32_t family);
 
 void eq_conv_s8_ref(const eq_call_t *call);
 void eq_conv_s8_dsp(const eq_call_t *call);
@@ -158,6 +163,7 @@ void eq_concat_s8_ref(const eq_call_t *call);
 void eq_table_s8_ref(const eq_call_t *call);
 void eq_table_s4_dsp(const eq_call_t *call);
 void eq_rows_s8_ref(const eq_call_t *call);
+void eq_planes_s8_ref(const eq_call_t *call);
 void eq_conv_s16_ref(const eq_call_t *call);
 void eq_depthwise_s16_ref(const eq_call_t *call);
 void eq_fc_s16_ref(const eq_call_t *call);

@@ -15,10 +15,10 @@ const eq_kernel_t *eq_kernel_find(uint32_t id)
     return NULL;
 }
 
-const eq_kernel_t *eq_kernel_rows(void)
+const eq_kernel_t *eq_kernel_of(uint32_t family)
 {
     for (uint16_t i = 0; i < eq_kernel_count; i++) {
-        if (eq_kernels[i].family == EQ_FAMILY_ROWS) {
+        if (eq_kernels[i].family == family) {
             return &eq_kernels[i];
         }
     }
@@ -63,7 +63,7 @@ static void run_operator(const eq_ctx_t *ctx, const eq_operator_t *op)
         .scratch = ctx->arena + op->scratch,
     };
     if (eq_reads_bytes(kernel) && (eq_is_packed(in) || eq_is_packed(other) || eq_is_packed(out))) {
-        kernel = eq_kernel_rows();
+        kernel = eq_kernel_of(EQ_FAMILY_ROWS);
     }
     kernel->run(&call);
 }

@@ -16,16 +16,40 @@ enum {
     OP_MAXIMUM,
     OP_MEAN,
     OP_NARROW,
+    OP_LEVEL,
     FAST_OPERATORS
 };
 
 /* Indices of its tensors. */
-enum { FAST_IMAGE, FAST_WINDOWS, FAST_SUM, FAST_STRIDED, FAST_MAXIMUM, FAST_MEAN, FAST_NARROW };
+enum {
+    FAST_IMAGE,
+    FAST_WINDOWS,
+    FAST_SUM,
+    FAST_STRIDED,
+    FAST_MAXIMUM,
+    FAST_MEAN,
+    FAST_NARROW,
+    FAST_LEVEL
+};
 
 static uint16_t add_fast_tensor(model_t *m, uint32_t height, uint32_t width, uint8_t bits)
 {
     return bits == 8 ? add_tensor(m, 4, height, width, 6)
                      : add_packed(m, 4, height, width, 6, bits);
+}
+
+/* Weights of 8 bits in planes of 4, 2 and 2, filled up to 32 of them. */
+static void add_planes(model_t *m, eq_operator_t *op, uint32_t count)
+{
+    const uint32_t weights = m->tensors[op->output].shape[2] * count;
+    add_weights(m, op, count, 7); /* whose rows take scratch */
+    op->weight_bits = 8;
+    op->layout = EQ_LAYOUT_PLANES;
+    op->parameter = 1u << 7 | 1u << 5 | 1u << 3;
+    m->count[EQ_SECTION_WEIGHTS] = op->weights;
+    for (uint32_t i = 0; i < (weights + 31) / 32 * 32; i++) {
+        m->weights[m->count[EQ_SECTION_WEIGHTS]++] = (uint8_t)random_next(&m->random);
+    }
 }
 
 static void add_fast_operators(model_t *m, uint8_t bits)
@@ -38,6 +62,7 @@ static void add_fast_operators(model_t *m, uint8_t bits)
     const uint16_t maximum = add_fast_tensor(m, 3, 2, bits);
     const uint16_t mean = add_fast_tensor(m, 1, 1, bits);
     const uint16_t narrow = add_packed(m, 4, 4, 3, 6, bits == 8 ? 3 : 2);
+    const uint16_t level = add_fast_tensor(m, 4, 3, bits);
     eq_operator_t *op = add_operator(m, 52, image, windows);
     set_window(op, 3, 1, 1, 1);
     add_weights(m, op, 9, 4);
@@ -67,6 +92,9 @@ static void add_fast_operators(model_t *m, uint8_t bits)
     for (uint32_t i = 0; i < 256; i++) {
         m->tables[op->shift + i] = (uint8_t)random_in(&m->random, op->clamp_min, op->clamp_max);
     }
+    op = add_operator(m, 1, strided, level);
+    set_window(op, 1, 1, 1, 0);
+    add_planes(m, op, 6);
 }
 
 /* Activations of 8 bits, or packed. */

@@ -201,6 +201,27 @@ static void test_narrow(void)
     REFUSED(EQ_E_OPERATOR, op[OP_NARROW].shift = section[EQ_SECTION_TABLES].bytes - 248);
 }
 
+static void test_planes(void)
+{
+    const uint32_t id = 81, last = 4 * 2 * 8; /* 36 weights take as much room as 64 */
+    REFUSED(EQ_E_OPERATOR, op[OP_LEVEL].weights = section[EQ_SECTION_WEIGHTS].bytes - last + 1);
+    REFUSED(EQ_OK, op[OP_LEVEL].weights = section[EQ_SECTION_WEIGHTS].bytes - last);
+    REFUSED(EQ_OK, op[OP_LEVEL].parameter = 0x80);
+    REFUSED(EQ_OK, op[OP_LEVEL].parameter = 0xFF);
+    REFUSED(EQ_OK, op[OP_LEVEL].weight_bits = 6; op[OP_LEVEL].parameter = 0x28);
+    REFUSED(EQ_E_ARITHMETIC, op[OP_LEVEL].weight_bits = 6);
+    REFUSED(EQ_E_ARITHMETIC, op[OP_LEVEL].parameter = 0);
+    REFUSED(EQ_E_ARITHMETIC, op[OP_LEVEL].parameter = 0x08);
+    REFUSED(EQ_E_ARITHMETIC, op[OP_LEVEL].parameter = 0x180);
+    REFUSED(EQ_E_OPERATOR, op[OP_LEVEL].weight_bits = 9);
+    REFUSED(EQ_E_OPERATOR, op[OP_LEVEL].scratch_bytes -= 1);
+    REFUSED(EQ_E_OPERATOR, op[OP_LEVEL].layout = EQ_LAYOUT_DENSE); /* has no parameter */
+    REFUSED(EQ_E_LAYOUT, image_header(image)->kernels[id / 32] &= ~(1u << id % 32));
+    REFUSED(EQ_E_LAYOUT, op[OP_LEVEL].layout = EQ_LAYOUT_PAIRS; op[OP_LEVEL].parameter = 0);
+    REFUSED(EQ_E_ARITHMETIC, op[OP_LEVEL].kernel = 20; op[OP_LEVEL].parameter = 2;
+            image_header(image)->kernels[0] |= 1u << 20);
+}
+
 static void test_scratch(void)
 {
     REFUSED(EQ_E_OPERATOR, op[OP_TABLES].scratch_bytes -= 1);
@@ -219,5 +240,6 @@ int main(void)
     test_scratch();
     test_tables();
     test_narrow();
+    test_planes();
     return check_report("test_fast");
 }
