@@ -27,6 +27,8 @@ UNPACKED_MOST = (1 << 29) // (128 * 255)  # weights of a channel whose sums hold
 ALIASED = (Op.RESHAPE,)  # no kernel: the output is the input's memory
 ROWS = "rows"  # the family of the kernel that brings the others to packed activations
 PLANES = "planes"  # the family, and layout, of what brings others to weights of nested levels
+FIELD_PLANES = "field_planes"  # the layout of kernels of their own for these
+DIGITS = 4  # bits, as far as it counts that they are unpacked
 BY_ROWS = ("row", "strip")  # scratch of kernels that read rows of weights
 PATCH_CHANNELS = 8  # EQ_PATCH_CHANNELS
 TABLES_BYTES = 2048  # EQ_TABLES_BYTES
@@ -558,6 +560,8 @@ def _refusal(row: Kernel, graph: Graph, node: Node, isa: frozenset[str], bits: i
     for limit in row.limits:
         if not LIMITS[limit].holds(graph, node):
             return f"it serves {LIMITS[limit].text}"
+    if row.layouts[:1] == (FIELD_PLANES,) and not _reads_nested(graph, node, bits):
+        return "it reads weights of nested levels"
     if row.rules != "NULL" and tables(graph, node, row.layouts[0]) is None:
         return f"the layout {row.layouts[0]} takes {LAYOUTS[row.layouts[0]].limits}"
     return None
@@ -575,8 +579,8 @@ def _ways(graph: Graph, node: Node, row: Kernel, bits: int) -> Iterator[Choice]:
     unpacked = unpacked_bytes(row.family, node, inputs, output) if packed else 0
     order = order_of(row.order, row.family, inputs[0], output) if reads_bytes else row.order
     beside = _table_bytes(graph, node, layout, channels)
-    name = node.name.partition("@")[0]
-    lowest = layout == "dense" and weights is not None and weights.planes == (bits,)
+    planes = len(weights.planes) if weights is not None and layout == FIELD_PLANES else 1
+    store = None if weights is None else _store(node, layout, weights.planes, bits)
     for own, times in _scratch(row, node, inputs[0], output, values, bits):
         yield Choice(
             row,
@@ -586,10 +590,10 @@ def _ways(graph: Graph, node: Node, row: Kernel, bits: int) -> Iterator[Choice]:
             lag(order, node, inputs[0], output),
             padded_bytes(LAYOUTS[layout].size(channels, values, bits)) if bits else 0,
             beside,
-            terms(graph, node, bits, times),
+            terms(graph, node, *((bits, times) if planes == 1 else (DIGITS, times * planes))),
             of_family(ROWS) if packed else None,
             packed,
-            store=name if lowest else None,
+            store=store,
         )
     if layout == "dense" and weights is not None and _reads_planes(row, weights, bits):
         own, times = scratch_bytes(row.scratch, values, 0, _row(inputs[0]) + 2 * _row(output)), 1
@@ -606,8 +610,25 @@ def _ways(graph: Graph, node: Node, row: Kernel, bits: int) -> Iterator[Choice]:
             packed,
             of_family(PLANES),
             weights.elements * len(weights.planes),
-            name,
+            _store(node, PLANES, weights.planes, bits),
         )
+
+
+def _store(node: Node, layout: str, planes: tuple[int, ...], bits: int) -> str | None:
+    """The name of the nested store that weights in `layout` are the beginning of, if of any."""
+    own = node.name.partition("@")[0]
+    lowest = planes == (bits,)
+    if layout == PLANES or (layout == "dense" and lowest):
+        return f"{own}, planes"
+    if layout == FIELD_PLANES or (layout == "fields" and lowest):
+        return f"{own}, field planes"
+    return None
+
+
+def _reads_nested(graph: Graph, node: Node, bits: int) -> bool:
+    """Whether weights of so many bits have several planes."""
+    planes = graph.tensors[node.inputs[1]].planes
+    return len(planes) > 1 and sum(planes) == bits
 
 
 def _reads_planes(row: Kernel, weights: Tensor, bits: int) -> bool:

@@ -359,9 +359,34 @@ def pack_planes(values: Array, planes: Sequence[int]) -> bytes:
     return b"".join(pack_dense(digits, width).ljust(size * width, b"\0") for digits, width in parts)
 
 
-def pack_plane(values: Array, bits: int) -> bytes:
+def pack_field_planes(values: Array, planes: Sequence[int]) -> bytes:
+    """Weights (channels, K) as eq_fields.h describes the layout "field_planes".
+
+    Those of a level of fewer bits are the beginning, in "fields" if it is the lowest.
+
+    Raises:
+        ValueError: a weight is beyond what the digits hold.
+    """
+    parts = zip(nested.digits(values, planes), planes, strict=True)
+    return b"".join(pack_fields(digits, width) for digits, width in parts)
+
+
+def pack(values: Array, layout: str, bits: int, planes: Sequence[int]) -> bytes:
+    """Weights (channels, K) in `layout`, whose planes those of nested levels are."""
+    if layout in NESTED:
+        return NESTED[layout](values, planes or (bits,))
+    return LAYOUTS[layout].pack(values, bits)
+
+
+def pack_plane(values: Array, bits: int, layout: str) -> bytes:
     """A store of one level."""
-    return pack_planes(values, (bits,))
+    return NESTED[layout](values, (bits,))
+
+
+NESTED: Mapping[str, Callable[[Array, Sequence[int]], bytes]] = {
+    "planes": pack_planes,
+    "field_planes": pack_field_planes,
+}
 
 
 def unpack_planes(data: bytes, planes: Sequence[int], count: int) -> Array:
@@ -403,7 +428,15 @@ LAYOUTS: Mapping[str, Layout] = {
             )
             for number, form in enumerate(taps.FORMS.values(), 5)
         ),
-        Layout("planes", 9, planes_bytes, pack_plane, "weights of levels"),
+        Layout("planes", 9, planes_bytes, partial(pack_plane, layout="planes")),
+        Layout(
+            "field_planes",
+            10,
+            fields_bytes,
+            partial(pack_plane, layout="field_planes"),
+            PAIRS_LIMITS,
+            pairs_tables,
+        ),
     )
 }
 

@@ -14,11 +14,11 @@ from enum import IntEnum
 
 import numpy as np
 
-from edgeq import affine
+from edgeq import affine, packing
 from edgeq.ir import Array, Graph, Node, Op, Tensor, qparams_of
-from edgeq.kernels import ALIASED, PLANES, Choice, tables
+from edgeq.kernels import ALIASED, Choice, tables
 from edgeq.ops import OPS, groups
-from edgeq.packing import LAYOUTS, pack_planes, pad, plane_ends
+from edgeq.packing import LAYOUTS, NESTED, pad, plane_ends
 from edgeq.program import Program
 
 MAGIC = int.from_bytes(b"EQIM", "little")
@@ -157,9 +157,7 @@ def _operator(
         weights = pools[Kind.WEIGHTS].share(
             f"{node.name}: weights {'x'.join(map(str, kernel.shape))}, "
             f"{choice.weight_bits} bits, {choice.layout}",
-            pack_planes(rows, kernel.planes)
-            if choice.layout == PLANES
-            else LAYOUTS[choice.layout].pack(rows, choice.weight_bits),
+            packing.pack(rows, choice.layout, choice.weight_bits, kernel.planes),
         )
         stages = tables(graph, node, choice.layout)
         if stages is not None:
@@ -211,7 +209,7 @@ def _table(pools: dict[Kind, _Pool], label: str, values: Array, dtype: str) -> i
 
 def _parameter(graph: Graph, node: Node, choice: Choice) -> int:
     """The number that only some families have, and weights in planes."""
-    if choice.layout == PLANES:
+    if choice.layout in NESTED:
         return plane_ends(graph.tensors[node.inputs[1]].planes)
     if node.op is Op.GROUPED_CONV_2D:
         return groups(graph, node)

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from programs import model, reals, uniform
 from test_parity import SAMPLES, Flashed, assert_host_exact, board, integers
 
-from edgeq import calibrate, dispatch, nested, parity, pipeline, policy, quantize, targets
+from edgeq import calibrate, dispatch, kernels, nested, parity, pipeline, policy, quantize, targets
 from edgeq.exporters import image
 from edgeq.exporters.image import Kind
 from edgeq.ir import Block, Graph, Network, Variant, Window, qparams_of
 from edgeq.kernels import Optimize
 from edgeq.nested import digits, joined, levels_of, most, split, widths
 from edgeq.ops import OPS
-from edgeq.packing import pack_dense, pack_planes, plane_ends, planes_bytes, unpack_planes
+from edgeq.packing import LAYOUTS, pack_dense, pack_planes, plane_ends, planes_bytes, unpack_planes
 from edgeq.program import Program
 from edgeq.targets.runners import HostProgram
 
@@ -282,18 +282,24 @@ def test_levels_share_the_bytes_of_their_planes() -> None:
     assert {choice.layout for choice in both.choices.values() if choice.weight_bits} == {
         "planes",
         "dense",
+        "field_planes",
+        "fields",
     }
-    sizes = (w.reshape(len(w), -1).shape for w in weights_of(both.network.graphs[0]).values())
-    assert stored(both) == sum(planes_bytes(*size, 8) for size in sizes)
-    assert stored(both) == stored(levelled("flash", 8, 4, 3))
-    assert dispatch._flash_bytes(both.choices.values()) < dispatch._flash_bytes(
-        levelled("time", 8, 4).choices.values()
+    assert stored(both) == sum(
+        LAYOUTS[choice.layout].size(*weights.reshape(len(weights), -1).shape, 8)
+        for name, weights in weights_of(both.network.graphs[0]).items()
+        for choice in [both.choices[name]]
     )
+    assert stored(both) == stored(levelled("flash", 8, 4, 3))
+    choices = both.choices.values()
+    code = kernels.linked_bytes({kernel for choice in choices for kernel in choice.kernels})
+    beside = sum(choice.table_bytes for choice in choices)
+    counted = dispatch._flash_bytes(choices) - kernels.code_bytes().runtime - code - beside
+    assert counted == stored(both)
 
 
 def test_time_has_a_layout_for_each_level() -> None:
     both = levelled("time", 8, 4)
-    assert not any(choice.layout == "planes" for choice in both.choices.values())
     assert stored(both) > 1.4 * stored(levelled("flash", 8, 4))
 
 

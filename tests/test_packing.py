@@ -140,6 +140,7 @@ STORED = {
     "taps12": (2,),
     "halves": (2, 3, 4),
     "planes": range(2, 9),
+    "field_planes": range(2, 8),
 }
 
 

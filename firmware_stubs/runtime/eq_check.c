@@ -625,7 +625,7 @@ EQ_ONCE static eq_status_t check_table(const view_t *view, const operands_t *o)
 static int has_parameter(const eq_kernel_t *kernel, const eq_operator_t *op)
 {
     return kernel->family == EQ_FAMILY_GROUPED || kernel->family == EQ_FAMILY_PAD ||
-           kernel->family == EQ_FAMILY_CONCAT || op->layout == EQ_LAYOUT_PLANES;
+           kernel->family == EQ_FAMILY_CONCAT || op->layout >= EQ_LAYOUT_PLANES;
 }
 
 EQ_ONCE static eq_status_t check_family(const view_t *view, const operands_t *o)

@@ -26,7 +26,8 @@ typedef enum {
     EQ_LAYOUT_TAPS = 6,
     EQ_LAYOUT_TAPS12 = 7,
     EQ_LAYOUT_HALVES = 8,
-    EQ_LAYOUT_PLANES = 9 /* eq_planes_s8_ref.c: digits, of which levels share the upper */
+    EQ_LAYOUT_PLANES = 9,       /* eq_planes_s8_ref.c: digits, of which levels share the upper */
+    EQ_LAYOUT_FIELD_PLANES = 10 /* eq_fields.h: such digits in fields */
 } eq_layout_t;
 
 typedef enum {

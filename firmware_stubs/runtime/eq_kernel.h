@@ -125,6 +125,7 @@ extern const eq_layout_rules_t eq_taps_rows_rules;
 extern const eq_layout_rules_t eq_taps12_rules;
 extern const eq_layout_rules_t eq_halves_rules;
 extern const eq_layout_rules_t eq_planes_rules;
+extern const eq_layout_rules_t eq_field_planes_rules;
 
 /* Whether eq_rows_s8_ref must bring the kernel to packed activations. */
 static inline int eq_reads_bytes(const eq_kernel_t *kernel)
@@ -177,6 +178,8 @@ void eq_conv_pairs_s8_dsp(const eq_call_t *call);
 void eq_fc_pairs_s8_dsp(const eq_call_t *call);
 void eq_conv_fields_s8_dsp(const eq_call_t *call);
 void eq_fc_fields_s8_dsp(const eq_call_t *call);
+void eq_conv_field_planes_s8_dsp(const eq_call_t *call);
+void eq_fc_field_planes_s8_dsp(const eq_call_t *call);
 void eq_conv_lanes_s4_dsp(const eq_call_t *call);
 void eq_fc_lanes_s4_dsp(const eq_call_t *call);
 void eq_conv_sixes_s2_dsp(const eq_call_t *call);
