@@ -21,13 +21,14 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from graphs import FUNCTIONS, Builder, same_window
-from programs import compiled, model, uniform
+from programs import model, reals, uniform
 
-from edgeq import pipeline, rebuild, targets
-from edgeq.ir import Graph, Op, Window
-from edgeq.kernels import ALIASED, Cycles, Kernel, Optimize, options, table
+from edgeq import calibrate, pipeline, quantize, rebuild, targets
+from edgeq.ir import Graph, Op, Window, single
+from edgeq.kernels import ALIASED, FIELD_PLANES, Cycles, Kernel, Optimize, options, table
 from edgeq.packing import LAYOUTS
 from edgeq.plan import plan
+from edgeq.policy import Policy, resolve
 from edgeq.targets import toolchain
 
 TARGET = "stm32f405"
@@ -116,14 +117,16 @@ def concats(b: Builder) -> str:
     return x
 
 
-def tables(b: Builder) -> str:
-    x = b.input(4, 4, 4)
-    for channels in (8, 32, 64):
-        x = b.conv(b.table(x, FUNCTIONS[1]), channels, 1)
-    return b.table(x, FUNCTIONS[1])
+def tables(b: Builder) -> tuple[str, ...]:
+    """Of many bytes and of few, to as few bits as the policy says."""
+    found, x = [], b.input(24, 24, 4)
+    for side in (1, 2, 2, 3):
+        x = b.max_pool(x, Window((side, side), (side, side)))
+        found.append(b.table(x, FUNCTIONS[7]))
+    return tuple(found)
 
 
-LAYERS: dict[Op, Callable[[Builder], str]] = {
+LAYERS: dict[Op, Callable[[Builder], str | tuple[str, ...]]] = {
     Op.CONV_2D: lambda b: convolutions(b, b.conv),
     Op.GROUPED_CONV_2D: grouped,
     Op.DEPTHWISE_CONV_2D: depthwise,
@@ -141,7 +144,16 @@ LAYERS: dict[Op, Callable[[Builder], str]] = {
 def graph_of(kernel: Kernel) -> Graph:
     assert kernel.op is not None
     b = Builder(kernel.op.value)
-    return b.build(LAYERS[kernel.op](b))
+    built = LAYERS[kernel.op](b)
+    return b.build(*((built,) if isinstance(built, str) else built))
+
+
+def integers(graph: Graph, chosen: Policy, levels: tuple[int, ...]) -> Graph:
+    """The integer graph, of weights with nested levels if there are any."""
+    bits = resolve(chosen, graph)
+    ranges = calibrate.run(graph, bits, reals(graph), chosen.calibration, lambda *_: None)
+    nests = {node.name: levels for node in graph.nodes if levels}
+    return quantize.run(graph, bits, ranges, chosen.calibration, levels=nests)
 
 
 def measured(kernel: Kernel, bits: int, optimize: Optimize = "flash") -> Iterator[tuple[Row, int]]:
@@ -150,8 +162,8 @@ def measured(kernel: Kernel, bits: int, optimize: Optimize = "flash") -> Iterato
     target = targets.load(TARGET)
     packed = kernel.layouts and LAYOUTS[kernel.layouts[0]].packed
     policy = uniform(bits, activations=bits if packed else kernel.activations)
-    network = compiled(graph, policy, target=target).program.network
-    integer = network.graphs[0]
+    integer = integers(graph, policy, (8, 4) if FIELD_PLANES in kernel.layouts else ())
+    network = single(integer)
     served = options(network, target.isa, "flash")
     forced = {
         name: kernel.symbol
@@ -190,14 +202,14 @@ def fit(rows: list[Row], cycles: list[int]) -> tuple[Row, float]:
 
 def coefficients(kernel: Kernel) -> tuple[Cycles, float]:
     """Those of `kernel`, and the worst error: first on weights of 8 bits, then what 4 bits add."""
-    if kernel.weights and 8 not in kernel.weights:  # with much and with little scratch
-        most = min(4, *kernel.weights[-1:])
-        whole = [*measured(kernel, most), *measured(kernel, most, "ram")]
+    if FIELD_PLANES in kernel.layouts or (kernel.weights and 8 not in kernel.weights):
+        most = 8 if FIELD_PLANES in kernel.layouts else min(4, *kernel.weights[-1:])
+        whole = [*measured(kernel, most), *measured(kernel, most, "ram")]  # with little scratch
     else:
         whole = list(measured(kernel, 8))
     found, worst = fit([row for row, _ in whole], [count for _, count in whole])
     cycles = Cycles(*found)
-    if not {4, 8} <= set(kernel.weights):
+    if FIELD_PLANES in kernel.layouts or not {4, 8} <= set(kernel.weights):
         return cycles, worst
     added = [
         (count - before) / row[UNPACKED]

@@ -19,7 +19,7 @@ from graphs import Builder, same_window
 from programs import compiled
 
 from edgeq import rebuild, targets
-from edgeq.ir import Graph, Window
+from edgeq.ir import Function, Graph, Unary, Window
 from edgeq.policy import Policy
 from edgeq.targets import toolchain
 
@@ -71,6 +71,12 @@ def conv(
 ) -> Graph:
     b = Builder("conv")
     return b.build(b.conv(start(b, shape), channels, same_window((1, *shape), kernel, strides)))
+
+
+def table(shape: Shape) -> Graph:
+    """The bytes of an input to as few bits as the policy says."""
+    b = Builder("table")
+    return b.build(b.table(b.input(*shape), Function(Unary.LINEAR, 1.0)))
 
 
 def fully_connected(start: Start, values: int, features: int) -> Graph:
@@ -133,6 +139,7 @@ LAYERS: dict[str, tuple[int, Callable[[Start], Graph]]] = {
     "add 16 @32x32": (32 * 32 * 16, lambda start: add(start, (32, 32, 16))),
     "average 64 @25x5": (25 * 5 * 64, lambda start: average(start, (25, 5, 64))),
     "average 64 @8x8": (8 * 8 * 64, lambda start: average(start, (8, 8, 64))),
+    "table 16 @32x32": (32 * 32 * 16, lambda start: table((32, 32, 16))),
     "max 2x2 16 @28x28": (28 * 28 * 16, lambda start: maximum(start, (28, 28, 16))),
 }
 

@@ -109,13 +109,18 @@ class QParams:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A named value: an activation (data None; leading axis is the batch, 1) or a constant."""
+    """A named value: an activation (data None; leading axis is the batch, 1) or a constant.
+
+    `planes` are the bits of the digits, from the top, of weights that share a store with those of
+    other levels (`nested`).
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: DType = DType.F32
     qparams: QParams | None = None
     data: Array | None = field(default=None, compare=False, repr=False)
+    planes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if any(d < 1 for d in self.shape):

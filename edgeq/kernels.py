@@ -27,7 +27,11 @@ UNPACKED_MOST = (1 << 29) // (128 * 255)  # weights of a channel whose sums hold
 ALIASED = (Op.RESHAPE,)  # no kernel: the output is the input's memory
 ROWS = "rows"  # the family of the kernel that brings the others to packed activations
 GATE = "gate"  # and of the one that says where inputs go
-UNCHECKED = {GATE}  # families that no operator has, so that none is checked by them
+PLANES = "planes"  # the family, and layout, of what brings others to weights of nested levels
+FIELD_PLANES = "field_planes"  # the layout of kernels of their own for these
+DIGITS = 4  # bits, as far as it counts that they are unpacked
+BY_ROWS = ("row", "strip")  # scratch of kernels that read rows of weights
+UNCHECKED = {GATE, PLANES}  # families that no operator has, so that none is checked by them
 PATCH_CHANNELS = 8  # EQ_PATCH_CHANNELS
 TABLES_BYTES = 2048  # EQ_TABLES_BYTES
 LONG = 512  # values of an addition that pay for tables
@@ -65,13 +69,18 @@ class Kernel:
     order: str  # of what it reads and writes: one of overlap.ORDERS
     cycles: Cycles | None  # None: of no operator
     code_bytes: int
-    activations: int = 8  # 16: for operators of which an operand has as many
+    activations: int = 8  # 16: for operators of which an operand has as many; 4: takes packed ones
     sources: tuple[str, ...] = ()  # other files of kernels/
 
     @property
     def file(self) -> str:
         """The source file that holds it."""
         return f"{self.symbol}.c"
+
+    @property
+    def packed(self) -> bool:
+        """Whether it takes packed activations as they are."""
+        return self.activations == 4 or any(LAYOUTS[name].packed for name in self.layouts)
 
     @property
     def rules(self) -> str:
@@ -93,6 +102,9 @@ class Choice:
     terms: tuple[int, ...]  # how often it takes each of `Cycles`
     rows: Kernel | None = None  # what brings it to its packed activations, where it has any
     packed: int = 0  # values of those
+    planes: Kernel | None = None  # what brings it to the planes of a nested store
+    digits: int = 0  # of all weights
+    store: str | None = None  # whose weights it reads: those of a layer, at any level
 
     @property
     def cycles(self) -> int:
@@ -102,12 +114,14 @@ class Choice:
         brought = 0.0
         if self.rows is not None and self.rows.cycles is not None:
             brought = self.rows.cycles.value * self.packed
+        if self.planes is not None and self.planes.cycles is not None:
+            brought += self.planes.cycles.unpacked * self.digits
         return round(sum(a * b for a, b in zip(cost, self.terms, strict=True)) + brought)
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
         """Every kernel that the node needs."""
-        return (self.kernel,) if self.rows is None else (self.kernel, self.rows)
+        return tuple(k for k in (self.kernel, self.rows, self.planes) if k is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +150,19 @@ def linked_bytes(rows: Iterable[Kernel]) -> int:
 
 
 def flash_bytes(choices: Iterable[Choice], linked: Iterable[Kernel] = ()) -> int:
-    """Kernels, `linked` ones too, weights and their tables, by the estimates of kernels.toml."""
+    """Kernels, `linked` ones too, weights and their tables, by the estimates of kernels.toml.
+
+    Weights of nested levels count once.
+    """
     taken = list(choices)
     needed = {kernel for choice in taken for kernel in choice.kernels}.union(linked)
-    return linked_bytes(needed) + sum(c.weight_bytes + c.table_bytes for c in taken)
+    stores: dict[str, int] = {}
+    for choice in taken:
+        if choice.store is not None:
+            stores[choice.store] = max(stores.get(choice.store, 0), choice.weight_bytes)
+    own = sum(choice.weight_bytes for choice in taken if choice.store is None)
+    tables = sum(choice.table_bytes for choice in taken)
+    return linked_bytes(needed) + own + sum(stores.values()) + tables
 
 
 def code_bytes() -> CodeBytes:
@@ -328,6 +351,11 @@ def _long_bytes(graph: Graph, node: Node) -> bool:
     return output.elements >= LONG and not any(map(is_packed, tensors))
 
 
+def _narrows(graph: Graph, node: Node) -> bool:
+    """From bytes to packed activations."""
+    return not is_packed(graph.tensors[node.inputs[0]]) and is_packed(graph.tensors[node.output])
+
+
 def _affine(graph: Graph, node: Node) -> bool:
     """An addition that an affine form equals."""
     return affine.find(graph, node) is not None
@@ -387,6 +415,7 @@ class Limit:
 
 LIMITS: Mapping[str, Limit] = {
     "points": Limit(_points, "windows of one place that all lie inside the input"),
+    "narrows": Limit(_narrows, "tables from bytes to packed activations"),
     "long_bytes": Limit(_long_bytes, f"additions of {LONG} values or more, none of them packed"),
     "affine": Limit(_affine, "additions that an affine form equals for every pair of values"),
     "three_by_three": Limit(
@@ -425,7 +454,8 @@ def options(
 ) -> Mapping[str, tuple[Choice, ...]]:
     """Every way to run each node, by its name, the best for `optimize` first.
 
-    `flash` wants weights stored in the policy's bits, and then the fewest cycles; `time`,
+    `flash` wants weights of nested levels in their store, others in the policy's bits, and then the
+    fewest cycles; `time`,
     `ram` and `balanced` the fewest cycles. `forced` names kernels by node.
 
     Raises:
@@ -451,7 +481,14 @@ def options(
 
 # What is the better of two ways to run a node; of equal ones the kernel with the greater id.
 PREFERENCES: Mapping[Optimize, Callable[[Choice], tuple[int, ...]]] = {
-    "flash": lambda c: (c.weight_bits, c.cycles, c.weight_bytes, c.scratch_bytes, -c.kernel.id),
+    "flash": lambda c: (
+        c.store is None,
+        c.weight_bits,
+        c.cycles,
+        c.weight_bytes,
+        c.scratch_bytes,
+        -c.kernel.id,
+    ),
     "time": lambda c: (c.cycles, c.weight_bytes, c.scratch_bytes, -c.kernel.id),
     "ram": lambda c: (c.cycles, c.scratch_bytes, c.weight_bytes, -c.kernel.id),
     "balanced": lambda c: (c.cycles, c.weight_bytes, c.scratch_bytes, -c.kernel.id),
@@ -467,7 +504,7 @@ def with_bits(graph: Graph, node: Node, isa: Iterable[str], bits: int) -> tuple[
     tensor = graph.tensors[name]
     own = qparams_of(tensor)
     less = graph.constant(name) >> (own.bits - bits)
-    changed = replace(tensor, qparams=replace(own, bits=bits), data=less)
+    changed = replace(tensor, qparams=replace(own, bits=bits), data=less, planes=())
     changed_graph = replace(graph, tensors={**graph.tensors, name: changed})
     return tuple(_choices(changed_graph, node, frozenset(isa), table()))
 
@@ -539,7 +576,7 @@ def _refusal(row: Kernel, graph: Graph, node: Node, isa: frozenset[str], bits: i
     if row.op is not node.op:
         own = "none" if row.op is None else row.op.value
         return f"it computes {own}, the layer is {node.op.value}"
-    if row.activations != (needed := _activations(graph, node)):
+    if max(row.activations, 8) != (needed := _activations(graph, node)):
         return f"it is for activations of {row.activations} bits, the layer has {needed}"
     if missing := [name for name in row.isa if name not in isa]:
         return f"it needs a core with {', '.join(missing)}"
@@ -548,6 +585,8 @@ def _refusal(row: Kernel, graph: Graph, node: Node, isa: frozenset[str], bits: i
     for limit in row.limits:
         if not LIMITS[limit].holds(graph, node):
             return f"it serves {LIMITS[limit].text}"
+    if row.layouts[:1] == (FIELD_PLANES,) and not _reads_nested(graph, node, bits):
+        return "it reads weights of nested levels"
     return None
 
 
@@ -566,10 +605,12 @@ def _ways(graph: Graph, node: Node, row: Kernel, bits: int, beside: int) -> Iter
     channels = weights.shape[0] if weights is not None else 0
     values = weights.elements // channels if weights is not None else 0
     layout = row.layouts[0] if row.layouts else "dense"
-    reads_bytes = not LAYOUTS[layout].packed
+    reads_bytes = not row.packed
     packed = sum(t.elements for t in (*inputs, output) if is_packed(t)) if reads_bytes else 0
     unpacked = unpacked_bytes(row.family, node, inputs, output) if packed else 0
     order = order_of(row.order, row.family, inputs[0], output) if reads_bytes else row.order
+    planes = len(weights.planes) if weights is not None and layout == FIELD_PLANES else 1
+    store = None if weights is None else _store(node, layout, weights.planes, bits)
     for own, times in _scratch(row, node, inputs[0], output, values, bits):
         yield Choice(
             row,
@@ -579,10 +620,56 @@ def _ways(graph: Graph, node: Node, row: Kernel, bits: int, beside: int) -> Iter
             lag(order, node, inputs[0], output),
             padded_bytes(LAYOUTS[layout].size(channels, values, bits)) if bits else 0,
             beside,
-            terms(graph, node, bits, times),
+            terms(graph, node, *((bits, times) if planes == 1 else (DIGITS, times * planes))),
             of_family(ROWS) if packed else None,
             packed,
+            store=store,
         )
+    if layout == "dense" and weights is not None and _reads_planes(row, weights, bits):
+        own, times = scratch_bytes(row.scratch, values, 0, _row(inputs[0]) + 2 * _row(output)), 1
+        yield Choice(
+            row,
+            bits,
+            PLANES,
+            unpacked + own,
+            lag(order, node, inputs[0], output),
+            padded_bytes(LAYOUTS[PLANES].size(channels, values, bits)),
+            beside,
+            terms(graph, node, 0),
+            of_family(ROWS) if packed else None,
+            packed,
+            of_family(PLANES),
+            weights.elements * len(weights.planes),
+            _store(node, PLANES, weights.planes, bits),
+        )
+
+
+def _store(node: Node, layout: str, planes: tuple[int, ...], bits: int) -> str | None:
+    """The name of the nested store that weights in `layout` are the beginning of, if of any."""
+    own = node.name.partition("@")[0]
+    lowest = planes == (bits,)
+    if layout == PLANES or (layout == "dense" and lowest):
+        return f"{own}, planes"
+    if layout == FIELD_PLANES or (layout == "fields" and lowest):
+        return f"{own}, field planes"
+    return None
+
+
+def _reads_nested(graph: Graph, node: Node, bits: int) -> bool:
+    """Whether weights of so many bits have several planes."""
+    planes = graph.tensors[node.inputs[1]].planes
+    return len(planes) > 1 and sum(planes) == bits
+
+
+def _reads_planes(row: Kernel, weights: Tensor, bits: int) -> bool:
+    """Whether `row` may read weights of so many bits from a nested store."""
+    nested = bits == sum(weights.planes)
+    return nested and row.scratch in BY_ROWS and row.family != "grouped"
+
+
+def of_family(family: str) -> Kernel:
+    """The kernel of a family that has one, of no operator."""
+    return next(row for row in table() if row.family == family)
 
 
 def _table_bytes(graph: Graph, node: Node, row: Kernel) -> int | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from edgeq import lanes, taps
+from edgeq import lanes, nested, taps
 from edgeq.ir import Array
 
 ALIGN = 8  # every table and tensor of an image ends at a multiple of it
@@ -21,6 +21,7 @@ PAIRS_SUM = (1 << 23) - 1  # what sums may reach
 LANES_UNIT = 8  # steps of the layouts "lanes" and "sixes"
 LANES_EXACT = 1 << 16  # EQ_LANES_EXACT
 LANES_ONE = 28  # bits of a lane where a pixel is alone
+PLANES_BLOCK = 32  # weights to which a plane is filled up
 LANES_ONE_SUM = 1 << 24  # below which the values of such a pixel sum up
 
 
@@ -351,6 +352,73 @@ def taps_tables(values: Array, scaling: Scaling, form: taps.Taps) -> Array | Non
     return np.stack([twice, scaling.multiplier, shifts.offset, word], axis=1).astype(np.int32)
 
 
+def planes_bytes(channels: int, values: int, bits: int) -> int:
+    """What `channels` × `values` weights take in the layout "planes", of any planes."""
+    return -(-channels * values // PLANES_BLOCK) * (PLANES_BLOCK // 8) * bits
+
+
+def pack_planes(values: Array, planes: Sequence[int]) -> bytes:
+    """Weights as eq_planes_s8_ref.c describes them: digits of `planes` bits, the top plane first.
+
+    Those of a level of fewer bits are the beginning, and dense weights of the lowest level, too.
+
+    Raises:
+        ValueError: a weight is beyond what the digits hold.
+    """
+    size = planes_bytes(1, values.size, 1)
+    parts = zip(nested.digits(values.reshape(-1), planes), planes, strict=True)
+    return b"".join(pack_dense(digits, width).ljust(size * width, b"\0") for digits, width in parts)
+
+
+def pack_field_planes(values: Array, planes: Sequence[int]) -> bytes:
+    """Weights (channels, K) as eq_fields.h describes the layout "field_planes".
+
+    Those of a level of fewer bits are the beginning, in "fields" if it is the lowest.
+
+    Raises:
+        ValueError: a weight is beyond what the digits hold.
+    """
+    parts = zip(nested.digits(values, planes), planes, strict=True)
+    return b"".join(pack_fields(digits, width) for digits, width in parts)
+
+
+def pack(values: Array, layout: str, bits: int, planes: Sequence[int]) -> bytes:
+    """Weights (channels, K) in `layout`, whose planes those of nested levels are."""
+    if layout in NESTED:
+        return NESTED[layout](values, planes or (bits,))
+    return LAYOUTS[layout].pack(values, bits)
+
+
+def pack_plane(values: Array, bits: int, layout: str) -> bytes:
+    """A store of one level."""
+    return NESTED[layout](values, (bits,))
+
+
+NESTED: Mapping[str, Callable[[Array, Sequence[int]], bytes]] = {
+    "planes": pack_planes,
+    "field_planes": pack_field_planes,
+}
+
+
+def unpack_planes(data: bytes, planes: Sequence[int], count: int) -> Array:
+    """The first `count` weights that `pack_planes` stored in as many planes or more, as int8."""
+    size, at = planes_bytes(1, count, 1), 0
+    found = np.zeros(count, np.int64)
+    for width in planes:
+        found = (found << width) + _digits(data[at : at + size * width], width, count)
+        at += size * width
+    return found.astype(np.int8)
+
+
+def _digits(data: bytes, width: int, count: int) -> Array:
+    return unpack_dense(data, width, count).astype(np.int64)
+
+
+def plane_ends(planes: Sequence[int]) -> int:
+    """A bit set of where planes end: bit i says that one ends with bit i + 1."""
+    return sum(1 << (int(end) - 1) for end in np.cumsum(planes))
+
+
 LAYOUTS: Mapping[str, Layout] = {
     layout.name: layout
     for layout in (
@@ -370,6 +438,15 @@ LAYOUTS: Mapping[str, Layout] = {
                 packed=True,
             )
             for number, form in enumerate(taps.FORMS.values(), 5)
+        ),
+        Layout("planes", 9, planes_bytes, partial(pack_plane, layout="planes")),
+        Layout(
+            "field_planes",
+            10,
+            fields_bytes,
+            partial(pack_plane, layout="field_planes"),
+            PAIRS_LIMITS,
+            pairs_tables,
         ),
     )
 }

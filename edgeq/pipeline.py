@@ -189,8 +189,11 @@ def to_integers(
     ranges: Ranges | None,
     settings: Calibration,
     rounder: AdaRound | None = None,
+    levels: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Graph:
     """The integer graph of `model`, from ranges or from what the model kept.
+
+    `levels` are the bits, by layer, of all levels whose weights share a store (`quantize.run`).
 
     Raises:
         PolicyError: the activations of a quantised model should have other bits.
@@ -203,7 +206,7 @@ def to_integers(
                 f"{name} asks for {one.activations}-bit activations; the model was quantised to "
                 f"{KEPT_BITS} bits already, and a policy can lower its weights alone",
             )
-    return quantize.run(model.graph, bits, ranges or NO_RANGES, settings, rounder, kept)
+    return quantize.run(model.graph, bits, ranges or NO_RANGES, settings, rounder, kept, levels)
 
 
 def place(

@@ -33,7 +33,7 @@ from edgeq.targets.qemu import QemuBoard
 from edgeq.targets.runners import FIRMWARE, EmulatorInfo, EmulatorRunner
 
 # What runs between the kernels; all else that an inference executes belongs to a layer.
-OVERHEAD = ("eq_run", "eq_step", "eq_kernel_find", "eq_kernel_rows", "eq_value")
+OVERHEAD = ("eq_run", "eq_step", "eq_kernel_find", "eq_kernel_of", "eq_value")
 OVERHEAD_FILE = "eq_run.c"  # and its statics
 HARNESS = "harness_"  # calls that a user's firmware makes in its own way
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from edgeq import fixedpoint, weights
+from edgeq import fixedpoint, nested, weights
 from edgeq.calibrate import Ranges, round_significant
 from edgeq.errors import GraphError, PolicyError
 from edgeq.ir import (
@@ -61,6 +61,7 @@ class _Build:
     settings: Calibration
     rounder: Rounder | None
     kept: Mapping[str, Tensor] = field(default_factory=dict)  # `Source.quantized`
+    levels: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # of nested weights
     nodes: list[Node] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
@@ -68,9 +69,16 @@ class _Build:
         dtype = DType.S16 if qparams.wide else DType.S8
         self.tensors[name] = replace(self.graph.tensors[name], dtype=dtype, qparams=qparams)
 
-    def constant(self, name: str, data: Array, dtype: DType, qparams: QParams | None = None) -> str:
+    def constant(
+        self,
+        name: str,
+        data: Array,
+        dtype: DType,
+        qparams: QParams | None = None,
+        planes: tuple[int, ...] = (),
+    ) -> str:
         stored = data.astype(dtype.value)
-        self.tensors[name] = Tensor(name, stored.shape, dtype, qparams, stored)
+        self.tensors[name] = Tensor(name, stored.shape, dtype, qparams, stored, planes)
         return name
 
     def qparams(self, name: str) -> QParams:
@@ -112,18 +120,20 @@ def run(
     settings: Calibration,
     rounder: Rounder | None = None,
     kept: Mapping[str, Tensor] | None = None,
+    levels: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Graph:
     """The integer graph of `graph`, verified; `rounder` may choose weights, as AdaRound does.
 
     An input has 8 bits, or 16 where every layer that reads it gives 16.
     `kept` is `Source.quantized` of a model that was quantised already. Without ranges of its means
-    the bias of a layer with fewer bits is not corrected.
+    the bias of a layer with fewer bits is not corrected. `levels` says by layer which bits its
+    weights have at all levels, the most first: they are those of a nested store then.
 
     Raises:
         GraphError: a sum of products could exceed what the device holds.
         PolicyError: 16-bit activations reach an operator that reads bytes alone.
     """
-    build = _Build(graph, bits, ranges, settings, rounder, kept or {})
+    build = _Build(graph, bits, ranges, settings, rounder, kept or {}, levels or {})
     for name in graph.inputs:
         found = build.kept.get(name)
         kept_or_new = (
@@ -201,6 +211,10 @@ def _quantize_rows(
     their output's gain and mean already; those rounded to nearest get them back here.
     """
     bits, settings = build.bits[node.name].weights, build.settings
+    levels = build.levels.get(node.name, ())
+    if bits in levels:
+        integers, scale = _nested_rows(rows, levels, bits, floor)
+        return integers, scale, _corrected(build, node, rows, integers, scale, bias)
     search = weights.search_scale if settings.weights == "mse" else weights.absmax_scale
     scale = np.maximum(round_significant(search(rows, bits)), floor)
     if build.rounder is not None:
@@ -212,10 +226,39 @@ def _quantize_rows(
     if settings.gain:
         gained = round_significant(weights.preserve_gain(rows, integers, scale))
         scale = np.maximum(gained, floor)
-    if settings.bias_correction and node.name in build.ranges.means:
-        mean = build.ranges.means[node.name].reshape(-1, rows.shape[1])
-        bias = bias + ((rows - integers * scale[:, None]) * mean).sum(axis=1)
-    return integers, scale, bias
+    return integers, scale, _corrected(build, node, rows, integers, scale, bias)
+
+
+def _nested_rows(
+    rows: npt.NDArray[np.float64],
+    levels: tuple[int, ...],
+    bits: int,
+    floor: npt.NDArray[np.float64],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """The integers of one level of a nested store, and their scales, none below `floor`.
+
+    Where that binds the row is not the one of the other levels, and the layer stands in the image
+    once for each.
+    """
+    scale = round_significant(nested.absmax_scale(rows, levels))
+    scale = np.maximum(scale, floor * 2.0 ** (bits - levels[0]))
+    integers, scale = nested.split(rows, levels, scale).at(bits)
+    return integers.astype(np.float64), scale
+
+
+def _corrected(
+    build: _Build,
+    node: Node,
+    rows: npt.NDArray[np.float64],
+    integers: npt.NDArray[np.float64],
+    scale: npt.NDArray[np.float64],
+    bias: npt.NDArray[np.float64],
+) -> npt.NDArray[np.float64]:
+    """The bias that gives the output its mean back, as far as the mean of the input is known."""
+    if not build.settings.bias_correction or node.name not in build.ranges.means:
+        return bias
+    mean = build.ranges.means[node.name].reshape(-1, rows.shape[1])
+    return np.asarray(bias + ((rows - integers * scale[:, None]) * mean).sum(axis=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +270,7 @@ class _Layer:
     bias: Array
     scale: npt.NDArray[np.float64]
     bits: int
+    planes: tuple[int, ...] = ()  # of a nested store
 
 
 def _weighted(build: _Build, node: Node) -> None:
@@ -261,6 +305,7 @@ def _weighted(build: _Build, node: Node) -> None:
                 layer.rows.reshape(shape),
                 DType.S8,
                 QParams(tuple(float(s) for s in layer.scale), 0, layer.bits, axis=0),
+                layer.planes,
             ),
             build.constant(f"{name}.bias", layer.bias, DType.S32),
             build.constant(f"{name}.multiplier", multiplier, DType.S32),
@@ -295,7 +340,10 @@ def _new_layer(build: _Build, node: Node, x: QParams) -> _Layer:
     integers, scale, bias = _quantize_rows(build, node, rows, bias, floor)
     scale = np.where(idle, np.where(bias == 0, 1.0, floor * (1 << 12)), scale)
     steps = x.scale[0] * scale
-    return _Layer(integers, steps, np.rint(bias / steps), scale, build.bits[node.name].weights)
+    bits = build.bits[node.name].weights
+    below = [level for level in build.levels.get(node.name, ()) if level <= bits]
+    planes = nested.widths(below) if bits in below else ()
+    return _Layer(integers, steps, np.rint(bias / steps), scale, bits, planes)
 
 
 def _kept_layer(build: _Build, node: Node, x: QParams) -> _Layer | None:

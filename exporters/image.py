@@ -14,12 +14,12 @@ from enum import IntEnum
 
 import numpy as np
 
-from edgeq import affine, gates
+from edgeq import affine, gates, packing
 from edgeq.exporters import gate_section
 from edgeq.ir import Array, Graph, Node, Op, Tensor, qparams_of
-from edgeq.kernels import ALIASED, tables
+from edgeq.kernels import ALIASED, Choice, tables
 from edgeq.ops import OPS, groups
-from edgeq.packing import LAYOUTS, pad
+from edgeq.packing import LAYOUTS, NESTED, pad, plane_ends
 from edgeq.program import Program
 
 MAGIC = int.from_bytes(b"EQIM", "little")
@@ -82,6 +82,15 @@ class _Pool:
         self.segments: list[Segment] = []
         self.size = 0  # padded: where the next piece begins
         self.used = 0  # what the section table states
+
+    def share(self, label: str, data: bytes) -> int:
+        """The offset at which `data` stands: new, or as the beginning of a piece that is there."""
+        offset = 0
+        for segment in self.segments:
+            if data and segment.data.startswith(data):
+                return offset
+            offset += len(segment.data)
+        return self.add(label, data)
 
     def add(self, label: str, data: bytes) -> int:
         """The offset at which `data` stands."""
@@ -151,12 +160,11 @@ def _operator(
     weights = bias = multiplier = shift = 0
     if OPS[node.op].weighted:
         kernel = graph.tensors[constants[0]]
-        weights = pools[Kind.WEIGHTS].add(
+        rows = graph.constant(constants[0]).reshape(kernel.shape[0], -1)
+        weights = pools[Kind.WEIGHTS].share(
             f"{node.name}: weights {'x'.join(map(str, kernel.shape))}, "
             f"{choice.weight_bits} bits, {choice.layout}",
-            LAYOUTS[choice.layout].pack(
-                graph.constant(constants[0]).reshape(kernel.shape[0], -1), choice.weight_bits
-            ),
+            packing.pack(rows, choice.layout, choice.weight_bits, kernel.planes),
         )
         stages = tables(graph, node, choice.layout)
         if stages is not None:
@@ -192,7 +200,7 @@ def _operator(
         choice.weight_bits,
         LAYOUTS[choice.layout].id if choice.weight_bits else 0,
         *_window(node),
-        _parameter(graph, node),
+        _parameter(graph, node, choice),
     )
 
 
@@ -206,8 +214,10 @@ def _table(pools: dict[Kind, _Pool], label: str, values: Array, dtype: str) -> i
     return pools[Kind.TABLES].add(label, values.astype(np.dtype(dtype)).tobytes())
 
 
-def _parameter(graph: Graph, node: Node) -> int:
-    """The number that only some families have."""
+def _parameter(graph: Graph, node: Node, choice: Choice) -> int:
+    """The number that only some families have, and weights in planes."""
+    if choice.layout in NESTED:
+        return plane_ends(graph.tensors[node.inputs[1]].planes)
     if node.op is Op.GROUPED_CONV_2D:
         return groups(graph, node)
     if node.op is Op.PAD:

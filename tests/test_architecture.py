@@ -25,7 +25,7 @@ FOLDERS = ("edgeq", "targets", "exporters")
 LAYERS = (
     ("errors", "examples", "firmware_stubs"),
     ("fixedpoint", "weights", "ir", "lanes", "taps"),
-    ("gates",),
+    ("gates", "nested"),
     ("ops", "overlap", "packing", "policy", "report", "affine"),
     ("target", "frontends", "passes", "floatrun", "kernels", "plan", "reference"),
     ("build", "comparison", "dispatch"),

@@ -139,6 +139,8 @@ STORED = {
     "taps": (2, 3, 4),
     "taps12": (2,),
     "halves": (2, 3, 4),
+    "planes": range(2, 9),
+    "field_planes": range(2, 8),
 }
 
 

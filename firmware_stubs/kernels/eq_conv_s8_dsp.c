@@ -195,5 +195,5 @@ void eq_conv_s8_dsp(const eq_call_t *call)
 {
     const uint32_t run = call->op->kernel_width * call->in[0]->shape[2];
     const int small = window_values(call) <= SMALL_WINDOW && run < SHORT_RUN;
-    eq_run_rows(call, small && call->op->weight_bits == 8 ? small_windows : large_windows);
+    eq_run_rows(call, small && eq_stored_in_bytes(call->op) ? small_windows : large_windows);
 }

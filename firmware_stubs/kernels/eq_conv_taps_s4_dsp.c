@@ -18,7 +18,7 @@ static int fits(const eq_call_t *call, uint32_t count)
 }
 
 const eq_layout_rules_t eq_taps_rules = {
-    EQ_LAYOUT_TAPS, 1, eq_taps_weight_bytes, eq_taps_table_bytes, scratch_bytes, fits};
+    EQ_LAYOUT_TAPS, 1, eq_taps_weight_bytes, eq_taps_table_bytes, scratch_bytes, fits, NULL};
 
 void eq_conv_taps_s4_dsp(const eq_call_t *call)
 {

@@ -201,7 +201,7 @@ static void load_channel(const eq_call_t *call, uint32_t index, eq_depthwise_run
 static int8_t *strip_of(const eq_call_t *call)
 {
     const uint32_t taps = (uint32_t)call->op->kernel_height * call->op->kernel_width;
-    return (int8_t *)call->scratch + (call->op->weight_bits == 8 ? 0 : taps);
+    return (int8_t *)call->scratch + (eq_stored_in_bytes(call->op) ? 0 : taps);
 }
 
 /* Four words at a time, then bytes. */

@@ -50,40 +50,54 @@ static inline void unpack(uint32_t *restrict to, const uint32_t *restrict block,
 
 #if defined(__ARM_FEATURE_DSP) && defined(__GNUC__)
 
-void eq_fields_unpack_2(uint32_t *to, const uint32_t *from, uint32_t blocks);
-void eq_fields_unpack_4(uint32_t *to, const uint32_t *from, uint32_t blocks);
+void eq_fields_unpack_2(uint32_t *to, const uint32_t *from, uint32_t blocks,
+                        const eq_pairs_source_t *source);
+void eq_fields_unpack_4(uint32_t *to, const uint32_t *from, uint32_t blocks,
+                        const eq_pairs_source_t *source);
 
 #else
 
-static void eq_fields_unpack_2(uint32_t *to, const uint32_t *from, uint32_t blocks)
+static void eq_fields_unpack_2(uint32_t *to, const uint32_t *from, uint32_t blocks,
+                               const eq_pairs_source_t *source)
 {
+    (void)source;
     unpack(to, from, 2, blocks);
 }
 
-static void eq_fields_unpack_4(uint32_t *to, const uint32_t *from, uint32_t blocks)
+static void eq_fields_unpack_4(uint32_t *to, const uint32_t *from, uint32_t blocks,
+                               const eq_pairs_source_t *source)
 {
+    (void)source;
     unpack(to, from, 4, blocks);
 }
 
 #endif
 
-static void unpack_3(uint32_t *to, const uint32_t *from, uint32_t blocks)
+static void unpack_3(uint32_t *to, const uint32_t *from, uint32_t blocks,
+                     const eq_pairs_source_t *source)
 {
+    (void)source;
     unpack(to, from, 3, blocks);
 }
 
-static void unpack_5(uint32_t *to, const uint32_t *from, uint32_t blocks)
+static void unpack_5(uint32_t *to, const uint32_t *from, uint32_t blocks,
+                     const eq_pairs_source_t *source)
 {
+    (void)source;
     unpack(to, from, 5, blocks);
 }
 
-static void unpack_6(uint32_t *to, const uint32_t *from, uint32_t blocks)
+static void unpack_6(uint32_t *to, const uint32_t *from, uint32_t blocks,
+                     const eq_pairs_source_t *source)
 {
+    (void)source;
     unpack(to, from, 6, blocks);
 }
 
-static void unpack_7(uint32_t *to, const uint32_t *from, uint32_t blocks)
+static void unpack_7(uint32_t *to, const uint32_t *from, uint32_t blocks,
+                     const eq_pairs_source_t *source)
 {
+    (void)source;
     unpack(to, from, 7, blocks);
 }
 
@@ -98,7 +112,8 @@ void eq_fields_run(const eq_call_t *call, uint32_t count)
                                                   unpack_5,           unpack_6, unpack_7};
     const uint32_t bits = call->op->weight_bits;
     const uint32_t blocks = (uint32_t)blocks_of(count);
-    const eq_pairs_source_t source = {unpackers[bits - 2], blocks, BLOCK * blocks, bits * blocks};
+    const eq_pairs_source_t source = {unpackers[bits - 2], blocks, BLOCK * blocks, bits * blocks,
+                                      call};
     eq_pairs_run(call, count, &source);
 }
 
@@ -113,8 +128,10 @@ static uint64_t scratch_bytes(const eq_operator_t *op, const eq_tensor_record_t 
     return blocks_of(count) * BLOCK * sizeof(uint32_t) + eq_pairs_scratch(op, in, out, count);
 }
 
-static uint32_t stored_word(const uint32_t *row, uint32_t bits, uint32_t j)
+static uint32_t stored_word(const eq_call_t *call, const uint32_t *row, uint32_t groups, uint32_t j)
 {
+    (void)groups;
+    const uint32_t bits = call->op->weight_bits;
     return pair_word(row + j / BLOCK * bits, bits, j % BLOCK);
 }
 
@@ -126,4 +143,109 @@ static int fits(const eq_call_t *call, uint32_t count)
 }
 
 const eq_layout_rules_t eq_fields_rules = {
-    EQ_LAYOUT_FIELDS, 0, weight_bytes, eq_pairs_table_bytes, scratch_bytes, fits};
+    EQ_LAYOUT_FIELDS, 0, weight_bytes, eq_pairs_table_bytes, scratch_bytes, fits, NULL};
+
+/// Planes ///
+
+/* The bits of the plane that follows `done` bits. */
+static uint32_t plane_bits(const eq_call_t *call, uint32_t done)
+{
+    uint32_t bits = 1;
+    while (((uint32_t)call->op->parameter >> (done + bits - 1u) & 1u) == 0) {
+        bits++;
+    }
+    return bits;
+}
+
+/* Where the digits of two channels begin in the plane behind `done` bits; in the top one: `from`. */
+static const uint32_t *digits_of(const eq_call_t *call, const uint32_t *from, uint32_t blocks,
+                                 uint32_t done, uint32_t bits)
+{
+    const uint32_t *weights = (const void *)call->weights;
+    const uint32_t pairs = (call->out->shape[2] + 1) / 2;
+    const uint32_t pair = (uint32_t)(from - weights) / (blocks * plane_bits(call, 0));
+    return weights + (size_t)blocks * (pairs * done + pair * bits);
+}
+
+/* Halves 256·w1 + w0 and those of digits of `bits` bits below: all of it modulo 2^16. */
+static inline uint32_t append(uint32_t word, const uint32_t *block, uint32_t bits, uint32_t j)
+{
+    const uint32_t gap = ((1u << bits) - 1u) << 16;
+    return eq_ssub16(word << bits & ~gap,
+                     eq_ssub16((1u << (bits - 1u)) * 0x01010101u, field(block, bits, j)));
+}
+
+/* Word j of two channels with its digits of any number of bits appended; of the top plane to 0. */
+EQ_NOINLINE static uint32_t append_any(uint32_t word, const uint32_t *row, uint32_t bits,
+                                       uint32_t j)
+{
+    return append(word, row + j / BLOCK * bits, bits, j % BLOCK);
+}
+
+static void append_4(uint32_t *restrict to, const uint32_t *restrict block, uint32_t blocks)
+{
+    for (; blocks > 0; blocks--) {
+        to[0] = append(to[0], block, 4, 0);
+        to[1] = append(to[1], block, 4, 1);
+        to[2] = append(to[2], block, 4, 2);
+        to[3] = append(to[3], block, 4, 3);
+        to[4] = append(to[4], block, 4, 4);
+        to[5] = append(to[5], block, 4, 5);
+        to[6] = append(to[6], block, 4, 6);
+        to[7] = append(to[7], block, 4, 7);
+        to += BLOCK;
+        block += 4;
+    }
+}
+
+/* Planes of 4 bits, the usual ones, have loops of their own. */
+static void unpack_planes(uint32_t *to, const uint32_t *from, uint32_t blocks,
+                          const eq_pairs_source_t *source)
+{
+    const eq_call_t *call = source->call;
+    uint32_t bits;
+    for (uint32_t done = 0; done < call->op->weight_bits; done += bits) {
+        bits = plane_bits(call, done);
+        const uint32_t *digits = digits_of(call, from, blocks, done, bits);
+        if (bits == 4 && done == 0) {
+            eq_fields_unpack_4(to, digits, blocks, source);
+        } else if (bits == 4) {
+            append_4(to, digits, blocks);
+        } else {
+            for (uint32_t j = 0; j < BLOCK * blocks; j++) {
+                to[j] = append_any(done == 0 ? 0 : to[j], digits, bits, j);
+            }
+        }
+    }
+}
+
+void eq_field_planes_run(const eq_call_t *call, uint32_t count)
+{
+    const uint32_t blocks = (uint32_t)blocks_of(count);
+    const eq_pairs_source_t source = {unpack_planes, blocks, BLOCK * blocks,
+                                      plane_bits(call, 0) * blocks, call};
+    eq_pairs_run(call, count, &source);
+}
+
+static uint32_t joined_word(const eq_call_t *call, const uint32_t *row, uint32_t groups, uint32_t j)
+{
+    const uint32_t blocks = (2 * groups + BLOCK - 1) / BLOCK;
+    uint32_t word = 0, bits;
+    for (uint32_t done = 0; done < call->op->weight_bits; done += bits) {
+        bits = plane_bits(call, done);
+        word = append_any(word, digits_of(call, row, blocks, done, bits), bits, j);
+    }
+    return word;
+}
+
+/* A plane ends with the last bit that the operator reads, and none behind that. */
+static int planes_fit(const eq_call_t *call, uint32_t count)
+{
+    const uint32_t blocks = (uint32_t)blocks_of(count);
+    return call->op->parameter >> (call->op->weight_bits - 1u) == 1u &&
+           eq_pairs_fits(call, (uint32_t)eq_pairs_groups(count), blocks * plane_bits(call, 0),
+                         joined_word);
+}
+
+const eq_layout_rules_t eq_field_planes_rules = {
+    EQ_LAYOUT_FIELD_PLANES, 0, weight_bytes, eq_pairs_table_bytes, scratch_bytes, planes_fit, NULL};

@@ -15,4 +15,11 @@
 /* The operator, a convolution of `count` weights a channel. */
 void eq_fields_run(const eq_call_t *call, uint32_t count);
 
+/*
+ * The same in the layout "field_planes": as "planes" (eq_planes_s8_ref.c), but digits lie in "fields",
+ * so that the lowest level of a nested store is "fields", too. An operator's `parameter` is that of
+ * "planes".
+ */
+void eq_field_planes_run(const eq_call_t *call, uint32_t count);
+
 #endif

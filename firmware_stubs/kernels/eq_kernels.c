@@ -44,8 +44,12 @@ const eq_kernel_t eq_kernels[] = {
     {71, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_RING, eq_conv_taps_s4_dsp, &eq_taps_rules},
     {72, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_RING, eq_conv_taps12_s2_dsp, &eq_taps12_rules},
     {73, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_RING, eq_conv_halves_s4_dsp, &eq_halves_rules},
+    {80, EQ_FAMILY_TABLE, EQ_SCRATCH_NONE, 4, EQ_ORDER_NONE, eq_table_s4_dsp, NULL},
+    {81, EQ_FAMILY_PLANES, EQ_SCRATCH_NONE, 8, EQ_ORDER_NONE, eq_planes_s8_ref, &eq_planes_rules},
+    {82, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_PIXELS, eq_conv_field_planes_s8_dsp, &eq_field_planes_rules},
+    {83, EQ_FAMILY_FC, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_NONE, eq_fc_field_planes_s8_dsp, &eq_field_planes_rules},
 };
-const uint16_t eq_kernel_count = 41;
+const uint16_t eq_kernel_count = 45;
 
 const eq_check_t eq_checks[EQ_FAMILY_COUNT] = {
     [EQ_FAMILY_ADD] = eq_check_add,

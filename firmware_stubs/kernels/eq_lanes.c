@@ -377,10 +377,10 @@ static int sixes_fit(const eq_call_t *call, uint32_t count)
     return fits(call, count, SIX);
 }
 
-const eq_layout_rules_t eq_lanes_rules = {EQ_LAYOUT_LANES, 1,        weight_bytes, table_bytes,
-                                          lanes_scratch,   lanes_fit};
-const eq_layout_rules_t eq_sixes_rules = {EQ_LAYOUT_SIXES, 1,        weight_bytes, table_bytes,
-                                          sixes_scratch,   sixes_fit};
+const eq_layout_rules_t eq_lanes_rules = {EQ_LAYOUT_LANES, 1,         weight_bytes, table_bytes,
+                                          lanes_scratch,   lanes_fit, NULL};
+const eq_layout_rules_t eq_sixes_rules = {EQ_LAYOUT_SIXES, 1,         weight_bytes, table_bytes,
+                                          sixes_scratch,   sixes_fit, NULL};
 
 /// Values of pixels ///
 

@@ -188,7 +188,7 @@ static int sums_fit(const eq_call_t *call, const uint32_t *row, eq_pairs_word_t 
     const int32_t greatest = (1 << (eq_width(call->in[0]->bits) - 1u)) - 1;
     int64_t low = 0, high = 0, even = 0;
     for (uint32_t i = 0; i < groups; i++) {
-        uint32_t halves = word(row, call->op->weight_bits, 2 * i + channel);
+        uint32_t halves = word(call, row, groups, 2 * i + channel);
         for (uint32_t half = 0; half < 2; half++) {
             const int32_t h = (int16_t)halves;
             const int32_t w[2] = {(int8_t)halves, (h - (int8_t)halves) / 256};
@@ -225,9 +225,10 @@ int eq_pairs_fits(const eq_call_t *call, uint32_t groups, uint32_t row_words, eq
     return 1;
 }
 
-static uint32_t stored_word(const uint32_t *row, uint32_t bits, uint32_t j)
+static uint32_t stored_word(const eq_call_t *call, const uint32_t *row, uint32_t groups, uint32_t j)
 {
-    (void)bits;
+    (void)call;
+    (void)groups;
     return row[j];
 }
 
@@ -237,8 +238,8 @@ static int fits(const eq_call_t *call, uint32_t count)
     return call->op->weight_bits == 8 && eq_pairs_fits(call, groups, 2 * groups, stored_word);
 }
 
-const eq_layout_rules_t eq_pairs_rules = {EQ_LAYOUT_PAIRS,  0,   weight_bytes, eq_pairs_table_bytes,
-                                          eq_pairs_scratch, fits};
+const eq_layout_rules_t eq_pairs_rules = {
+    EQ_LAYOUT_PAIRS, 0, weight_bytes, eq_pairs_table_bytes, eq_pairs_scratch, fits, NULL};
 
 void eq_pairs_pixel(eq_pixel_t *pixel, const eq_call_t *call)
 {
@@ -600,7 +601,7 @@ static void multiply_unpacked(const walk_t *walk, const uint32_t *strip, uint32_
     const uint32_t *weights = (const void *)walk->call->weights;
     uint32_t *row = walk->call->scratch;
     for (uint32_t channel = 0; channel < channels; channel += 2) {
-        source->unpack(row, weights, source->blocks);
+        source->unpack(row, weights, source->blocks, source);
         if (channel + 1 < channels) {
             multiply(walk, strip, pixels, row, channel, 1, output);
         } else {

@@ -34,17 +34,21 @@ enum {
 #define EQ_PAIRS_MOST_RIGHT 22 /* up to which the short way is exact */
 #define EQ_PAIRS_MOST_LEFT 7
 
-/* Word j of two channels that begin at `row`. */
-typedef uint32_t (*eq_pairs_word_t)(const uint32_t *row, uint32_t bits, uint32_t j);
+/* Word j of two channels of so many groups that begin at `row`. */
+typedef uint32_t (*eq_pairs_word_t)(const eq_call_t *call, const uint32_t *row, uint32_t groups,
+                                    uint32_t j);
 
-typedef void (*eq_pairs_unpack_t)(uint32_t *to, const uint32_t *from, uint32_t blocks);
+struct eq_pairs_source;
+typedef void (*eq_pairs_unpack_t)(uint32_t *to, const uint32_t *from, uint32_t blocks,
+                                  const struct eq_pairs_source *source);
 
 /* How the words of two channels come about where they are not stored as they are. */
-typedef struct {
+typedef struct eq_pairs_source {
     eq_pairs_unpack_t unpack; /* NULL: they are */
     uint32_t blocks;          /* of two channels */
     uint32_t words;           /* unpacked: scratch begins with them */
     uint32_t stored;          /* words from two channels to the next two */
+    const eq_call_t *call;
 } eq_pairs_source_t;
 
 /* For `count` weights a channel. */
@@ -62,7 +66,7 @@ void eq_pairs_run(const eq_call_t *call, uint32_t count, const eq_pairs_source_t
 /* The same on weights of 8 bits. */
 static inline void eq_pairs_run_stored(const eq_call_t *call, uint32_t count)
 {
-    const eq_pairs_source_t source = {NULL, 0, 0, 0};
+    const eq_pairs_source_t source = {NULL, 0, 0, 0, call};
     eq_pairs_run(call, count, &source);
 }
 

@@ -193,6 +193,15 @@ static int tensor_fits(const eq_tensor_record_t *tensor, uint32_t arena_bytes)
            tensor->zero_point <= greatest(tensor->bits);
 }
 
+/* The kernel of a family that has one, of no operator, if the header names it. */
+EQ_ONCE EQ_NOINLINE static const eq_kernel_t *named(const eq_header_t *header, uint32_t family)
+{
+    const eq_kernel_t *kernel = eq_kernel_of(family);
+    const int is =
+        kernel != NULL && (header->kernels[kernel->id / 32] >> kernel->id % 32 & 1u) != 0;
+    return is ? kernel : NULL;
+}
+
 EQ_ONCE static eq_status_t check_tensors(const eq_view_t *view)
 {
     const eq_tensor_record_t *tensors = (const void *)view->data[EQ_SECTION_TENSORS];
@@ -283,7 +292,9 @@ static uint64_t bias_bytes(uint64_t channels)
 EQ_ONCE static int dense_fits(const eq_call_t *call, uint32_t count)
 {
     const eq_tensor_record_t *in = call->in[0];
-    const uint64_t products = ((uint64_t)count << (call->op->weight_bits - 1)) * reach(in);
+    const uint32_t bits =
+        call->op->layout == EQ_LAYOUT_DENSE ? call->op->weight_bits : 8; /* digits */
+    const uint64_t products = ((uint64_t)count << (bits - 1)) * reach(in);
     const uint64_t most = eq_is_wide(in) ? MOST_WIDE : MOST_SUM; /* products are below 2^51 */
     for (uint32_t i = 0; i < call->out->shape[2]; i++) {
         const uint64_t bound = magnitude_of(call->bias[i]) + products;
@@ -294,13 +305,13 @@ EQ_ONCE static int dense_fits(const eq_call_t *call, uint32_t count)
     return 1;
 }
 
-const eq_layout_rules_t eq_dense_rules = {EQ_LAYOUT_DENSE, 0,    dense_bytes,
-                                          bias_bytes,      NULL, dense_fits};
+const eq_layout_rules_t eq_dense_rules = {EQ_LAYOUT_DENSE, 0,   dense_bytes, bias_bytes, NULL,
+                                          dense_fits,      NULL};
 
 /* What unpacked activations take, and behind it what the kernel itself does. */
 EQ_ONCE EQ_NOINLINE static uint64_t scratch_need(const eq_operands_t *o, uint64_t weights)
 {
-    const uint64_t row = o->op->weight_bits == 8 ? 0 : weights;
+    const uint64_t row = eq_stored_in_bytes(o->op) ? 0 : weights;
     switch (o->kernel->scratch) {
     case EQ_SCRATCH_ROW:
         return o->unpacked + row;
@@ -334,16 +345,19 @@ EQ_ONCE EQ_NOINLINE static int scratch_fits(const eq_view_t *view, const eq_oper
                                       (o->other == NULL || !on_scratch(op, o->other)));
 }
 
-/* The tables of a layout, and what is in them and in the weights. */
+/*
+ * The tables of a layout, and what is in them and in the weights. Layouts without tables of their own
+ * have those of dense weights.
+ */
 EQ_ONCE static eq_status_t check_layout(const eq_view_t *view, const eq_operands_t *o,
-                                        uint32_t weights)
+                                        const eq_layout_rules_t *rules, uint32_t weights)
 {
     const eq_operator_t *op = o->op;
-    const eq_layout_rules_t *rules = o->kernel->rules;
+    const eq_layout_rules_t *scales = rules->table_bytes != NULL ? rules : &eq_dense_rules;
     const uint32_t channels = o->out->shape[2];
-    const uint64_t words = rules->table_bytes(channels) / sizeof(int32_t);
+    const uint64_t words = scales->table_bytes(channels) / sizeof(int32_t);
     const int scaled =
-        rules->layout == EQ_LAYOUT_DENSE
+        scales == &eq_dense_rules
             ? in_tables(view, op->multiplier, channels, sizeof(int32_t)) &&
                   in_tables(view, op->shift, channels, sizeof(int8_t))
             : op->weights % sizeof(int32_t) == 0 && (op->multiplier | op->shift) == 0;
@@ -358,7 +372,9 @@ EQ_ONCE static eq_status_t check_layout(const eq_view_t *view, const eq_operands
                             .bias = table_s32(view, op->bias),
                             .multiplier = table_s32(view, op->multiplier),
                             .shift = table_s8(view, op->shift)};
-    return rules->fits(&call, weights) ? EQ_OK : EQ_E_ARITHMETIC;
+    const int fits =
+        rules->fits(&call, weights) && (scales == rules || scales->fits(&call, weights));
+    return fits ? EQ_OK : EQ_E_ARITHMETIC;
 }
 
 /* Whether the output lies clear of the input, or over it as far as the kernel allows. */
@@ -375,7 +391,9 @@ EQ_ONCE static eq_status_t check_weighted(const eq_view_t *view, const eq_operan
                                           uint64_t weights)
 {
     const eq_operator_t *op = o->op;
-    const eq_layout_rules_t *rules = o->kernel->rules;
+    const eq_kernel_t *planes =
+        op->layout == EQ_LAYOUT_PLANES ? named(view->header, EQ_FAMILY_PLANES) : NULL;
+    const eq_layout_rules_t *rules = planes != NULL ? planes->rules : o->kernel->rules;
     const uint32_t channels = o->out->shape[2];
     if (op->layout != rules->layout) {
         return EQ_E_LAYOUT;
@@ -388,7 +406,7 @@ EQ_ONCE static eq_status_t check_weighted(const eq_view_t *view, const eq_operan
     if (op->weights + packed > view->bytes[EQ_SECTION_WEIGHTS] || !scratch_fits(view, o, weights)) {
         return EQ_E_OPERATOR;
     }
-    return check_layout(view, o, (uint32_t)weights);
+    return check_layout(view, o, rules, (uint32_t)weights);
 }
 
 /* Whether every position that one axis of a window can take is an int32 with room to spare. */
@@ -600,19 +618,18 @@ EQ_ONCE eq_status_t eq_check_table(const eq_view_t *view, const eq_operands_t *o
     return fits ? EQ_OK : EQ_E_OPERATOR;
 }
 
-/* Whether the family gives the operator's parameter a meaning. */
-static int has_parameter(const eq_kernel_t *kernel)
+/* Whether the family, or the layout of the weights, gives the operator's parameter a meaning. */
+static int has_parameter(const eq_kernel_t *kernel, const eq_operator_t *op)
 {
     return kernel->family == EQ_FAMILY_GROUPED || kernel->family == EQ_FAMILY_PAD ||
-           kernel->family == EQ_FAMILY_CONCAT;
+           kernel->family == EQ_FAMILY_CONCAT || op->layout >= EQ_LAYOUT_PLANES;
 }
 
 /* What eq_rows_s8_ref brings to packed activations: the check of its family, with more scratch. */
 EQ_ONCE eq_status_t eq_check_rows(const eq_view_t *view, const eq_operands_t *o)
 {
-    const uint32_t id = eq_kernel_rows()->id;
     const uint32_t family = o->kernel->family;
-    if (!eq_rows_runs(family) || (view->header->kernels[id / 32] >> id % 32 & 1u) == 0) {
+    if (!eq_rows_runs(family) || named(view->header, EQ_FAMILY_ROWS) == NULL) {
         return EQ_E_KERNEL;
     }
     const eq_tensor_record_t *other = o->other != NULL ? o->other : o->in;
@@ -645,7 +662,7 @@ EQ_ONCE static eq_status_t check_operator(const eq_view_t *view, const eq_operat
         return EQ_E_KERNEL;
     }
     if ((view->header->kernels[id / 32] >> id % 32 & 1u) == 0 ||
-        (op->parameter != 0 && !has_parameter(kernel)) || op->input[0] >= count ||
+        (op->parameter != 0 && !has_parameter(kernel, op)) || op->input[0] >= count ||
         op->output >= count || (op->input[1] != EQ_NONE && op->input[1] >= count)) {
         return EQ_E_OPERATOR;
     }

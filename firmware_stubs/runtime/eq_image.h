@@ -25,7 +25,9 @@ typedef enum {
     EQ_LAYOUT_TAPS_ROWS = 5, /* eq_taps.h: 3×3 of 2..4 bits, for packed activations; these, too: */
     EQ_LAYOUT_TAPS = 6,
     EQ_LAYOUT_TAPS12 = 7,
-    EQ_LAYOUT_HALVES = 8
+    EQ_LAYOUT_HALVES = 8,
+    EQ_LAYOUT_PLANES = 9,       /* eq_planes_s8_ref.c: digits, of which levels share the upper */
+    EQ_LAYOUT_FIELD_PLANES = 10 /* eq_fields.h: such digits in fields */
 } eq_layout_t;
 
 typedef enum {
@@ -99,7 +101,7 @@ typedef struct {
     uint16_t pad_top;
     uint16_t pad_left;
     uint16_t parameter; /* grouped: groups; pad: channels before; concat: axis, 0 height, 1 width,
-                           2 channels; else 0 */
+                           2 channels; of weights in planes: a bit set of where planes end; else 0 */
 } eq_operator_t;
 
 /* One precision of a block. */

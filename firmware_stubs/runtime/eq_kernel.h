@@ -58,7 +58,8 @@ typedef enum {
     EQ_FAMILY_TABLE,
     EQ_FAMILY_AFFINE, /* additions whose constants are those of edgeq/affine.py */
     EQ_FAMILY_ROWS,   /* not of an operator: brings the others to packed activations (eq_rows.h) */
-    EQ_FAMILY_GATE,   /* not of an operator: where inputs go (eq_gate.h) */
+    EQ_FAMILY_PLANES, /* nor this: brings those that read rows of weights to nested ones */
+    EQ_FAMILY_GATE,   /* nor this: where inputs go (eq_gate.h) */
     EQ_FAMILY_COUNT
 } eq_family_t;
 
@@ -89,6 +90,9 @@ typedef struct {
                               const eq_tensor_record_t *out, uint64_t count);
     /* Whether these very weights and tables are exact for every input. */
     int (*fits)(const eq_call_t *call, uint32_t count);
+    /* The weights of a channel in scratch; NULL for all but EQ_FAMILY_PLANES, which has no tables and
+     * no scratch of its own. */
+    const int8_t *(*row)(const eq_call_t *call, uint32_t channel, uint32_t count);
 } eq_layout_rules_t;
 
 /* What a kernel still reads of its input while it writes a row of its output (eq_overlap.h). */
@@ -103,11 +107,13 @@ typedef enum {
 } eq_order_t;
 
 typedef struct eq_kernel {
-    uint8_t id;          /* in kernels.toml */
-    uint8_t family;      /* eq_family_t */
-    uint8_t scratch;     /* eq_scratch_t */
-    uint8_t activations; /* 16: one operand or more has 16 bits; 8: none has */
-    uint8_t order;       /* eq_order_t */
+    uint8_t id;      /* in kernels.toml */
+    uint8_t family;  /* eq_family_t */
+    uint8_t scratch; /* eq_scratch_t */
+    uint8_t
+        activations; /* 16: one operand or more has 16 bits; 8: none has; 4: likewise, and packed
+                            ones are taken as they are */
+    uint8_t order;   /* eq_order_t */
     eq_kernel_function_t run;
     const eq_layout_rules_t *rules; /* NULL: no weights */
 } eq_kernel_t;
@@ -121,11 +127,13 @@ extern const eq_layout_rules_t eq_taps_rules;
 extern const eq_layout_rules_t eq_taps_rows_rules;
 extern const eq_layout_rules_t eq_taps12_rules;
 extern const eq_layout_rules_t eq_halves_rules;
+extern const eq_layout_rules_t eq_planes_rules;
+extern const eq_layout_rules_t eq_field_planes_rules;
 
 /* Whether eq_rows_s8_ref must bring the kernel to packed activations. */
 static inline int eq_reads_bytes(const eq_kernel_t *kernel)
 {
-    return kernel->rules == NULL || !kernel->rules->packed;
+    return kernel->activations != 4 && (kernel->rules == NULL || !kernel->rules->packed);
 }
 
 /* eq_kernels.c: generated, the kernels of this firmware. */
@@ -137,11 +145,6 @@ const eq_kernel_t *eq_kernel_find(uint32_t id);
 
 /* The kernel of a family that is of no operator, or NULL where the firmware lacks it (eq_run.c). */
 const eq_kernel_t *eq_kernel_of(uint32_t family);
-
-static inline const eq_kernel_t *eq_kernel_rows(void)
-{
-    return eq_kernel_of(EQ_FAMILY_ROWS);
-}
 
 void eq_conv_s8_ref(const eq_call_t *call);
 void eq_conv_s8_dsp(const eq_call_t *call);
@@ -162,7 +165,9 @@ void eq_grouped_s8_ref(const eq_call_t *call);
 void eq_pad_s8_ref(const eq_call_t *call);
 void eq_concat_s8_ref(const eq_call_t *call);
 void eq_table_s8_ref(const eq_call_t *call);
+void eq_table_s4_dsp(const eq_call_t *call);
 void eq_rows_s8_ref(const eq_call_t *call);
+void eq_planes_s8_ref(const eq_call_t *call);
 void eq_gate_s8_ref(const eq_call_t *call);
 void eq_conv_s16_ref(const eq_call_t *call);
 void eq_depthwise_s16_ref(const eq_call_t *call);
@@ -177,6 +182,8 @@ void eq_conv_pairs_s8_dsp(const eq_call_t *call);
 void eq_fc_pairs_s8_dsp(const eq_call_t *call);
 void eq_conv_fields_s8_dsp(const eq_call_t *call);
 void eq_fc_fields_s8_dsp(const eq_call_t *call);
+void eq_conv_field_planes_s8_dsp(const eq_call_t *call);
+void eq_fc_field_planes_s8_dsp(const eq_call_t *call);
 void eq_conv_lanes_s4_dsp(const eq_call_t *call);
 void eq_fc_lanes_s4_dsp(const eq_call_t *call);
 void eq_conv_sixes_s2_dsp(const eq_call_t *call);

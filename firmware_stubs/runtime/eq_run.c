@@ -64,7 +64,7 @@ static void run_operator(const eq_ctx_t *ctx, const eq_operator_t *op)
         .scratch = ctx->arena + op->scratch,
     };
     if (eq_reads_bytes(kernel) && (eq_is_packed(in) || eq_is_packed(other) || eq_is_packed(out))) {
-        kernel = eq_kernel_rows();
+        kernel = eq_kernel_of(EQ_FAMILY_ROWS);
     }
     kernel->run(&call);
 }

@@ -53,7 +53,10 @@ void eq_unpack(int8_t *values, const uint8_t *stream, uint32_t first, uint32_t c
 
 const int8_t *eq_weight_row(const eq_call_t *call, uint32_t channel, uint32_t count)
 {
-    if (call->op->weight_bits == 8) {
+    if (call->op->layout == EQ_LAYOUT_PLANES) {
+        return eq_kernel_of(EQ_FAMILY_PLANES)->rules->row(call, channel, count);
+    }
+    if (eq_stored_in_bytes(call->op)) {
         return (const int8_t *)call->weights + channel * count;
     }
     eq_unpack(call->scratch, call->weights, channel * count, count, call->op->weight_bits);

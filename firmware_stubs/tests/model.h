@@ -345,6 +345,11 @@ static image_t model_image(const model_t *m)
                             .section_count = kinds};
     for (uint32_t i = 0; i < m->count[EQ_SECTION_OPERATORS]; i++) {
         header->kernels[m->operators[i].kernel / 32] |= 1u << m->operators[i].kernel % 32;
+        header->layouts |= 1u << m->operators[i].layout;
+        if (m->operators[i].layout == EQ_LAYOUT_PLANES) {
+            const uint32_t id = eq_kernel_of(EQ_FAMILY_PLANES)->id;
+            header->kernels[id / 32] |= 1u << id % 32;
+        }
     }
     if (kinds == MODEL_KINDS) {
         header->kernels[eq_kernel_of(EQ_FAMILY_GATE)->id / 32] |=
@@ -352,7 +357,8 @@ static image_t model_image(const model_t *m)
     }
     for (uint32_t i = 0; i < m->count[EQ_SECTION_TENSORS]; i++) {
         if (eq_is_packed(&m->tensors[i])) {
-            header->kernels[eq_kernel_rows()->id / 32] |= 1u << eq_kernel_rows()->id % 32;
+            header->kernels[eq_kernel_of(EQ_FAMILY_ROWS)->id / 32] |=
+                1u << eq_kernel_of(EQ_FAMILY_ROWS)->id % 32;
         }
     }
     memcpy(image_sections(image), sections, kinds * sizeof *sections);

@@ -336,7 +336,7 @@ static void test_refusals(void)
 /* An image of these layouts alone needs nothing that unpacks activations. */
 static void test_rows_are_not_needed(void)
 {
-    const eq_kernel_t *rows = eq_kernel_rows();
+    const eq_kernel_t *rows = eq_kernel_of(EQ_FAMILY_ROWS);
     const uint32_t bit = 1u << rows->id % 32;
     REFUSED(EQ_OK, image_header(image)->kernels[rows->id / 32] &= ~bit);
     REFUSED(EQ_E_KERNEL, image_header(image)->kernels[rows->id / 32] &= ~bit;
