@@ -166,7 +166,8 @@ def jei_dnn(
     held_out = np.stack([_jei_inputs(outputs.val, p) for p in ends[:-1]])
     index = np.array([among.index(path) for path in ends])
     until = time.monotonic() + limit_s
-    done, taken = [], []
+    done: list[float] = []
+    taken = []
     for tradeoff in tradeoffs:
         if done and time.monotonic() >= until:
             break
