@@ -49,7 +49,7 @@ def test_equal_folds_and_unseen_classes_are_told() -> None:
     assert [note[:6] for note in same.notes()] == ["EQ0261"]
     some = one.take(np.flatnonzero(one.labels != 2))
     (note,) = Outputs(exits.LEVELS, one, some).notes()
-    assert note.startswith("EQ0262: classes 2 do not occur")
+    assert note.startswith("EQ0262: the validation data have no samples of classes 2")
 
 
 def test_a_split_loses_and_doubles_no_sample() -> None:
