@@ -667,11 +667,6 @@ def _reads_planes(row: Kernel, weights: Tensor, bits: int) -> bool:
     return nested and row.scratch in BY_ROWS and row.family != "grouped"
 
 
-def of_family(family: str) -> Kernel:
-    """The kernel of a family that has one, of no operator."""
-    return next(row for row in table() if row.family == family)
-
-
 def _table_bytes(graph: Graph, node: Node, row: Kernel) -> int | None:
     """Bias, multiplier and shift of each channel, or what a layout has in their place.
 

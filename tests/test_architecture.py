@@ -39,6 +39,7 @@ LAYERS = (
     ("assemble", "feasibility", "inventory", "profiler"),
     ("views", "rebuild"),
     ("whatif", "ladder"),
+    ("fit",),
     ("api", "docs"),
     ("cli",),
 )
