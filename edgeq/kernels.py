@@ -26,6 +26,7 @@ MAX_PORTS = 4  # EQ_MAX_PORTS
 UNPACKED_MOST = (1 << 29) // (128 * 255)  # weights of a channel whose sums hold any 8 bits
 ALIASED = (Op.RESHAPE,)  # no kernel: the output is the input's memory
 ROWS = "rows"  # the family of the kernel that brings the others to packed activations
+GATE = "gate"  # and of the one that says where inputs go
 PATCH_CHANNELS = 8  # EQ_PATCH_CHANNELS
 TABLES_BYTES = 2048  # EQ_TABLES_BYTES
 LONG = 512  # values of an addition that pay for tables
@@ -161,6 +162,11 @@ def table() -> tuple[Kernel, ...]:
         for row in _file()["kernel"]
     ]
     return tuple(sorted(rows, key=lambda kernel: kernel.id))
+
+
+def of_family(family: str) -> Kernel:
+    """The kernel of a family that is of no operator."""
+    return next(row for row in table() if row.family == family)
 
 
 def optimize_of(text: str) -> Optimize:
@@ -559,7 +565,7 @@ def _ways(graph: Graph, node: Node, row: Kernel, bits: int) -> Iterator[Choice]:
             padded_bytes(LAYOUTS[layout].size(channels, values, bits)) if bits else 0,
             beside,
             terms(graph, node, bits, times),
-            next(row for row in table() if row.family == ROWS) if packed else None,
+            of_family(ROWS) if packed else None,
             packed,
         )
 

@@ -57,7 +57,8 @@ typedef enum {
     EQ_FAMILY_CONCAT,
     EQ_FAMILY_TABLE,
     EQ_FAMILY_AFFINE, /* additions whose constants are those of edgeq/affine.py */
-    EQ_FAMILY_ROWS    /* not of an operator: brings the others to packed activations (eq_rows.h) */
+    EQ_FAMILY_ROWS,   /* not of an operator: brings the others to packed activations (eq_rows.h) */
+    EQ_FAMILY_GATE    /* not of an operator: where inputs go (eq_gate.h) */
 } eq_family_t;
 
 /* Arena bytes that a kernel needs beside its tensors, for channels of K weights. */
@@ -132,8 +133,13 @@ extern const uint16_t eq_kernel_count;
 /* The kernel of that id, or NULL where the firmware lacks it (eq_run.c). */
 const eq_kernel_t *eq_kernel_find(uint32_t id);
 
-/* The kernel of EQ_FAMILY_ROWS, or NULL where the firmware lacks it (eq_run.c). */
-const eq_kernel_t *eq_kernel_rows(void);
+/* The kernel of a family that is of no operator, or NULL where the firmware lacks it (eq_run.c). */
+const eq_kernel_t *eq_kernel_of(uint32_t family);
+
+static inline const eq_kernel_t *eq_kernel_rows(void)
+{
+    return eq_kernel_of(EQ_FAMILY_ROWS);
+}
 
 void eq_conv_s8_ref(const eq_call_t *call);
 void eq_conv_s8_dsp(const eq_call_t *call);
@@ -155,6 +161,7 @@ void eq_pad_s8_ref(const eq_call_t *call);
 void eq_concat_s8_ref(const eq_call_t *call);
 void eq_table_s8_ref(const eq_call_t *call);
 void eq_rows_s8_ref(const eq_call_t *call);
+void eq_gate_s8_ref(const eq_call_t *call);
 void eq_conv_s16_ref(const eq_call_t *call);
 void eq_depthwise_s16_ref(const eq_call_t *call);
 void eq_fc_s16_ref(const eq_call_t *call);
