@@ -44,5 +44,6 @@ const eq_kernel_t eq_kernels[] = {
     {71, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_RING, eq_conv_taps_s4_dsp, &eq_taps_rules},
     {72, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_RING, eq_conv_taps12_s2_dsp, &eq_taps12_rules},
     {73, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_RING, eq_conv_halves_s4_dsp, &eq_halves_rules},
+    {80, EQ_FAMILY_TABLE, EQ_SCRATCH_NONE, 4, EQ_ORDER_NONE, eq_table_s4_dsp, NULL},
 };
 const uint16_t eq_kernel_count = 41;

@@ -102,11 +102,13 @@ typedef enum {
 } eq_order_t;
 
 typedef struct eq_kernel {
-    uint8_t id;          /* in kernels.toml */
-    uint8_t family;      /* eq_family_t */
-    uint8_t scratch;     /* eq_scratch_t */
-    uint8_t activations; /* 16: one operand or more has 16 bits; 8: none has */
-    uint8_t order;       /* eq_order_t */
+    uint8_t id;      /* in kernels.toml */
+    uint8_t family;  /* eq_family_t */
+    uint8_t scratch; /* eq_scratch_t */
+    uint8_t
+        activations; /* 16: one operand or more has 16 bits; 8: none has; 4: likewise, and packed
+                            ones are taken as they are */
+    uint8_t order;   /* eq_order_t */
     eq_kernel_function_t run;
     const eq_layout_rules_t *rules; /* NULL: dense weights, or none */
 } eq_kernel_t;
@@ -123,7 +125,7 @@ extern const eq_layout_rules_t eq_halves_rules;
 /* Whether eq_rows_s8_ref must bring the kernel to packed activations. */
 static inline int eq_reads_bytes(const eq_kernel_t *kernel)
 {
-    return kernel->rules == NULL || !kernel->rules->packed;
+    return kernel->activations != 4 && (kernel->rules == NULL || !kernel->rules->packed);
 }
 
 /* eq_kernels.c: generated, the kernels of this firmware. */
@@ -160,6 +162,7 @@ void eq_grouped_s8_ref(const eq_call_t *call);
 void eq_pad_s8_ref(const eq_call_t *call);
 void eq_concat_s8_ref(const eq_call_t *call);
 void eq_table_s8_ref(const eq_call_t *call);
+void eq_table_s4_dsp(const eq_call_t *call);
 void eq_rows_s8_ref(const eq_call_t *call);
 void eq_gate_s8_ref(const eq_call_t *call);
 void eq_conv_s16_ref(const eq_call_t *call);
