@@ -35,7 +35,7 @@ from edgeq import (
 from edgeq.errors import EdgeqError
 from edgeq.exporters import c_arrays, gate_section, onnx_qdq
 from edgeq.gates import Costs
-from edgeq.ir import Graph, qparams_of
+from edgeq.ir import Function, Graph, Unary, qparams_of
 from edgeq.ops import OPS, macs
 from edgeq.pipeline import Compiled
 from edgeq.policy import Policy
@@ -152,6 +152,26 @@ def test_a_wrong_weight_of_a_lower_level_is_found_by_its_layer(tmp_path: Path) -
         ),
     )
     assert [row.verdict for row in rows] == [Verdict.EXACT, Verdict.DIFFERS]
+
+
+def test_lanes_link_where_nothing_else_is_packed(tmp_path: Path) -> None:
+    """What an entry packs, kernels of lanes read as it is: `eq_rows_s8_ref` is not needed."""
+    b = Builder("lanes")
+    x = b.table(b.input(6, 6, 8), Function(Unary.LINEAR, 1.0))
+    graph = b.build(b.conv(x, 8, 1))
+    chosen = Policy.model_validate(
+        {
+            "default": {"weights": 4},
+            "rule": [{"match": "table_1", "activations": 4}],
+            "calibration": {"activations": "minmax"},
+        }
+    )
+    program = compiled(graph, chosen).program
+    symbols = [kernel.symbol for kernel in program.kernels]
+    assert symbols == ["eq_conv_lanes_s4_dsp", "eq_table_s4_dsp"]
+    wanted = expected(program, graph, 8)
+    row = on_host(program, tmp_path, lambda host: parity.compare(program, host, wanted))
+    assert row.verdict is Verdict.EXACT
 
 
 # What compile refuses #
