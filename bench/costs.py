@@ -170,7 +170,7 @@ def measured(kernel: Kernel, bits: int, optimize: Optimize = "flash") -> Iterato
         for name, choices in served.items()
         if any(choice.kernel is kernel for choice in choices)
     }
-    program = pipeline.place(model(graph), integer, {}, target, optimize, (), forced=forced)
+    program = pipeline.place(model(graph), single(integer), {}, target, optimize, (), forced=forced)
     scratch = {name: choice.scratch_bytes for name, choice in program.choices.items()}
     program = replace(program, plan=plan(program.network, scratch))  # no output over its input
     linked = rebuild.link(program, toolchain.find(toolchain.rows_for(target)))

@@ -114,10 +114,13 @@ def build(program: Program) -> Image:
     blocks: list[bytes] = []
     for block in program.network.blocks:
         blocks.append(BLOCK.pack(len(variants), len(block.variants)))
+        places: dict[int, tuple[int, int]] = {}  # of graphs that levels share
         for variant in block.variants:
-            nodes = [node for node in variant.graph.nodes if node.op not in ALIASED]
-            variants.append(VARIANT.pack(len(operators), len(nodes), variant.level, 0))
-            operators += [_operator(program, variant.graph, n, index, pools) for n in nodes]
+            if id(variant.graph) not in places:
+                nodes = [node for node in variant.graph.nodes if node.op not in ALIASED]
+                places[id(variant.graph)] = len(operators), len(nodes)
+                operators += [_operator(program, variant.graph, n, index, pools) for n in nodes]
+            variants.append(VARIANT.pack(*places[id(variant.graph)], variant.level, 0))
     pools[Kind.OPERATORS].add("operators", b"".join(operators))
     pools[Kind.VARIANTS].add("variants", b"".join(variants))
     pools[Kind.BLOCKS].add("blocks", b"".join(blocks))

@@ -11,7 +11,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -67,6 +67,11 @@ class Runner(Protocol):
 
     def trace(self, sample: bytes) -> bytes:
         """The arena after every operator, back to back."""
+
+    def results(
+        self, samples: Sequence[bytes], tradeoff: int = 0, forced: tuple[int, int] | None = None
+    ) -> list[Result]:
+        """What every sample of a model with gates gives, routed at `tradeoff` or forced."""
 
 
 def harness_header(name: str) -> str:
@@ -344,13 +349,17 @@ class EmulatorRunner:
     ) -> list[Result]:
         """As those of `HostRunner`."""
         self._call("harness_set_tradeoff", tradeoff)
-        self._call("harness_force", *(forced or (0, ROUTE)))
+        self.force(forced)
         found = []
         for sample in samples:
             (outputs,) = self.run([sample])
             words = self.board.read(self._address("harness_result"), RESULT.size)
             found.append(Result(outputs, *RESULT.unpack(words)))
         return found
+
+    def force(self, path: tuple[int, int] | None) -> None:
+        """Has samples take a path, its levels and exit as in `Result`; None gives routing back."""
+        self._call("harness_force", *(path or (0, ROUTE)))
 
     def infer(self) -> None:
         """Runs the sample that the inputs hold."""
@@ -372,11 +381,16 @@ class EmulatorRunner:
         """Bytes of one sample."""
         return sum(size for _, size in self._ports("input"))
 
-    def measure_stack(self, sample: bytes) -> int:
-        """Bytes of stack that checking the image and running one sample take, by painting."""
+    def measure_stack(self, sample: bytes, forced: Iterable[tuple[int, int]] = ()) -> int:
+        """Bytes of stack that checking the image and running one sample take, by painting.
+
+        The sample runs on every path of `forced`, too.
+        """
         self.board.paint_stack()
         self._call("harness_init")
         self.run([sample])
+        for path in forced:
+            self.results([sample], 0, path)
         return self.board.stack_bytes()
 
     def measure_arena(self, sample: bytes) -> int:
