@@ -121,9 +121,7 @@ def curve(
     routes = np.stack(taken).astype(np.int16)
     right = ~np.stack([fold.wrong[path] for path in paths])
     correct = right[routes, np.arange(len(fold))]
-    return Curve(
-        name, tuple(parameters), tuple(paths), tuple(costs), routes, correct, line, notes
-    )
+    return Curve(name, tuple(parameters), tuple(paths), tuple(costs), routes, correct, line, notes)
 
 
 def shares(

@@ -66,13 +66,10 @@ def _weighted(graph: Graph, node: Node) -> Row:
     finish = _finish(graph, node)
     if node.op is Op.FULLY_CONNECTED:
         return lambda values: finish(_shifted(values, node, x, exact) @ kernel.T + addend)
-    oihw = kernel[:, None] if node.op is Op.DEPTHWISE_CONV_2D else kernel.permute(0, 3, 1, 2)
+    depthwise = node.op is Op.DEPTHWISE_CONV_2D
+    oihw = kernel[:, None] if depthwise else kernel.permute(0, 3, 1, 2)
     oihw = oihw.contiguous(memory_format=torch.channels_last)
-    count = {
-        Op.CONV_2D: lambda: 1,
-        Op.DEPTHWISE_CONV_2D: lambda: graph.tensors[node.inputs[0]].shape[3],
-        Op.GROUPED_CONV_2D: lambda: groups(graph, node),
-    }[node.op]()
+    count = graph.tensors[node.inputs[0]].shape[3] if depthwise else groups(graph, node)
     window = _window(node)
 
     def convolve(values: Mapping[str, Array]) -> Array:
@@ -150,13 +147,16 @@ def _add(graph: Graph, node: Node) -> Row:
     origin = -first.qmin * table.shape[1] - second.qmin
 
     def add(values: Mapping[str, Array]) -> Array:
-        a, b = (torch.from_numpy(np.ascontiguousarray(values[n])) for n in node.inputs[:2])
-        out = torch.empty(a.shape, dtype=torch.int8)
-        places = zip(*(t.reshape(-1).split(CHUNK) for t in (a, b, out)), strict=True)
-        for left, right, place in places:
-            index = left.long().mul_(table.shape[1]).add_(right).add_(origin)
-            torch.take(flat, index, out=place)
-        return np.asarray(out.numpy())
+        a, b = (
+            torch.from_numpy(np.ascontiguousarray(values[name])).reshape(-1)
+            for name in node.inputs[:2]
+        )
+        out = torch.empty_like(a)
+        for start in range(0, len(a), CHUNK):
+            part = slice(start, start + CHUNK)
+            index = a[part].long().mul_(table.shape[1]).add_(b[part]).add_(origin)
+            torch.take(flat, index, out=out[part])
+        return np.asarray(out.numpy()).reshape(values[node.inputs[0]].shape)
 
     return add
 
