@@ -5,7 +5,8 @@
 Needs the extra torch, Pillow, and in the folder that EDGEQ_DATA names `load_cifar10.py` and
 `cifar10_jpegpack.npz`. START is a state dictionary of the backbone to begin from. The last 5,000
 training images are left out (`quee.py` has them as its validation fold); the test images serve for
-nothing but the accuracy printed at the end. FOLDER gets `checkpoint.pt` after each epoch.
+nothing but the accuracy printed at the end. FOLDER gets `checkpoint.pt` after each epoch, from
+which a run that was broken off goes on.
 """
 
 from __future__ import annotations
@@ -114,7 +115,12 @@ def train(module: WithExits, images: Tensor, labels: Tensor, epochs: int, file: 
     parts.append({"params": [p for p in module.parameters() if p.ndim == 1], "weight_decay": 0.0})
     optimiser = torch.optim.SGD(parts, RATE, momentum=0.9, nesterov=True)
     steps = len(images) // BATCH
-    for epoch in range(epochs):
+    first = 0
+    if file.exists():
+        saved = torch.load(file, weights_only=True)
+        module.load_state_dict(saved["state"])
+        first = saved["epochs"]
+    for epoch in range(first, epochs):
         start, total = time.perf_counter(), 0.0
         module.train()
         order = torch.randperm(len(images))
@@ -131,7 +137,7 @@ def train(module: WithExits, images: Tensor, labels: Tensor, epochs: int, file: 
             loss.backward()
             optimiser.step()
             total += float(loss.detach())
-        torch.save(module.state_dict(), file)
+        torch.save({"epochs": epoch + 1, "state": module.state_dict()}, file)
         print(f"{epoch + 1}: {total / steps:.3f}, {time.perf_counter() - start:.0f} s", flush=True)
 
 
