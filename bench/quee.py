@@ -25,10 +25,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from edgeq import costs as pricing
 from edgeq import examples, fit, gatefile, gates, levels, pipeline, targets
 from edgeq.exits import Head
 from edgeq.fit import baselines, curves, execute, heads
@@ -48,7 +50,8 @@ DATA = Path(os.environ.get("EDGEQ_DATA", ""))
 TARGET = "stm32f405"
 VALIDATION, DRAWN, CALIBRATION = 5_000, 20_000, 128
 BATCH = 1_000  # images that are quantised at a time
-COSTS = ("bitops_linear", "measured")
+MEASURED = "measured"
+COSTS: tuple[Literal["bitops_linear", "measured"], ...] = ("bitops_linear", MEASURED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,14 +251,12 @@ class Bench:
             pipeline.quiet,
         ).program
 
-    def costs(self, ran: Ran, kind: str) -> Costs:
+    def costs(self, ran: Ran, kind: Literal["bitops_linear", "measured"]) -> Costs:
         """What each block, head and gate takes."""
-        from edgeq import costs as pricing
-
-        program = self.program(ran)
-        if kind != "measured":
+        program, target = self.program(ran), targets.load(TARGET)
+        if kind != MEASURED:
             return pricing.bitops(program.network, kind)
-        return pricing.measured(program, toolchain.find(toolchain.rows_for(program.target)))
+        return pricing.measured(program, target, toolchain.find(toolchain.rows_for(target)))
 
 
 def _save(file: Path, ran: Ran) -> None:
