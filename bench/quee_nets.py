@@ -1,0 +1,248 @@
+"""Trains the ResNet-8 of MLPerf Tiny with three early exits, all together, on CIFAR-10.
+
+    python bench/quee_nets.py FOLDER [EPOCHS [START]]
+
+Needs the extra torch, Pillow, and in the folder that EDGEQ_DATA names `load_cifar10.py` and
+`cifar10_jpegpack.npz`. START is a state dictionary of the backbone to begin from. The last 5,000
+training images are left out (`quee.py` has them as its validation fold); the test images serve for
+nothing but the accuracy printed at the end. FOLDER gets `checkpoint.pt` after each epoch, from
+which a run that was broken off goes on, and at the end `model.onnx`, the backbone, and `heads.npz`,
+weights over the pooled channels (in PyTorch's order: channel, row, column) and biases.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgeq.examples import train as recipe
+
+DATA = Path(os.environ.get("EDGEQ_DATA", ""))
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HELD_OUT = 5_000  # training images of no use here
+BATCH, RATE, DECAY, SHIFT = 128, 0.1, 2e-4, 4
+WEIGHTS = (0.1, 0.3, 0.5, 1.0)  # of the exits' losses; the last exit's is the network's own
+SIDE = 4  # of what a head pools to
+EXITS = ("conv", "stack1.add", "stack2.add")  # the layers of the ONNX file that they stand behind
+# of the checkpoint in the shared data
+NAMES = {
+    r"^c\.": "conv.",
+    r"^b\.": "norm.",
+    r"^l(\d)\.": r"stack\1.",
+    r"\.c(\d)\.": r".conv\1.",
+    r"\.b(\d)\.": r".norm\1.",
+    r"\.sc\.": ".shortcut.",
+}
+
+
+class Stack(nn.Module):
+    """A residual block of two convolutions, with one of 1 x 1 on the shortcut where it strides."""
+
+    def __init__(self, inputs: int, channels: int) -> None:
+        super().__init__()
+        stride = 1 if inputs == channels else 2
+        self.conv1 = nn.Conv2d(inputs, channels, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
+        self.shortcut = nn.Sequential()
+        if stride != 1:
+            self.shortcut.append(nn.Conv2d(inputs, channels, 1, stride, bias=False))
+            self.shortcut.append(nn.BatchNorm2d(channels))
+        self.relu2 = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu1(self.norm1(self.conv1(x)))
+        return self.relu2(self.norm2(self.conv2(y)) + self.shortcut(x))
+
+
+class Head(nn.Module):
+    """Average pooling to 4 x 4, then one fully connected layer."""
+
+    def __init__(self, channels: int, side: int, classes: int) -> None:
+        super().__init__()
+        self.pool = nn.AvgPool2d(side // SIDE)
+        self.fc = nn.Linear(channels * SIDE * SIDE, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.pool(x).flatten(1))
+
+
+class ResNet8(nn.Module):
+    """The backbone: logits, and of `boundaries` what the exits read besides."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        self.norm = nn.BatchNorm2d(16)
+        self.relu = nn.ReLU()
+        self.stack1, self.stack2, self.stack3 = Stack(16, 16), Stack(16, 32), Stack(32, 64)
+        self.pool, self.flatten = nn.AvgPool2d(8), nn.Flatten()
+        self.fc = nn.Linear(64, classes)
+
+    def boundaries(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        first = self.relu(self.norm(self.conv(x)))
+        second = self.stack1(first)
+        third = self.stack2(second)
+        return [first, second, third], self.fc(self.flatten(self.pool(self.stack3(third))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.boundaries(x)[1]
+
+
+class WithExits(nn.Module):
+    """The backbone and a head after its stem and its first two stacks: logits of every exit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = ResNet8()
+        self.heads = nn.ModuleList([Head(16, 32, 10), Head(16, 32, 10), Head(32, 16, 10)])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        features, logits = self.backbone.boundaries(x)
+        return [*(head(one) for head, one in zip(self.heads, features, strict=True)), logits]
+
+
+def main() -> None:
+    folder, epochs = Path(sys.argv[1]), int(sys.argv[2] if len(sys.argv) > 2 else 30)
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    images, labels, test, answers = cifar()
+    module = WithExits().to(memory_format=torch.channels_last)
+    if len(sys.argv) > 3:
+        module.backbone.load_state_dict(renamed(torch.load(sys.argv[3], weights_only=True)))
+    train(module, images[:-HELD_OUT], labels[:-HELD_OUT], epochs, folder / "checkpoint.pt")
+    found = accuracy(module, test, answers)
+    print("test:", ", ".join(f"{one:.2%}" for one in found), flush=True)
+    module.eval()
+    onnx.save(exported(module.backbone), folder / "model.onnx")
+    heads = {
+        f"{name}.{what}": getattr(head.fc, what).detach().numpy()
+        for name, head in zip(EXITS, module.heads, strict=True)
+        for what in ("weight", "bias")
+    }
+    np.savez(folder / "heads.npz", **heads)
+
+
+def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dictionary with the names of this file's modules."""
+    found = {}
+    for name, value in state.items():
+        for pattern, new in NAMES.items():
+            name = re.sub(pattern, new, name)
+        found[name] = value
+    return found
+
+
+def exported(module: nn.Module) -> onnx.ModelProto:
+    """The backbone in ONNX, layers named as its modules."""
+    program = torch.onnx.export(
+        module,
+        (torch.zeros(2, 3, 32, 32),),
+        input_names=["x"],
+        output_names=["logits"],
+        dynamic_shapes=({0: "batch"},),
+        opset_version=18,
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    recipe.rename_layers(program.model_proto.graph)
+    recipe.strip_notes(program.model_proto.graph)
+    onnx.checker.check_model(program.model_proto, full_check=True)
+    return program.model_proto
+
+
+def train(module: WithExits, images: Tensor, labels: Tensor, epochs: int, file: Path) -> None:
+    """SGD with a cosine schedule and one epoch of warming up; images are raw, (N, 3, 32, 32)."""
+    parts = [{"params": [p for p in module.parameters() if p.ndim > 1], "weight_decay": DECAY}]
+    parts.append({"params": [p for p in module.parameters() if p.ndim == 1], "weight_decay": 0.0})
+    optimiser = torch.optim.SGD(parts, RATE, momentum=0.9, nesterov=True)
+    steps = len(images) // BATCH
+    first = 0
+    if file.exists():
+        saved = torch.load(file, weights_only=True)
+        module.load_state_dict(saved["state"])
+        first = saved["epochs"]
+    for epoch in range(first, epochs):
+        start, total = time.perf_counter(), 0.0
+        module.train()
+        order = torch.randperm(len(images))
+        for step in range(steps):
+            done = epoch + step / steps
+            for group in optimiser.param_groups:
+                group["lr"] = RATE * min(done + 0.01, (1 + math.cos(math.pi * done / epochs)) / 2)
+            chosen = order[step * BATCH : (step + 1) * BATCH]
+            with torch.autocast("cpu", torch.bfloat16):
+                exits = module(real(augment(images[chosen])))
+            losses = [functional.cross_entropy(one.float(), labels[chosen]) for one in exits]
+            loss = torch.stack([w * one for w, one in zip(WEIGHTS, losses, strict=True)]).sum()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            total += float(loss.detach())
+        torch.save({"epochs": epoch + 1, "state": module.state_dict()}, file)
+        print(f"{epoch + 1}: {total / steps:.3f}, {time.perf_counter() - start:.0f} s", flush=True)
+
+
+def augment(images: Tensor) -> Tensor:
+    """Half of them mirrored, all shifted by up to four pixels, zeros around."""
+    count, _, height, width = images.shape
+    padded = functional.pad(images, (SHIFT,) * 4)
+    across = torch.arange(width).repeat(count, 1)
+    mirrored = torch.rand(count) < 0.5
+    across[mirrored] = across[mirrored].flip(1)
+    across = across + torch.randint(0, 2 * SHIFT + 1, (count, 1))
+    down = torch.arange(height) + torch.randint(0, 2 * SHIFT + 1, (count, 1))
+    each = torch.arange(count)[:, None, None]
+    # pixels come channels last: the fastest layout here
+    return padded[each, :, down[:, :, None], across[:, None, :]].permute(0, 3, 1, 2)
+
+
+def real(images: Tensor) -> Tensor:
+    """What the network reads: bytes over 255, less the mean, over the deviation."""
+    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+    return (images.float() / 255 - mean) / std
+
+
+@torch.no_grad()
+def accuracy(module: WithExits, images: Tensor, labels: Tensor) -> list[float]:
+    """Of every exit, in float32."""
+    module.eval()
+    right = torch.zeros(len(WEIGHTS))
+    for start in range(0, len(images), 500):
+        part = slice(start, start + 500)
+        for exit_, logits in enumerate(module(real(images[part]))):
+            right[exit_] += (logits.argmax(1) == labels[part]).sum()
+    return [float(one) / len(images) for one in right]
+
+
+def cifar() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Training and test images, raw, channels first in shape and last in memory, and labels."""
+    where = DATA / "load_cifar10.py"
+    spec = importlib.util.spec_from_file_location("load_cifar10", where)
+    if spec is None or spec.loader is None or not where.is_file():
+        sys.exit(f"{where} is missing; EDGEQ_DATA names its folder")
+    loader = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loader)
+    found = []
+    for one in loader.load():
+        array = torch.from_numpy(np.asarray(one))
+        found.append(array.permute(0, 3, 1, 2) if array.ndim == 4 else array.long())
+    return found[0], found[1], found[2], found[3]
+
+
+if __name__ == "__main__":
+    main()
