@@ -12,7 +12,21 @@ from dataclasses import dataclass
 import edgeq
 from edgeq import charts
 from edgeq.budget import show_size, show_use
-from edgeq.report import Export, Layer, LayerWork, Profile, Report, Row, Totals, Verdict, Work
+from edgeq.report import (
+    ClassUse,
+    Comparison,
+    Export,
+    Gate,
+    Layer,
+    LayerWork,
+    Profile,
+    Report,
+    Row,
+    Standing,
+    Totals,
+    Verdict,
+    Work,
+)
 
 PAGE = "report.html"
 TEXT = "report.txt"
@@ -176,6 +190,88 @@ def _symbols(profile: Profile, most: int) -> Table:
     )
 
 
+def operating(gate: Gate) -> Table:
+    """What the gates do at the tradeoffs that have names."""
+    titles = ("at", ">tradeoff", ">accuracy", ">mean cost", f">mean {gate.unit}",
+              f">worst {gate.unit}", ">leave at", ">run at")  # fmt: skip
+    rows = tuple(
+        (
+            point.name,
+            f"{point.tradeoff:.4f}",
+            f"{point.accuracy:.2%}",
+            f"{point.cost:.1%}",
+            f"{point.mean:,.0f}",
+            f"{point.worst:,.0f}",
+            _shares(point.exits),
+            _shares(point.levels),
+        )
+        for point in gate.points
+    )
+    return Table(titles, rows)
+
+
+def _shares(parts: Sequence[float]) -> str:
+    """Shares of a whole, in percent, in their order."""
+    return " / ".join(f"{100 * part:.0f}" for part in parts) + " %"
+
+
+def baselines(gate: Gate) -> Table:
+    """The gates beside each baseline; a tie is called one."""
+    rows = tuple(
+        (name, one.figure, _difference(one), _bounds(one), one.standing or "out of reach")
+        for name, baseline in gate.baselines.items()
+        for one in baseline.comparisons
+    )
+    return Table(("baseline", "figure", ">gates", ">95 % interval", "so the gates are"), rows)
+
+
+def _difference(one: Comparison) -> str:
+    if one.value is None:
+        return ""
+    return f"{one.value:.2f} x" if one.ratio else f"{100 * one.value:+.2f} points"
+
+
+def _bounds(one: Comparison) -> str:
+    if one.low is None or one.high is None:
+        return ""
+    if one.ratio:
+        return f"{one.low:.2f} .. {one.high:.2f}"
+    return f"{100 * one.low:+.2f} .. {100 * one.high:+.2f}"
+
+
+def by_class(gate: Gate) -> Table:
+    """Where the inputs of each class leave, and at which levels their blocks ran."""
+    titles = ("class", ">samples", *(f">{name}" for name in (*gate.exits, *gate.levels)))
+    return Table(titles, tuple(_class_use(one) for one in gate.classes))
+
+
+def _class_use(one: ClassUse) -> tuple[str, ...]:
+    shares = (f"{100 * share:.0f} %" for share in (*one.exits, *one.levels))
+    return (one.name, _count(one.samples), *shares)
+
+
+def forms(gate: Gate) -> Table:
+    """Both forms of the gates, and which was taken."""
+    rows = tuple(
+        (form.form, _count(form.bytes), f"{form.area:.2%}", "taken" if form.chosen else "")
+        for form in gate.forms
+    )
+    return Table(("form", ">bytes", ">accuracy over all costs", ""), rows)
+
+
+def how_gates(gate: Gate) -> tuple[str, ...]:
+    """Where the figures of gates come from, and what a reader must know of them."""
+    samples = ", ".join(f"{fold.samples:,} to {fold.name}" for fold in gate.folds)
+    lines = [
+        f"inputs leave at {', '.join(gate.exits)}; levels {', '.join(gate.levels)}",
+        f"costs: {gate.unit}, {gate.cost_source}; the dearest of {gate.paths} paths takes "
+        f"{gate.dearest:,.0f}, the ungated network {gate.ungated:.1%} of it",
+        f"samples: {samples}; seed {gate.seed}",
+    ]
+    lines += [f"block {one.block} has no level {one.level}: {one.reason}" for one in gate.dropped]
+    return (*lines, *(f"note: {note}" for note in gate.notes))
+
+
 def _facts(report: Report) -> Iterator[tuple[str, str]]:
     export, profile = report.export, report.profile
     yield "target", report.target
@@ -192,6 +288,8 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
         yield "instructions", f"{profile.totals.instructions:,} an inference, emulated"
         if profile.totals.cycles_model is not None:
             yield "cycles", f"{profile.totals.cycles_model:,}, modelled"
+    if report.gate is not None:
+        yield "gates", f"{report.gate.form}, {report.gate.bytes:,} bytes"
 
 
 # The page #
@@ -271,12 +369,27 @@ def _page(report: Report) -> Iterator[str]:
     if profile is not None:
         yield from _section("One inference", work(profile), how(profile))
         yield from _section("Largest names in flash", _symbols(profile, SYMBOLS))
+    if report.gate is not None:
+        for title, table in _gate_tables(report.gate):
+            yield from _section(title, table)
+        yield from _section("Gates", forms(report.gate), how_gates(report.gate))
     yield from _section("Prediction and execution", _checks(report.validate.rows))
     if export.notes:
         yield "<section><h2>Notes</h2>"
         yield from (f"<p>{html.escape(note)}</p>" for note in export.notes)
         yield "</section>"
     yield "</body>\n</html>"
+
+
+def _gate_tables(gate: Gate) -> Iterator[tuple[str, Table]]:
+    """What is known of gates, by heading; what is empty is left out."""
+    for title, table in (
+        ("Operating points", operating(gate)),
+        ("Against baselines", baselines(gate)),
+        ("Exits and levels by class, shares", by_class(gate)),
+    ):
+        if table.rows:
+            yield title, table
 
 
 def _css() -> str:
@@ -311,7 +424,12 @@ def _class(right: bool) -> str:
 
 
 def _verdict(cell: str) -> str:
-    good = {Verdict.EXACT.value: "good", Verdict.DIFFERS.value: "bad"}.get(cell)
+    good = {
+        Verdict.EXACT.value: "good",
+        Verdict.DIFFERS.value: "bad",
+        Standing.AHEAD.value: "good",
+        Standing.BEHIND.value: "bad",
+    }.get(cell)
     return f' class="{good}"' if good else ""
 
 
@@ -381,6 +499,11 @@ def _lines(report: Report) -> Iterator[str]:
         yield from _block("One inference", work(profile))
         yield from how(profile)
         yield from _block("Flash by symbol", _symbols(profile, 4 * SYMBOLS))
+    if report.gate is not None:
+        for title, table in _gate_tables(report.gate):
+            yield from _block(title, table)
+        yield from _block("Gates", forms(report.gate))
+        yield from how_gates(report.gate)
     yield from _block("Prediction and execution", _checks(report.validate.rows))
     yield from ("", *(f"note: {note}" for note in export.notes))
 

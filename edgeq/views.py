@@ -28,6 +28,7 @@ from edgeq.report import (
     Export,
     Fit,
     Flash,
+    Gate,
     Layer,
     Profile,
     Ram,
@@ -363,6 +364,7 @@ def validate_view(report: Report) -> RenderableType:
     return Group(title, "", table, "", *apart, *about)
 
 
+STANDINGS = {"ahead": "green", "behind": "red"}
 MARKS = {
     Verdict.BASE: ("·", "dim"),
     Verdict.EXACT: ("✓", "green"),
@@ -432,6 +434,29 @@ def _change_cells(change: Change) -> tuple[str, ...]:
         return (name, *sides, "")
     share = f" ({new / old - 1:+.1%})" if old else ""
     return (name, *sides, f"{round(new - old, 4):+,}{share}" if new != old else "same")
+
+
+def gate_view(model: str, gate: Gate) -> RenderableType:
+    """Operating points, both forms, baselines with their intervals, and where figures come from."""
+    title = Text.assemble((model, "bold"), " for ", (gate.target, "bold"))
+    title.append(f"  gates: {gate.form}, {gate.bytes:,} bytes", "dim")
+    parts: list[RenderableType] = [title, "", _plain(pages.operating(gate)), ""]
+    parts += [_plain(pages.forms(gate)), ""]
+    if gate.baselines:
+        parts += [_plain(pages.baselines(gate)), ""]
+    return Group(*parts, *(Text(line, "dim") for line in pages.how_gates(gate)))
+
+
+def _plain(shown: pages.Table) -> Table:
+    """A table of a page as one of a terminal."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for title in shown.titles:
+        number = title.startswith(">")
+        justify: JustifyMethod = "right" if number else "left"
+        table.add_column(title.removeprefix(">"), justify=justify, overflow="fold")
+    for row in shown.rows:
+        table.add_row(*(Text(cell, STANDINGS.get(cell, "")) for cell in row))
+    return table
 
 
 def show_targets(devices: Sequence[Device], *, as_json: bool) -> None:
