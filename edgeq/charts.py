@@ -307,7 +307,7 @@ def _accuracy_over_cost(figure: Any, report: Report, palette: Palette) -> None:
         return
     top = max(point.accuracy for point in gate.curve)
     bottom = min(point.accuracy for point in gate.points or gate.curve)
-    for (name, baseline), colour in zip(gate.baselines.items(), _cycle(COLOURS[1:])):
+    for (name, baseline), colour in zip(gate.baselines.items(), _cycle(COLOURS[1:]), strict=False):
         line = [(point.cost, 100 * point.accuracy) for point in baseline.curve]
         marker = "s" if len(line) < FEW_POINTS else None
         axes.plot(*zip(*sorted(line), strict=True), color=palette[colour], linewidth=1,
