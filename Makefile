@@ -17,9 +17,9 @@ lint:
 # mypy sees the tree as it is installed, siblings inside edgeq; it must have seen every module.
 types:
 	@rm -rf $(TYPED) && mkdir -p $(TYPED)/edgeq
-	@ln -s $(abspath $(wildcard edgeq/*.py edgeq/py.typed) edgeq/frontends edgeq/passes $(SIBLINGS)) $(TYPED)/edgeq
+	@ln -s $(abspath $(wildcard edgeq/*.py edgeq/py.typed) edgeq/fit edgeq/frontends edgeq/passes $(SIBLINGS)) $(TYPED)/edgeq
 	@set -e; cd $(TYPED); \
-	modules=$$(find -L edgeq/*.py edgeq/frontends edgeq/passes $(SIBLINGS:%=edgeq/%) -maxdepth 1 -name '*.py' | sort); \
+	modules=$$(find -L edgeq/*.py edgeq/fit edgeq/frontends edgeq/passes $(SIBLINGS:%=edgeq/%) -maxdepth 1 -name '*.py' | sort); \
 	$(EXECUTABLE) -m mypy --config-file $(CURDIR)/pyproject.toml $$modules | tee mypy.txt; \
 	grep -q "no issues found in $$(echo $$modules | wc -w) source files" mypy.txt
 

@@ -417,7 +417,7 @@ def _facts(request: Request, tools: Tools) -> dict[str, object]:
         "compiler": None if tools.target is None else str(tools.target),
         "dependencies": {name: version(name) for name in DEPENDENCIES},
         "model": request.model.sha256,
-        "policy": sha256(request.policy.model_dump_json(by_alias=True).encode()),
+        "policy": sha256(request.policy.record().encode()),
         "calibration": request.calibration_sha256,
         # AdaRound alone draws random numbers
         "seed": request.policy.calibration.seed if request.compiled.learned else None,

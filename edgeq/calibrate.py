@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,17 @@ def run(
     Raises:
         ModelError: an activation is not finite.
     """
+    return by_level(graph, (bits,), inputs, settings, progress)[0]
+
+
+def by_level(
+    graph: Graph,
+    levels: Sequence[Mapping[str, Bits]],
+    inputs: Mapping[str, Array],
+    settings: Calibration,
+    progress: Progress | None = None,
+) -> tuple[Ranges, ...]:
+    """The same for the bits of each of `levels`, seen once; nodes without bits give 8."""
     samples = len(next(iter(inputs.values())))
     names = [*graph.inputs, *(node.output for node in graph.nodes)]
     weighted = [node for node in graph.nodes if OPS[node.op].weighted]
@@ -109,18 +121,26 @@ def run(
         if progress is not None:
             progress(min(start + BATCH, samples), samples)
     ends = {*graph.inputs, *graph.outputs}
-    widths = {node.output: bits[node.name].activations for node in graph.nodes}
-    bounds = {}
-    for name, seen in observers.items():
-        method = "minmax" if name in ends else settings.activations
-        low, high = _BOUNDS[method](seen, widths.get(name, 8), settings)
-        bounds[name] = (float(round_significant(low)), float(round_significant(high)))
     means = {}
     for node in weighted:
         total = observers[node.inputs[0]].total
         if total is not None:
             means[node.name] = round_significant(_mean_input(graph, node, total / samples))
-    return Ranges(bounds, means, settings.activations, samples)
+
+    @cache
+    def bounds_of(name: str, width: int) -> tuple[float, float]:
+        method = "minmax" if name in ends else settings.activations
+        low, high = _BOUNDS[method](observers[name], width, settings)
+        return float(round_significant(low)), float(round_significant(high))
+
+    found = []
+    for bits in levels:
+        widths = {
+            node.output: bits[node.name].activations for node in graph.nodes if node.name in bits
+        }
+        bounds = {name: bounds_of(name, widths.get(name, 8)) for name in observers}
+        found.append(Ranges(bounds, means, settings.activations, samples))
+    return tuple(found)
 
 
 def _mean_input(graph: Graph, node: Node, mean: Array) -> Array:

@@ -21,7 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from edgeq import gatefile
 from edgeq.errors import PolicyError
+from edgeq.gatefile import Fitted
 from edgeq.ir import Array, Graph
 
 UNIFORM = re.compile(r"w([2-8])a([2-8]|16)")
@@ -115,6 +117,13 @@ class InputSpec(_Section):
         return np.asarray((unit - np.asarray(self.mean)) / np.asarray(self.std), np.float32)
 
 
+class Level(_Section):
+    """A lower precision of a network with exits: bits of its layers, as a policy has them."""
+
+    default: Precision = Precision()
+    rule: tuple[Rule, ...] = ()
+
+
 class Provenance(_Section):
     """Where a policy came from; carried along, not interpreted."""
 
@@ -125,14 +134,31 @@ class Provenance(_Section):
 
 
 class Policy(_Section):
-    """The whole file."""
+    """The whole file.
+
+    `exits` names the layers behind which inputs may leave. Its own bits are level 0, `level` holds
+    those below; without it there is one that suits the target. `gate` was fitted for them.
+    """
 
     version: Annotated[Literal[1], Field(alias="schema")] = 1
     default: Precision = Precision()
     rule: tuple[Rule, ...] = ()
     calibration: Calibration = Calibration()
     input: Mapping[str, InputSpec] = {}
+    exits: tuple[str, ...] = ()
+    level: tuple[Level, ...] | None = None
+    gate: Fitted | None = None
     provenance: Provenance | None = None
+
+    @property
+    def gated(self) -> bool:
+        """Whether it says anything of exits."""
+        return bool(self.exits) or self.level is not None or self.gate is not None
+
+    def record(self) -> str:
+        """The policy as JSON, of which the manifest has the hash; exits only where there are."""
+        left_out = None if self.gated else {"exits", "level", "gate"}
+        return self.model_dump_json(by_alias=True, exclude=left_out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +216,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _validate(data: object, name: str) -> Policy:
+    if isinstance(data, dict):
+        gatefile.require_version(data.get("gate"))
     try:
         return Policy.model_validate(data)
     except ValidationError as error:
@@ -206,7 +234,7 @@ def describe(error: ValidationError, name: str) -> str:
     return f"{name}: {place}{shown}: {first['msg']}{more}"
 
 
-def resolve(policy: Policy, graph: Graph, name: str = "policy") -> dict[str, Bits]:
+def resolve(policy: Policy | Level, graph: Graph, name: str = "policy") -> dict[str, Bits]:
     """The bits of every layer of `graph`; later rules win.
 
     Raises:

@@ -1,0 +1,186 @@
+"""Trains the ResNet-8 of MLPerf Tiny with three early exits, all together, on CIFAR-10.
+
+    python bench/quee_nets.py FOLDER [EPOCHS [START]]
+
+Needs the extra torch, Pillow, and in the folder that EDGEQ_DATA names `load_cifar10.py` and
+`cifar10_jpegpack.npz`. START is a state dictionary of the backbone to begin from. The last 5,000
+training images are left out (`quee.py` has them as its validation fold); the test images serve for
+nothing but the accuracy printed at the end. FOLDER gets `checkpoint.pt` after each epoch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+DATA = Path(os.environ.get("EDGEQ_DATA", ""))
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HELD_OUT = 5_000  # training images of no use here
+BATCH, RATE, DECAY, SHIFT = 128, 0.1, 2e-4, 4
+WEIGHTS = (0.1, 0.3, 0.5, 1.0)  # of the exits' losses; the last exit's is the network's own
+SIDE = 4  # of what a head pools to
+
+
+class Stack(nn.Module):
+    """A residual block of two convolutions, with one of 1 x 1 on the shortcut where it strides."""
+
+    def __init__(self, inputs: int, channels: int) -> None:
+        super().__init__()
+        stride = 1 if inputs == channels else 2
+        self.c1 = nn.Conv2d(inputs, channels, 3, stride, 1, bias=False)
+        self.b1 = nn.BatchNorm2d(channels)
+        self.c2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.b2 = nn.BatchNorm2d(channels)
+        self.sc = nn.Sequential()
+        if stride != 1:
+            self.sc.append(nn.Conv2d(inputs, channels, 1, stride, bias=False))
+            self.sc.append(nn.BatchNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.relu(self.b1(self.c1(x)))
+        return functional.relu(self.b2(self.c2(y)) + self.sc(x))
+
+
+class Head(nn.Module):
+    """Average pooling to 4 x 4, then one fully connected layer."""
+
+    def __init__(self, channels: int, side: int, classes: int) -> None:
+        super().__init__()
+        self.pool = nn.AvgPool2d(side // SIDE)
+        self.fc = nn.Linear(channels * SIDE * SIDE, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.pool(x).flatten(1))
+
+
+class ResNet8(nn.Module):
+    """The backbone: logits, and of `boundaries` what the exits read besides."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        self.c = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        self.b = nn.BatchNorm2d(16)
+        self.l1, self.l2, self.l3 = Stack(16, 16), Stack(16, 32), Stack(32, 64)
+        self.fc = nn.Linear(64, classes)
+
+    def boundaries(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        first = functional.relu(self.b(self.c(x)))
+        second = self.l1(first)
+        third = self.l2(second)
+        return [first, second, third], self.fc(self.l3(third).mean((2, 3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.boundaries(x)[1]
+
+
+class WithExits(nn.Module):
+    """The backbone and a head after its stem and its first two stacks: logits of every exit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = ResNet8()
+        self.heads = nn.ModuleList([Head(16, 32, 10), Head(16, 32, 10), Head(32, 16, 10)])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        features, logits = self.backbone.boundaries(x)
+        return [*(head(one) for head, one in zip(self.heads, features, strict=True)), logits]
+
+
+def main() -> None:
+    folder, epochs = Path(sys.argv[1]), int(sys.argv[2] if len(sys.argv) > 2 else 30)
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    images, labels, test, answers = cifar()
+    module = WithExits().to(memory_format=torch.channels_last)
+    if len(sys.argv) > 3:
+        module.backbone.load_state_dict(torch.load(sys.argv[3], weights_only=True))
+    train(module, images[:-HELD_OUT], labels[:-HELD_OUT], epochs, folder / "checkpoint.pt")
+    found = accuracy(module, test, answers)
+    print("test:", ", ".join(f"{one:.2%}" for one in found), flush=True)
+
+
+def train(module: WithExits, images: Tensor, labels: Tensor, epochs: int, file: Path) -> None:
+    """SGD with a cosine schedule and one epoch of warming up; images are raw, (N, 3, 32, 32)."""
+    parts = [{"params": [p for p in module.parameters() if p.ndim > 1], "weight_decay": DECAY}]
+    parts.append({"params": [p for p in module.parameters() if p.ndim == 1], "weight_decay": 0.0})
+    optimiser = torch.optim.SGD(parts, RATE, momentum=0.9, nesterov=True)
+    steps = len(images) // BATCH
+    for epoch in range(epochs):
+        start, total = time.perf_counter(), 0.0
+        module.train()
+        order = torch.randperm(len(images))
+        for step in range(steps):
+            done = epoch + step / steps
+            for group in optimiser.param_groups:
+                group["lr"] = RATE * min(done + 0.01, (1 + math.cos(math.pi * done / epochs)) / 2)
+            chosen = order[step * BATCH : (step + 1) * BATCH]
+            with torch.autocast("cpu", torch.bfloat16):
+                exits = module(real(augment(images[chosen])))
+            losses = [functional.cross_entropy(one.float(), labels[chosen]) for one in exits]
+            loss = torch.stack([w * one for w, one in zip(WEIGHTS, losses, strict=True)]).sum()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            total += float(loss.detach())
+        torch.save(module.state_dict(), file)
+        print(f"{epoch + 1}: {total / steps:.3f}, {time.perf_counter() - start:.0f} s", flush=True)
+
+
+def augment(images: Tensor) -> Tensor:
+    """Half of them mirrored, all shifted by up to four pixels, zeros around."""
+    count, _, height, width = images.shape
+    padded = functional.pad(images, (SHIFT,) * 4)
+    across = torch.arange(width).repeat(count, 1)
+    mirrored = torch.rand(count) < 0.5
+    across[mirrored] = across[mirrored].flip(1)
+    across = across + torch.randint(0, 2 * SHIFT + 1, (count, 1))
+    down = torch.arange(height) + torch.randint(0, 2 * SHIFT + 1, (count, 1))
+    each = torch.arange(count)[:, None, None]
+    # pixels come channels last: the fastest layout here
+    return padded[each, :, down[:, :, None], across[:, None, :]].permute(0, 3, 1, 2)
+
+
+def real(images: Tensor) -> Tensor:
+    """What the network reads: bytes over 255, less the mean, over the deviation."""
+    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+    return (images.float() / 255 - mean) / std
+
+
+@torch.no_grad()
+def accuracy(module: WithExits, images: Tensor, labels: Tensor) -> list[float]:
+    """Of every exit, in float32."""
+    module.eval()
+    right = torch.zeros(len(WEIGHTS))
+    for start in range(0, len(images), 500):
+        part = slice(start, start + 500)
+        for exit_, logits in enumerate(module(real(images[part]))):
+            right[exit_] += (logits.argmax(1) == labels[part]).sum()
+    return [float(one) / len(images) for one in right]
+
+
+def cifar() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Training and test images, raw, channels first in shape and last in memory, and labels."""
+    where = DATA / "load_cifar10.py"
+    spec = importlib.util.spec_from_file_location("load_cifar10", where)
+    if spec is None or spec.loader is None or not where.is_file():
+        sys.exit(f"{where} is missing; EDGEQ_DATA names its folder")
+    loader = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loader)
+    found = []
+    for one in loader.load():
+        array = torch.from_numpy(np.asarray(one))
+        found.append(array.permute(0, 3, 1, 2) if array.ndim == 4 else array.long())
+    return found[0], found[1], found[2], found[3]
+
+
+if __name__ == "__main__":
+    main()

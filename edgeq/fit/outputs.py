@@ -1,0 +1,131 @@
+"""What the exits of an integer network gave for some samples, on every path: all that a fit sees.
+
+`gates.see` makes of it what the device sees, so that gates are fitted to the device's integers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq import gates
+from edgeq.errors import ModelError, UsageError
+from edgeq.gates import Levels, Path, Seen
+
+Int8 = npt.NDArray[np.int8]
+Int64 = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+Reals = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """The output integers (samples, classes) where each path ends, and the right classes.
+
+    A path stands for the exit at its end. All exits share one scale, as they share one tensor.
+    """
+
+    logits: Mapping[Path, Int8]
+    labels: Int64  # (samples,)
+    scale: float
+
+    def __post_init__(self) -> None:
+        shapes = {logits.shape for logits in self.logits.values()}
+        if len(shapes) != 1:
+            raise ModelError("EQ0396", f"paths have outputs of shapes {sorted(shapes)}; one is due")
+        ((count, classes),) = shapes
+        if self.labels.shape != (count,):
+            raise ModelError("EQ0396", f"{self.labels.shape} labels for {count} samples")
+        if count and not 0 <= self.labels.min() <= self.labels.max() < classes:
+            raise ModelError("EQ0396", f"labels must be 0 to {classes - 1}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def classes(self) -> int:
+        """How many classes the outputs tell apart."""
+        return next(iter(self.logits.values())).shape[1]
+
+    @cached_property
+    def seen(self) -> Mapping[Path, Seen]:
+        """What a gate sees where each path ends."""
+        return {path: gates.see(logits, self.scale) for path, logits in self.logits.items()}
+
+    @cached_property
+    def wrong(self) -> Mapping[Path, Bools]:
+        """Which samples get a wrong class where each path ends: the first greatest output's."""
+        return {path: o.argmax(axis=1) != self.labels for path, o in self.logits.items()}
+
+    def real(self, path: Path) -> Reals:
+        """The outputs as real numbers; a constant less, which no softmax sees."""
+        return self.scale * self.logits[path].astype(np.float64)
+
+    def take(self, at: Int64) -> Fold:
+        """Those samples alone."""
+        return Fold({p: o[at] for p, o in self.logits.items()}, self.labels[at], self.scale)
+
+    def digest(self) -> str:
+        """A hash of labels and outputs, whatever the order of the paths."""
+        found = hashlib.sha256(self.labels.astype("<i8").tobytes())
+        for path in sorted(self.logits):
+            found.update(repr(path).encode() + self.logits[path].tobytes())
+        return found.hexdigest()
+
+
+def fold(name: str, logits: Mapping[Path, Int8], labels: Int64 | None, scale: float) -> Fold:
+    """A fold of that name.
+
+    Raises:
+        UsageError: labels are missing.
+        ModelError: outputs and labels do not fit each other.
+    """
+    if labels is None or not len(labels):
+        raise UsageError("EQ0260", f"{name}: gates are fitted to labels; the file needs an array y")
+    return Fold(logits, labels, scale)
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """A network's outputs on three folds: `train` fits gates, `val` estimates errors and chooses.
+
+    `test` is only reported.
+    """
+
+    levels: Levels
+    train: Fold
+    val: Fold
+    test: Fold | None = None
+
+    def __post_init__(self) -> None:
+        needed = set(gates.all_paths(self.levels))
+        for name in ("train", "val", "test"):
+            here: Fold | None = getattr(self, name)
+            lacking = sorted(needed - set(here.logits)) if here else []
+            if lacking:
+                raise ModelError("EQ0397", f"{name} lacks the outputs of path {lacking[0]}")
+
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of these folds, each with its id."""
+        found = []
+        if self.train.digest() == self.val.digest():
+            text = "validation data equal training data: errors will be underestimated"
+            found.append(UsageError("EQ0261", text))
+        unseen = sorted(set(range(self.val.classes)) - set(self.val.labels.tolist()))
+        if unseen:
+            names = ", ".join(str(label) for label in unseen)
+            text = f"classes {names} do not occur in the validation data: their errors are unknown"
+            found.append(UsageError("EQ0262", text))
+        return tuple(str(note) for note in found)
+
+
+def split(whole: Fold, share: float, seed: int) -> tuple[Fold, Fold]:
+    """The fold in two, the second one with that share of the samples."""
+    order = np.random.default_rng(seed).permutation(len(whole))
+    cut = len(whole) - round(share * len(whole))
+    return whole.take(np.sort(order[:cut])), whole.take(np.sort(order[cut:]))

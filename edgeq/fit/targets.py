@@ -1,0 +1,91 @@
+"""Targets of the gates: how often inputs like this one are misclassified at a path's end (eq. 11).
+
+Alike are inputs whose probabilities at that end lie in one cluster of K-means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeq.errors import UsageError
+from edgeq.fit import kmeans
+from edgeq.fit.outputs import Bools, Fold, Int64, Reals
+from edgeq.gates import Path, Seen
+
+PRIOR = 2.0  # samples of the path's own error rate that every cluster gets beside its own
+FEW = 10  # samples a cluster, below which targets get that prior
+QUICK = 2  # restarts of K-means where only K is chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """For each path the centroids (clusters, classes) and the error rate of each cluster."""
+
+    centroids: Mapping[Path, Reals]
+    errors: Mapping[Path, Reals]
+
+    def estimate(self, fold: Fold) -> dict[Path, Reals]:
+        """The error rate of each sample's cluster, (samples,), for every path."""
+        return {
+            path: self.errors[path][kmeans.nearest(probabilities(fold.seen[path]), centroids)]
+            for path, centroids in self.centroids.items()
+        }
+
+
+def probabilities(seen: Seen) -> Reals:
+    """(samples, classes), 0..1, of the bytes that the device sees."""
+    return seen.probabilities / 255
+
+
+def rates(mine: Int64, wrong: Bools, clusters: int, prior: float) -> Reals:
+    """The share of wrong samples in each cluster, (err + a·g) / (m + a); g where it is empty."""
+    count = np.bincount(mine, minlength=clusters)
+    errors = np.bincount(mine, wrong, clusters)
+    mean = wrong.mean()
+    return np.asarray(
+        np.where(count > 0, (errors + prior * mean) / np.maximum(count + prior, 1e-9), mean)
+    )
+
+
+def learn(
+    fold: Fold, paths: Sequence[Path], clusters: int, seed: int, restarts: int = 10
+) -> Targets:
+    """Clusters and their error rates, found on `fold`.
+
+    Raises:
+        UsageError: there are fewer samples than clusters.
+    """
+    enough(fold, clusters)
+    prior = PRIOR if clusters * FEW > len(fold) else 0.0
+    centroids, errors = {}, {}
+    for path in paths:
+        points = probabilities(fold.seen[path])
+        centroids[path] = kmeans.fit(points, clusters, seed, restarts)
+        mine = kmeans.nearest(points, centroids[path])
+        errors[path] = rates(mine, fold.wrong[path], len(centroids[path]), prior)
+    return Targets(centroids, errors)
+
+
+def enough(fold: Fold, clusters: int) -> None:
+    """Refuse more clusters than there are samples, and none at all."""
+    if not 1 <= clusters <= len(fold):
+        text = f"{clusters} clusters for {len(fold)} samples; there must be 1 to {len(fold)}"
+        raise UsageError("EQ0263", text)
+
+
+def brier(estimates: Mapping[Path, Reals], fold: Fold) -> float:
+    """Mean squared difference between estimated errors and errors, over paths and samples."""
+    return float(np.mean([np.mean((e - fold.wrong[p]) ** 2) for p, e in estimates.items()]))
+
+
+def scores(
+    fold: Fold, held_out: Fold, paths: Sequence[Path], counts: Sequence[int], seed: int
+) -> dict[int, float]:
+    """The Brier score on `held_out` of clusters found on `fold`, by their number."""
+    return {
+        count: brier(learn(fold, paths, count, seed, QUICK).estimate(held_out), held_out)
+        for count in counts
+    }

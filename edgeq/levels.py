@@ -1,0 +1,406 @@
+"""A float graph with exits, at every level → the integer network: a chain of bodies and heads.
+
+Level 0 is the policy's own, the most precise. A body has a variant for each level; what crosses an
+exit has one name and one format at all of them, and so has the network's output, which heads and
+last body write. Nodes and inner tensors of level n are called `NAME@n`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgeq import exits, kernels, policy, quantize
+from edgeq.calibrate import Ranges
+from edgeq.errors import PolicyError
+from edgeq.exits import Cut, Head
+from edgeq.gates import Levels
+from edgeq.ir import (
+    Block,
+    Function,
+    Graph,
+    Network,
+    Node,
+    Op,
+    QParams,
+    Tensor,
+    Unary,
+    Variant,
+    qparams_of,
+    single,
+)
+from edgeq.ops import OPS
+from edgeq.policy import Bits, Calibration, Policy
+
+HEAD_BITS = Bits(8, 8)
+OUTPUT_BITS = 8  # what gates read
+LOW_BITS = 4  # of the level that there is where the policy names none
+MOST_LEVELS = 16
+TAKEN = re.compile(r".*@\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """The integer network, and what each of its nodes stands for.
+
+    `origin` names the node of the float graph with its heads; an entry, which brings what crosses
+    an exit to a level's format, stands for the layer before it and is among `entries`.
+    """
+
+    network: Network
+    bits: Mapping[str, Bits]  # as the policy asked
+    origin: Mapping[str, str]
+    entries: frozenset[str]
+
+
+def levels_of(network: Network) -> Levels:
+    """The levels of each body, as gates take them."""
+    bodies = (block for block in network.blocks if not block.head)
+    return tuple(tuple(variant.level for variant in body.variants) for body in bodies)
+
+
+def resolve(
+    chosen: Policy, graph: Graph, isa: Iterable[str], name: str = "policy"
+) -> tuple[dict[str, Bits], ...]:
+    """The bits of every layer of `graph` at each level, level 0 first.
+
+    The first layers keep their bits. Where the policy names no levels there is one, with weights
+    of 4 bits, and activations of 4 where the core multiplies them faster (DSP); the last layer with
+    weights keeps its bits there, too.
+
+    Raises:
+        PolicyError: a rule matches no layer, levels rise or repeat, or there are too many.
+    """
+    taken = [node.name for node in graph.nodes if TAKEN.fullmatch(node.name)]
+    if taken:
+        raise PolicyError(
+            "EQ0379",
+            f"layer {taken[0]}: names that end in @ and a number are those of lower levels",
+        )
+    top = policy.resolve(chosen, graph, name)
+    if chosen.level is None:
+        lower = [_default_level(graph, top, isa)]
+    else:
+        lower = [
+            policy.resolve(level, graph, f"{name}, level {number}")
+            for number, level in enumerate(chosen.level, start=1)
+        ]
+    if len(lower) >= MOST_LEVELS:
+        raise PolicyError("EQ0374", f"{len(lower) + 1} levels; at most {MOST_LEVELS}")
+    first = exits.first_layers(graph)
+    found = [top, *({n: top[n] if n in first else b for n, b in bits.items()} for bits in lower)]
+    for number in range(1, len(found)):
+        _require_lower(graph, found[number - 1], found[number], number, chosen)
+    return tuple(found)
+
+
+def _default_level(graph: Graph, top: Mapping[str, Bits], isa: Iterable[str]) -> dict[str, Bits]:
+    narrow = "dsp" in isa
+    last = [node.name for node in graph.nodes if OPS[node.op].weighted][-1:]
+    return {
+        name: bits
+        if name in last
+        else Bits(
+            min(bits.weights, LOW_BITS),
+            min(bits.activations, LOW_BITS) if narrow else bits.activations,
+        )
+        for name, bits in top.items()
+    }
+
+
+def _require_lower(
+    graph: Graph, above: Mapping[str, Bits], below: Mapping[str, Bits], number: int, chosen: Policy
+) -> None:
+    lower = False
+    for node in graph.nodes:
+        for what, counts in (
+            ("weights", OPS[node.op].weighted),
+            ("activations", not OPS[node.op].keeps_qparams),
+        ):
+            before, after = getattr(above[node.name], what), getattr(below[node.name], what)
+            if counts and after > before:
+                raise PolicyError(
+                    "EQ0374",
+                    f"level {number} gives {node.name} {what} of {after} bits, the level above it "
+                    f"{before}: precision falls from level to level",
+                )
+            lower |= counts and after < before
+    if not lower:
+        hint = "" if chosen.level is not None else "; level = [] says that there is none below"
+        raise PolicyError("EQ0375", f"level {number} has the bits of the level above it{hint}")
+
+
+def run(
+    graph: Graph,
+    cuts: Sequence[Cut],
+    levels: Sequence[Mapping[str, Bits]],
+    ranges: Sequence[Ranges],
+    settings: Calibration,
+    heads: Sequence[Head] | None,
+    isa: Iterable[str],
+) -> Chain:
+    """The network of `graph`, cut at `cuts`, at each of `levels` with its `ranges`.
+
+    Without heads there are bodies alone: what heads are trained on. `isa` says which kernels there
+    are, by whose estimates a level's body begins with an entry or reads the boundary as it is.
+    """
+    builder = _Chain(graph, cuts, levels, ranges, settings, frozenset(isa))
+    return builder.build(heads)
+
+
+_Make = Callable[[QParams | None], Graph]  # a graph whose output has that format, or its own
+
+
+@dataclass(slots=True)
+class _Chain:
+    graph: Graph
+    cuts: Sequence[Cut]
+    levels: Sequence[Mapping[str, Bits]]
+    ranges: Sequence[Ranges]
+    settings: Calibration
+    isa: frozenset[str]
+
+    def build(self, heads: Sequence[Head] | None) -> Chain:
+        """Every body and head."""
+        output = self.graph.outputs[0]
+        ends = [0, *(cut.nodes for cut in self.cuts), len(self.graph.nodes)]
+        formats: dict[str, Tensor] = {}  # of what crosses
+        bodies: list[list[Graph]] = []
+        for index in range(len(ends) - 2):
+            part = exits.part(self.graph, ends[index], ends[index + 1])
+            bodies.append(self._settled(part, formats, index))
+        last = exits.part(self.graph, ends[-2], ends[-1])
+        makers = self._makers(last, formats, len(ends) - 2)
+        made = [self._head(index, head, formats) for index, head in enumerate(heads or ())]
+        settled = _settle([*makers, *made])
+        bodies.append(settled[: len(makers)])
+        graphs = [_renamed(g, {g.outputs[0]: output}) for g in settled[len(makers) :]]
+        return self._chain(bodies, graphs)
+
+    def _chain(self, bodies: Sequence[Sequence[Graph]], heads: Sequence[Graph]) -> Chain:
+        bits: dict[str, Bits] = {}
+        origin: dict[str, str] = {}
+        entries: set[str] = set()
+        blocks = []
+        for index, body in enumerate(bodies):
+            variants: list[Variant] = []
+            for level, graph in enumerate(body):
+                same = level and _same(graph, body[level - 1])
+                if same and index == 0:
+                    continue  # the first body may always begin at the more precise of equals
+                if same:
+                    variants.append(Variant(level, variants[-1].graph))
+                    continue
+                renamed = _of_level(graph, level)
+                variants.append(Variant(level, renamed))
+                for before, after in zip(graph.nodes, renamed.nodes, strict=True):
+                    entry = index > 0 and before.name == _entry_name(self.cuts[index - 1])
+                    entries |= {after.name} if entry else set()
+                    origin[after.name] = self.cuts[index - 1].layer if entry else before.name
+                    asked = self.levels[level][origin[after.name]]
+                    bits[after.name] = Bits(8, asked.activations) if entry else asked
+            blocks.append(Block(f"block{index + 1}", tuple(variants)))
+            if index < len(heads):
+                head = heads[index]
+                blocks.append(Block(f"exit{index + 1}", (Variant(0, head),), head=True))
+                bits |= {node.name: HEAD_BITS for node in head.nodes}
+                origin |= {node.name: node.name for node in head.nodes}
+        network = Network(self.graph.name, tuple(blocks))
+        return Chain(network, bits, origin, frozenset(entries))
+
+    def _settled(self, part: Graph, formats: dict[str, Tensor], index: int) -> list[Graph]:
+        """The body at each level; `formats` gets that of its output."""
+        graphs = _settle(self._makers(part, formats, index))
+        name = part.outputs[0]
+        formats[name] = graphs[0].tensors[name]
+        return graphs
+
+    def _makers(self, part: Graph, formats: dict[str, Tensor], index: int) -> list[_Make]:
+        if not index:  # all levels read the input in one format
+            top = self._maker(part, formats, 0)(None)
+            formats |= {name: top.tensors[name] for name in part.inputs}
+        makers = []
+        for level in range(len(self.levels)):
+            plain = self._maker(part, formats, level)
+            entered = self._entered(part, formats, index, level) if index and level else None
+            if entered is not None and self._cycles(entered(None)) < self._cycles(plain(None)):
+                plain = entered
+            makers.append(plain)
+        return makers
+
+    def _maker(self, part: Graph, formats: Mapping[str, Tensor], level: int) -> _Make:
+        """How `part` becomes integers at `level`, with an output as level 0 has it."""
+        written = _origin(part, part.outputs[0])
+        bits, ranges = dict(self.levels[level]), self.ranges[level]
+        bounds = dict(ranges.bounds)
+        for name in (written, *part.outputs):
+            bounds[name] = self.ranges[0].bounds[name]
+        if part.outputs == self.graph.outputs:
+            bounds |= dict.fromkeys((written, *part.outputs), self._output_bounds())
+        source = part.producer(written)
+        if source is not None:
+            own, above = bits[source.name], self.levels[0][source.name].activations
+            last = part.outputs == self.graph.outputs
+            bits[source.name] = Bits(own.weights, OUTPUT_BITS if last else above)
+        return self._quantizer(part, bits, replace(ranges, bounds=bounds), formats, written)
+
+    def _quantizer(
+        self,
+        part: Graph,
+        bits: Mapping[str, Bits],
+        ranges: Ranges,
+        formats: Mapping[str, Tensor],
+        written: str,
+    ) -> _Make:
+        given = {name: formats[name] for name in part.inputs if name in formats}
+
+        def make(wanted: QParams | None) -> Graph:
+            kept = dict(given)
+            if wanted is not None:
+                kept[written] = replace(part.tensors[written], qparams=wanted)
+            return quantize.run(part, bits, ranges, self.settings, None, kept)
+
+        return make
+
+    def _output_bounds(self) -> tuple[float, float]:
+        """What the outputs of all exits hold."""
+        bounds = self.ranges[0].bounds
+        names = [exits.head_names(index)[2] + ".output" for index in range(len(self.cuts))]
+        found = [bounds[name] for name in (*names, *self.graph.outputs) if name in bounds]
+        return min(low for low, _ in found), max(high for _, high in found)
+
+    def _entered(
+        self, part: Graph, formats: Mapping[str, Tensor], index: int, level: int
+    ) -> _Make | None:
+        """The same with an entry: a table that brings what crosses to the bits of `level`."""
+        cut = self.cuts[index - 1]
+        source = self.graph.producer(_origin(self.graph, cut.tensor))
+        wanted = 8 if source is None else self.levels[level][source.name].activations
+        if (
+            wanted >= qparams_of(formats[cut.tensor]).bits
+            or wanted == 16
+            or (qparams_of(formats[cut.tensor]).wide)
+        ):
+            return None
+        name, tensor = _entry_name(cut), f"{cut.tensor}.entry"
+        passed = _passing(part)
+        nodes = tuple(
+            node
+            if node.name in passed
+            else replace(node, inputs=tuple(tensor if n == cut.tensor else n for n in node.inputs))
+            for node in part.nodes
+        )
+        entry = Node(
+            name, Op.TABLE, (cut.tensor,), tensor, function=Function(Unary.LINEAR, alpha=1.0)
+        )
+        own = replace(part.tensors[cut.tensor], name=tensor)
+        changed = replace(part, nodes=(entry, *nodes), tensors={**part.tensors, tensor: own})
+        levels, ranges = self.levels[level], self.ranges[level]
+        bounds = {**ranges.bounds, tensor: ranges.bounds[cut.tensor]}
+        other = replace(
+            self,
+            levels=[*self.levels[:level], {**levels, name: Bits(8, wanted)}],
+            ranges=[*self.ranges[:level], replace(ranges, bounds=bounds)],
+        )
+        return other._maker(changed, formats, level)
+
+    def _head(self, index: int, head: Head, formats: Mapping[str, Tensor]) -> _Make:
+        cut = self.cuts[index]
+        nodes, new = exits.head_graph(self.graph, cut, index, head)
+        tensors = {t.name: t for t in (self.graph.tensors[cut.tensor], *new)}
+        output = nodes[-1].output
+        graph = Graph(self.graph.name, (cut.tensor,), (output,), tuple(nodes), tensors)
+        bounds = {**self.ranges[0].bounds, output: self._output_bounds()}
+        bits = {node.name: HEAD_BITS for node in nodes}
+        ranges = replace(self.ranges[0], bounds=bounds)
+        return self._quantizer(graph, bits, ranges, formats, output)
+
+    def _cycles(self, graph: Graph) -> int:
+        found = kernels.options(single(graph), self.isa, "time")
+        return sum(choices[0].cycles for choices in found.values())
+
+
+def _entry_name(cut: Cut) -> str:
+    return f"{cut.layer}.entry"
+
+
+def _settle(makers: Sequence[_Make]) -> list[Graph]:
+    """What `makers` make, with outputs in one format: the widest that one of them needs."""
+    graphs = [make(None) for make in makers]
+    formats = [qparams_of(graph.tensors[graph.outputs[0]]) for graph in graphs]
+    widest = max(formats, key=lambda q: q.scale[0])
+    return [
+        graph if own == widest else make(widest)
+        for graph, own, make in zip(graphs, formats, makers, strict=True)
+    ]
+
+
+def _keeps(node: Node) -> bool:
+    """Whether its output's integers mean what its input's meant."""
+    identity = node.function is not None and node.function.kind is Unary.IDENTITY
+    return OPS[node.op].keeps_qparams or identity
+
+
+def _origin(graph: Graph, name: str) -> str:
+    """The tensor whose format `name` has: the one before all nodes that keep it."""
+    node = graph.producer(name)
+    while node is not None and _keeps(node):
+        name = node.inputs[0]
+        node = graph.producer(name)
+    return name
+
+
+def _passing(part: Graph) -> set[str]:
+    """The nodes that lead what crosses through `part` as it is."""
+    found = set()
+    node = part.producer(part.outputs[0])
+    while node is not None and _keeps(node):
+        found.add(node.name)
+        node = part.producer(node.inputs[0])
+    return found if node is None else set()
+
+
+def _same(a: Graph, b: Graph) -> bool:
+    """Whether two graphs compute the same, in the same way."""
+    return (
+        a.nodes == b.nodes
+        and a.tensors == b.tensors
+        and all(
+            t.data is None or np.array_equal(t.data, b.constant(name))
+            for name, t in a.tensors.items()
+        )
+    )
+
+
+def _of_level(graph: Graph, level: int) -> Graph:
+    """`graph` under the names of a level; what crosses keeps its name."""
+    if not level:
+        return graph
+    crosses = {*graph.inputs, *graph.outputs}
+    names = {name: f"{name}@{level}" for name in graph.tensors if name not in crosses}
+    renamed = _renamed(graph, names)
+    nodes = tuple(replace(node, name=f"{node.name}@{level}") for node in renamed.nodes)
+    return replace(renamed, nodes=nodes)
+
+
+def _renamed(graph: Graph, names: Mapping[str, str]) -> Graph:
+    """`graph` with other names for some tensors."""
+
+    def new(name: str) -> str:
+        return names.get(name, name)
+
+    nodes = tuple(
+        replace(node, inputs=tuple(map(new, node.inputs)), output=new(node.output))
+        for node in graph.nodes
+    )
+    tensors = {new(name): replace(t, name=new(name)) for name, t in graph.tensors.items()}
+    return replace(
+        graph,
+        inputs=tuple(map(new, graph.inputs)),
+        outputs=tuple(map(new, graph.outputs)),
+        nodes=nodes,
+        tensors=tensors,
+    )
