@@ -16,6 +16,7 @@ from rich.text import Text
 from edgeq import comparison, pages
 from edgeq.budget import show_size, show_use
 from edgeq.build import Build
+from edgeq.gating import Gated
 from edgeq.inventory import Device, Part
 from edgeq.pipeline import Progress as Callback
 from edgeq.reference import Rounding
@@ -434,6 +435,20 @@ def _change_cells(change: Change) -> tuple[str, ...]:
         return (name, *sides, "")
     share = f" ({new / old - 1:+.1%})" if old else ""
     return (name, *sides, f"{round(new - old, 4):+,}{share}" if new != old else "same")
+
+
+def show_gate(found: Gated, *, as_json: bool) -> None:
+    """Prints what the gates of a policy are worth, and where it was written."""
+    if as_json:
+        sys.stdout.write(dumps(asdict(found.section)))
+        return
+    console = Console(highlight=False)
+    console.print(gate_view(found.model, found.section))
+    console.print(f"[bold]written to[/] {escape(str(found.file))}", soft_wrap=True)
+    console.print(
+        f"[dim]next: edgeq export MODEL --policy {escape(str(found.file))} --calib …[/]",
+        soft_wrap=True,
+    )
 
 
 def gate_view(model: str, gate: Gate) -> RenderableType:

@@ -1,0 +1,375 @@
+"""From a model, a policy with exits and labelled samples to the same policy with fitted gates."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq import build, costs, exits, fit, gatefile, gates, levels, parity, pipeline
+from edgeq.build import sha256
+from edgeq.errors import UsageError
+from edgeq.exits import Cut, Head
+from edgeq.fit import Outputs, Settings, baselines, execute, heads, summary
+from edgeq.fit.fitting import HELD_OUT
+from edgeq.gates import Costs
+from edgeq.ir import Array, Graph, Network, qparams_of
+from edgeq.ops import OPS, macs
+from edgeq.pipeline import Model, Progress
+from edgeq.policy import InputSpec, Policy
+from edgeq.program import Program, stored
+from edgeq.report import Accuracy, Dropped, Fold, Gate, dumps
+from edgeq.samples import Samples
+from edgeq.target import Target
+from edgeq.targets.toolchain import Compiler
+
+Cost = Literal["measured", "bitops_linear", "bops"]
+
+VAL, TEST = 0.6, 0.4  # of --data, where there is --train
+TRAIN = 0.5  # of --data, where it stands for both
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of samples as it was read, and its hash."""
+
+    samples: Samples
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """All that gates are fitted from."""
+
+    model: Model
+    policy: Policy
+    specs: Mapping[str, InputSpec]
+    calibration: File
+    data: File
+    train: File | None
+    target: Target
+    compiler: Compiler | None  # None: costs are counted in bits
+    cost: Cost
+    baselines: bool
+    joint: bool
+    recost: bool
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gated:
+    """A policy with gates, where it was written, and what they are worth."""
+
+    file: Path
+    model: str
+    policy: Policy
+    section: Gate
+
+
+@dataclass(frozen=True, slots=True)
+class _Folds:
+    """Samples by purpose; `heads` of them are trained and chosen on `train` and `val` alone."""
+
+    train: Samples
+    val: Samples
+    test: Samples
+    described: tuple[Fold, ...]
+    notes: tuple[str, ...]
+
+
+def read(path: Path, model: Model, specs: Mapping[str, InputSpec], labelled: bool = True) -> File:
+    """The samples of `path`, checked against the model.
+
+    Raises:
+        UsageError: they have no labels, or the file is not what it should be.
+    """
+    found = pipeline.read_samples(path, model, specs)
+    if labelled and found.labels is None:
+        raise UsageError("EQ0260", f"{path}: gates are fitted to labels; the file needs an array y")
+    return File(found, sha256(path.read_bytes()))
+
+
+def run(request: Request, progress: Progress) -> tuple[Policy, Gate]:
+    """The policy with gates, and the section of a report that says what they are worth.
+
+    Raises:
+        EdgeqError: as `errors` draws them.
+    """
+    folds = _split(request)
+    policy = request.policy
+    if not request.recost:
+        policy = _with_heads(request, folds, progress)
+    assert policy.gate is not None  # `_with_heads` sees to it, or `recost` was refused
+    compiled = pipeline.compile(
+        request.model,
+        policy,
+        request.specs,
+        request.calibration.samples,
+        request.target,
+        "time",
+        (),
+        progress,
+    )
+    program = compiled.program
+    outputs = _outputs(program, folds, progress)
+    costs = _costs(request, program, progress)
+    before = gatefile.to_gate(policy.gate)
+    if request.recost:
+        fitted = fit.kept(before, costs, outputs)
+    else:
+        progress("fitting gates", 0, 1)
+        fitted = fit.fit(outputs, costs, _settings(outputs, request.seed))
+        progress("fitting gates", 1, 1)
+    names = _level_names(request, policy)
+    others = {}
+    if request.baselines:
+        others = summary.compared(
+            outputs, costs, names[0], request.seed, lambda name: progress(name, 0, 1)
+        )
+    about = summary.About(
+        target=request.target.name,
+        exits=(*policy.exits, request.model.graph.nodes[-1].name),
+        levels=names,
+        accuracy=_accuracy(request.model, folds.test, outputs),
+        folds=folds.described,
+        dropped=_dropped(fitted, names),
+        seed=request.seed,
+        notes=folds.notes,
+    )
+    section = summary.describe(fitted, outputs, costs, about, others)
+    found = gatefile.of_gate(
+        fitted.gate,
+        gatefile.heads_of(policy.gate),
+        costs,
+        request.model.sha256,
+        gatefile.weights_of(policy.gate),
+        section,
+    )
+    return policy.model_copy(update={"gate": found}), section
+
+
+def write(file: Path, request: Request, progress: Progress) -> Gated:
+    """The fitted policy in `file`, whole or not at all.
+
+    Raises:
+        EdgeqError: as `errors` draws them.
+    """
+    if request.recost and request.policy.gate is None:
+        raise UsageError("EQ0271", "--recost: the policy has no gates yet; fit them without it")
+    if request.recost and request.joint:
+        raise UsageError("EQ0272", "--recost trains nothing, and --joint would: take one of them")
+    policy, section = run(request, progress)
+    content = policy.model_dump_json(by_alias=True, exclude_defaults=True)
+    build.write(file, dumps(json.loads(content)))
+    return Gated(file, request.model.name, policy, section)
+
+
+# Samples.
+
+
+def _split(request: Request) -> _Folds:
+    """Samples to fit to, to choose by and to report on, which have none in common."""
+    data, train = request.data, request.train
+    notes: list[str] = []
+    order = np.random.default_rng(request.seed).permutation(len(data.samples))
+    if train is None:
+        ends = [round(share * len(order)) for share in (TRAIN, 1 - TEST / 2)]
+        notes.append(
+            "no --train: half of --data trained heads and gates, three tenths chose between them, "
+            "and a fifth is what figures are of"
+        )
+        parts = [_take(data.samples, at) for at in np.split(order, ends)]
+    else:
+        ends = [round(VAL * len(order))]
+        parts = [train.samples, *(_take(data.samples, at) for at in np.split(order, ends))]
+        if train.sha256 == data.sha256:
+            notes.append(
+                str(
+                    UsageError(
+                        "EQ0261",
+                        "validation data equal training data: errors will be underestimated",
+                    )
+                )
+            )
+    sources = (train or data, data, data)
+    described = tuple(
+        Fold(name, len(part), source.sha256)
+        for name, part, source in zip(("train", "val", "test"), parts, sources, strict=True)
+    )
+    calibration = request.calibration
+    own = Fold("calibration", len(calibration.samples), calibration.sha256)
+    if not all(map(len, parts)):
+        raise UsageError(
+            "EQ0263", f"{len(order)} samples are too few to fit gates to, choose and report on"
+        )
+    return _Folds(parts[0], parts[1], parts[2], (*described, own), tuple(notes))
+
+
+def _take(samples: Samples, at: Array) -> Samples:
+    rows = np.sort(at)
+    assert samples.labels is not None  # `read` sees to it
+    inputs = {name: array[rows] for name, array in samples.inputs.items()}
+    return replace(samples, inputs=inputs, labels=samples.labels[rows])
+
+
+# Exits, heads and weights.
+
+
+def _with_heads(request: Request, folds: _Folds, progress: Progress) -> Policy:
+    """The policy with exits, trained heads and gates that send every input to the last exit."""
+    graph = pipeline.prepared(request.model, request.policy).graph
+    layers = request.policy.exits or exits.proposed(graph)
+    policy = request.policy.model_copy(update={"exits": layers, "gate": None})
+    weights: dict[str, Array] = {}
+    if request.joint:
+        weights = _joint(request, policy, graph, folds, progress)
+    model = pipeline.with_weights(pipeline.prepared(request.model, policy), weights)
+    chain, _ = pipeline.with_exits(
+        model, policy, None, request.calibration.samples, request.target.isa, progress
+    )
+    bodies = chain.network
+    train, val = (
+        heads.features(
+            bodies,
+            _integers(bodies, samples),
+            partial(_tell, progress, f"features, {name}", len(samples)),
+        )
+        for name, samples in (("train", folds.train), ("val", folds.val))
+    )
+    progress("training heads", 0, 1)
+    classes = bodies.outputs[0].elements
+    found = heads.train_all(
+        train, _labels(folds.train), val, _labels(folds.val), classes, request.seed
+    )
+    progress("training heads", 1, 1)
+    fitted = gatefile.of_gate(
+        gates.static(classes, levels.levels_of(bodies)),
+        tuple((one.head.weights, one.head.bias) for one in found),
+        _unpriced(bodies),
+        request.model.sha256,
+        weights,
+    )
+    return policy.model_copy(update={"gate": fitted})
+
+
+def _tell(progress: Progress, stage: str, total: int, done: int) -> None:
+    progress(stage, done, total)
+
+
+def _joint(
+    request: Request, policy: Policy, graph: Graph, folds: _Folds, progress: Progress
+) -> dict[str, Array]:
+    """The constants of `graph`, trained together with heads that are then trained anew.
+
+    Raises:
+        MissingToolError: PyTorch is not installed.
+    """
+    from edgeq.fit.torch_joint import fine_tune
+
+    cuts = exits.named(graph, policy.exits)
+    classes = graph.tensors[graph.outputs[0]].elements
+    rng = np.random.default_rng(request.seed)
+    started = exits.attach(graph, cuts, [_random_head(graph, cut, classes, rng) for cut in cuts])
+    found = fine_tune(
+        started,
+        folds.train.real(),
+        _labels(folds.train),
+        folds.val.real(),
+        _labels(folds.val),
+        seed=request.seed,
+        progress=lambda done, total: progress("fine-tuning", done, total),
+    )
+    return {name: data for name, data in found.items() if name in graph.tensors}
+
+
+def _random_head(graph: Graph, cut: Cut, classes: int, rng: np.random.Generator) -> Head:
+    values = math.prod(exits.pooled_shape(graph.tensors[cut.tensor].shape)[1:])
+    weights = rng.normal(0, values**-0.5, (classes, values)).astype(np.float32)
+    return Head(weights, np.zeros(classes, np.float32))
+
+
+def _unpriced(bodies: Network) -> Costs:
+    """Costs before there are any: the blocks alike."""
+    count = len(bodies.blocks)
+    blocks = tuple({v.level: 1.0 for v in block.variants} for block in bodies.blocks)
+    return Costs("bops", "none", blocks, (0.0,) * (count - 1), (0.0,) * (count - 1))
+
+
+# What the integers give, and what they cost.
+
+
+def _integers(network: Network, samples: Samples) -> dict[str, Array]:
+    """The device's input integers."""
+    real = samples.real()
+    return {tensor.name: stored(tensor, real[tensor.name]) for tensor in network.inputs}
+
+
+def _labels(samples: Samples) -> npt.NDArray[np.int64]:
+    assert samples.labels is not None  # `read` sees to it
+    return samples.labels
+
+
+def _outputs(program: Program, folds: _Folds, progress: Progress) -> Outputs:
+    """Every path's integers on every fold."""
+    network = program.network
+    scale = qparams_of(network.outputs[0]).scale[0]
+    found = [
+        fit.fold(
+            name,
+            execute.logits(
+                network,
+                program.quantize(samples),
+                progress=partial(_tell, progress, f"every path, {name}", len(samples)),
+            ),
+            samples.labels,
+            scale,
+        )
+        for name, samples in (("train", folds.train), ("val", folds.val), ("test", folds.test))
+    ]
+    return Outputs(levels.levels_of(network), *found)
+
+
+def _costs(request: Request, program: Program, progress: Progress) -> Costs:
+    if request.compiler is None:
+        return costs.bitops(program.network, request.cost)
+    progress("counting costs", 0, 1)
+    found = costs.measured(program, request.compiler)
+    progress("counting costs", 1, 1)
+    return found
+
+
+def _settings(outputs: Outputs, seed: int) -> Settings:
+    """The numbers of clusters to choose from: no more than there are samples to find them on."""
+    most = len(outputs.val) * (1 - HELD_OUT)
+    few = tuple(count for count in Settings().clusters if count <= most)
+    return Settings(clusters=few or Settings().clusters[:1], seed=seed)
+
+
+def _level_names(request: Request, policy: Policy, model: Model) -> tuple[str, ...]:
+    """Each level by the bits that most of its multiplications have, as policies are called."""
+    names = []
+    for bits in levels.resolve(policy, model.graph, request.target.isa):
+        counts: Counter[str] = Counter()
+        for node in model.graph.nodes:
+            if OPS[node.op].weighted:
+                one = bits[node.name]
+                counts[f"w{one.weights}a{one.activations}"] += macs(model.graph, node)
+        names.append(counts.most_common(1)[0][0] if counts else "w8a8")
+    return tuple(f"{n}, level {i}" if names.count(n) > 1 else n for i, n in enumerate(names))
+
+
+def _accuracy(model: Model, test: Samples, outputs: Outputs) -> Accuracy:
+    """Of the float network, and of its integers at level 0, on the samples that are reported on."""
+    real = parity.top1(parity.real_outputs(model.graph, test), test.labels)
+    assert real is not None and outputs.test is not None
+    whole = baselines.uniform(outputs.levels, outputs.levels[0][0])
+    right = 1 - outputs.test.wrong[whole].mean()
+    return Accuracy(len(test), round(real, 6), round(float(right), 6))
