@@ -123,7 +123,7 @@ def run(request: Request, progress: Progress) -> tuple[Policy, Gate]:
     costs = _costs(request, program, progress)
     before = gatefile.to_gate(policy.gate)
     if request.recost:
-        fitted = fit.kept(before, costs, outputs)
+        fitted = fit.kept(before, priced, outputs.val)
     else:
         progress("fitting gates", 0, 1)
         fitted = fit.fit(outputs, costs, _settings(outputs, request.seed))

@@ -2,3 +2,8 @@
 
 Nothing here runs a network, and nothing needs a framework.
 """
+
+from edgeq.fit.fitting import Fitted, Settings, digest, fit, kept, recosted
+from edgeq.fit.outputs import Fold, Outputs, fold, split
+
+__all__ = ["Fitted", "Fold", "Outputs", "Settings", "digest", "fit", "fold", "kept", "recosted", "split"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating[Any]]  # float32, but for what is not worth a conversion
 
 MEAN_DECAY, POWER_DECAY, TINY = 0.9, 0.999, 1e-8
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -86,12 +86,12 @@ class Curve:
         """The share of samples that take each path: (points, paths)."""
         count = len(self.paths)
         rows = [np.bincount(row, minlength=count) for row in self.taken]
-        return np.stack(rows) / self.taken.shape[1]
+        return np.asarray(np.stack(rows) / self.taken.shape[1])
 
     def by_exit(self) -> Reals:
         """The share of samples that leave at each exit: (points, exits)."""
         lengths = np.array([len(path) for path in self.paths])
-        return self.by_path() @ (lengths[:, None] == np.arange(1, lengths.max() + 1))
+        return np.asarray(self.by_path() @ (lengths[:, None] == np.arange(1, lengths.max() + 1)))
 
     def resampled(self, weights: Reals) -> list[Points]:
         """The points for every row of weights (draws, samples), whose sums are 1."""
@@ -125,21 +125,19 @@ def curve(
 
 
 def shares(
-    costs: Costs, paths: Sequence[Path], among: Sequence[Path], *, heads: bool, gates: bool
+    costs: Costs, paths: Sequence[Path], among: Sequence[Path], heads: int, gates: int
 ) -> tuple[float, ...]:
-    """The cost of each of `paths`, of `among`'s dearest one's with all heads and gates.
+    """The cost of each of `paths` as a share of what the dearest of `among` takes, whole.
 
-    Without `heads` and `gates` it is what a network takes that has none.
+    Only the first `heads` heads and `gates` gates count: a network without exits has neither.
     """
     whole = max(costs.of(path) for path in among)
-    plain = Costs(
-        costs.unit,
-        costs.source,
-        costs.blocks,
-        costs.heads if heads else (0.0,) * len(costs.heads),
-        costs.gates if gates else (0.0,) * len(costs.gates),
-    )
+    plain = replace(costs, heads=_first(costs.heads, heads), gates=_first(costs.gates, gates))
     return tuple(plain.of(path) / whole for path in paths)
+
+
+def _first(each: Sequence[float], count: int) -> tuple[float, ...]:
+    return tuple(cost if index < count else 0.0 for index, cost in enumerate(each))
 
 
 def fixed(tradeoff: float) -> int:

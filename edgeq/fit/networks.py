@@ -15,7 +15,6 @@ from edgeq.gates import Bytes, Gate, Layer, Mlp, Path, Seen
 HIDDEN = 16
 BATCH = 512
 HELD_OUT = 20_000  # samples that early stopping looks at
-SAFE = 0.999  # hidden values above this quantile are clipped
 INT32 = (1 << 31) - 1
 
 
@@ -44,7 +43,8 @@ class Net:
     def gradients(self, inputs: Floats, inside: Floats, outer: Floats) -> tuple[Floats, ...]:
         """Of every parameter, from the gradient `outer` (samples, outputs) of what comes out."""
         back = (outer @ self.output) * (inside > 0)
-        return back.T @ inputs, back.sum(axis=0), outer.T @ inside, outer.sum(axis=0)
+        found = back.T @ inputs, back.sum(axis=0), outer.T @ inside, outer.sum(axis=0)
+        return tuple(np.asarray(each, np.float32) for each in found)
 
 
 def start(inputs: int, hidden: int, outputs: int, rng: np.random.Generator) -> Net:
@@ -179,10 +179,13 @@ def quantised(gate: Gate, trained: Trained, fold: Fold) -> Mlp:
 
 
 def _layer(net: Net, inputs: Floats) -> Layer:
-    """Every hidden value is scaled to fill its byte, which the output's weight takes back."""
+    """Every hidden value is scaled to fill its byte, which the output's weight takes back.
+
+    What is lost is mostly the step of the sigmoid's table: 1/16 of z, an error of 0.004 RMS.
+    """
     inside = net.inside(inputs).astype(np.float64)
-    reach = np.quantile(inside, SAFE, axis=0)
-    reach = np.maximum(reach, max(1e-3 * float(reach.max()), 1e-6))
+    reach = inside.max(axis=0)
+    reach = np.maximum(reach, max(1e-3 * float(reach.max()), 1e-6))  # of dead ones, too
     hidden = net.hidden / reach[:, None]  # hidden values then end at about 1
     output = net.output[0] * reach
     scale = float(np.abs(hidden).max()) / 127 or 1.0

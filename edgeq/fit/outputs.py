@@ -50,7 +50,7 @@ class Fold:
     @property
     def classes(self) -> int:
         """How many classes the outputs tell apart."""
-        return next(iter(self.logits.values())).shape[1]
+        return int(next(iter(self.logits.values())).shape[1])
 
     @cached_property
     def seen(self) -> Mapping[Path, Seen]:

@@ -1,0 +1,89 @@
+"""What held-out data decide: the level of the first block, the tradeoff, which levels pay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from edgeq import gates
+from edgeq.fit.curves import TRADEOFFS, Curve, fixed, predicted, sweep
+from edgeq.fit.outputs import Fold, Int64
+from edgeq.gates import Costs, Form, Gate, Levels, Path, Static, Table
+
+
+def first_levels(
+    gate: Gate,
+    fold: Fold,
+    tradeoffs: Sequence[float] = TRADEOFFS,
+    errors: Mapping[Path, Int64] | None = None,
+) -> tuple[tuple[int, int], ...]:
+    """`Gate.first`: the level that has the least tradeoff · cost + error, at each tradeoff.
+
+    With no input to look at, the best first decision is the same for all (eq. 5 with nothing
+    known). Of equals the cheaper level wins.
+    """
+    known = predicted(gate, fold) if errors is None else errors
+    singles = [(cost, p[0]) for p, cost in zip(gate.paths, gate.costs, strict=True) if len(p) == 1]
+    levels = [level for _, level in sorted(singles)]
+    weights = np.array(tradeoffs)
+    scores = []
+    for level in levels:
+        points = sweep(replace(gate, first=((0, level),)), fold, tradeoffs, errors=known)
+        scores.append(weights * _costs(points) + 1 - points.correct.mean(axis=1))
+    best = np.array(levels)[np.argmin(scores, axis=0)]
+    found: list[tuple[int, int]] = []
+    for tradeoff, level in zip(tradeoffs, best.tolist(), strict=True):
+        if not found or found[-1][1] != level:
+            found.append((fixed(tradeoff), level))
+    return tuple(found)
+
+
+def _costs(curve: Curve) -> np.typing.NDArray[np.float64]:
+    return np.asarray(np.array(curve.costs)[curve.taken].mean(axis=1))
+
+
+def tradeoff_within(gate: Gate, fold: Fold, drop: float) -> int:
+    """The greatest tradeoff whose accuracy is at most `drop` (a share) below the best one's."""
+    accuracy = sweep(gate, fold).correct.mean(axis=1)
+    return fixed(TRADEOFFS[int(np.flatnonzero(accuracy >= accuracy.max() - drop)[-1])])
+
+
+def dominated(costs: Costs, levels: Levels) -> frozenset[tuple[int, int]]:
+    """The (block, level) that cost as much as a more precise level of that block, or more.
+
+    Only from the first block on, since precision never rises: a level that pays in a block has to
+    be one that the blocks behind it can go on at.
+    """
+    found: set[tuple[int, int]] = set()
+    for level in sorted({level for block in levels for level in block}):
+        for block, has in enumerate(levels):
+            if level not in has:
+                continue
+            price = costs.blocks[block]
+            if all(price[level] < price[other] for other in has if other < level):
+                break
+            found.add((block, level))
+    return frozenset(found)
+
+
+def paths_of(levels: Levels, dropped: frozenset[tuple[int, int]], *, paper: bool) -> list[Path]:
+    """Every path that takes none of `dropped`; in paper mode those that start at the top."""
+    return [
+        path
+        for path in gates.all_paths(levels)
+        if not dropped & set(enumerate(path)) and not (paper and path[0] != levels[0][0])
+    ]
+
+
+def form_bytes(form: Form) -> int:
+    """What the tables or weights of a form take in the image (spec §8.3)."""
+    if isinstance(form, Static):
+        return 0
+    if isinstance(form, Table):
+        return form.centroids.size + sum(row.size for row in form.errors.values())
+    return sum(
+        layer.hidden.nbytes + layer.hidden_bias.nbytes + layer.output.nbytes + 4
+        for layer in form.layers
+    )

@@ -1,0 +1,205 @@
+"""From outputs and costs to gates, and from gates to others at new costs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from edgeq import gates
+from edgeq.errors import UsageError
+from edgeq.fit import networks, reliability, tables, targets
+from edgeq.fit.choose import (
+    dominated,
+    first_levels,
+    form_bytes,
+    paths_of,
+    tradeoff_within,
+)
+from edgeq.fit.curves import fixed, sweep
+from edgeq.fit.outputs import Fold, Outputs, split
+from edgeq.gates import Costs, Form, Gate, Levels, Table
+
+Kind = Literal["table", "mlp"]
+
+HELD_OUT = 0.4  # of the validation data, which choose between what the rest has fitted
+EQUAL = 0.001  # of area: the form of fewer bytes wins
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How gates are fitted; the defaults are edgeq's own, `paper` starts at the top always."""
+
+    clusters: tuple[int, ...] = (20, 40, 70, 100)  # to choose from
+    hidden: int = networks.HIDDEN
+    steps: int = 8_000  # at most, of each network
+    form: Kind | None = None  # None: what the held-out data say
+    paper: bool = False
+    tradeoff: float | None = None  # at start; None: the greatest that loses `within` at most
+    within: float = 0.005
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A gate, and what led to it. Areas are held-out ones; `forms` has a gate of each form."""
+
+    gate: Gate
+    forms: Mapping[Kind, Gate]
+    areas: Mapping[Kind, float]
+    bytes: Mapping[Kind, int]
+    table_areas: Mapping[int, float]  # by clusters
+    brier: Mapping[int, float]  # of the targets, by clusters
+    ece: Mapping[int, float]  # likewise, in bins of equal mass
+    clusters: Mapping[Kind, int]
+    rmse: tuple[float, ...]  # of each exit's network, to the targets of the validation data
+    notes: tuple[str, ...]
+
+    @property
+    def kind(self) -> Kind:
+        """The form that was chosen."""
+        return next(kind for kind, gate in self.forms.items() if gate is self.gate)
+
+
+def fit(outputs: Outputs, costs: Costs, settings: Settings = Settings()) -> Fitted:
+    """Gates for that network at those costs.
+
+    Clusters, forms and K are chosen on a part of `val` that took no part in fitting them; the
+    chosen are then fitted again to all of it. `test` is not looked at.
+
+    Raises:
+        UsageError: fewer samples than clusters, or a tradeoff that is none.
+    """
+    start = None if settings.tradeoff is None else fixed(settings.tradeoff)
+    dropped = dominated(costs, outputs.levels)
+    plain = _plain(outputs, costs, settings, dropped)
+    part, held_out = split(outputs.val, HELD_OUT, settings.seed)
+
+    by_count = {
+        count: _with(plain, tables.fit(plain, part, count, settings.seed, targets.QUICK), held_out)
+        for count in settings.clusters
+    }
+    table_areas = {count: area(gate, held_out) for count, gate in by_count.items()}
+    told = targets.held_out(part, held_out, plain.paths, settings.clusters, settings.seed)
+    brier = {count: targets.brier(found, held_out) for count, found in told.items()}
+    ece = {count: reliability.of_targets(found, held_out).ece_mass for count, found in told.items()}
+    counts: dict[Kind, int] = {"table": _best(table_areas, 1), "mlp": _best(brier, -1)}
+    network, _ = _network(plain, outputs.train, part, counts["mlp"], settings)
+    areas: dict[Kind, float] = {
+        "table": table_areas[counts["table"]],
+        "mlp": area(_with(plain, network, held_out), held_out),
+    }
+
+    network, rmse = _network(plain, outputs.train, outputs.val, counts["mlp"], settings)
+    table = tables.fit(plain, outputs.val, counts["table"], settings.seed)
+    forms: dict[Kind, Gate] = {}
+    fitted: dict[Kind, Form] = {"table": table, "mlp": network}
+    for kind, form in fitted.items():
+        gate = _with(plain, form, outputs.val)
+        at = tradeoff_within(gate, outputs.val, settings.within) if start is None else start
+        forms[kind] = replace(gate, tradeoff=at)
+    sizes = {kind: form_bytes(form) for kind, form in fitted.items()}
+    kind = settings.form or chosen(areas, sizes)
+    notes = (*outputs.notes(), *_drops(outputs.levels, dropped))
+    return Fitted(forms[kind], forms, areas, sizes, table_areas, brier, ece, counts, rmse, notes)
+
+
+def kept(gate: Gate, costs: Costs, val: Fold, within: float = Settings.within) -> Fitted:
+    """Gates that were fitted before, at other costs: nothing is learned, first levels are new."""
+    again = recosted(gate, costs, val)
+    again = replace(again, tradeoff=tradeoff_within(again, val, within))
+    kind: Kind = "table" if isinstance(gate.form, Table) else "mlp"
+    return Fitted(
+        again, {kind: again}, {kind: area(again, val)}, {kind: form_bytes(gate.form)},
+        {}, {}, {}, {kind: gate.size}, (), (),
+    )  # fmt: skip
+
+
+def recosted(gate: Gate, costs: Costs, val: Fold) -> Gate:
+    """The same gate at other costs: what it has learned stays, only its first levels are new."""
+    priced = gates.repriced(gate, costs)
+    return replace(priced, first=first_levels(priced, val))
+
+
+def digest(form: Form) -> str:
+    """A hash of all that a form has learned."""
+    found = hashlib.sha256(type(form).__name__.encode())
+    if isinstance(form, Table):
+        found.update(repr(form.centroids.shape).encode() + form.centroids.tobytes())
+        for path in sorted(form.errors):
+            found.update(repr(path).encode() + form.errors[path].tobytes())
+    elif isinstance(form, gates.Mlp):
+        for layer in form.layers:
+            for weights in (layer.hidden, layer.hidden_bias, layer.output):
+                found.update(weights.tobytes())
+            found.update(repr((layer.hidden_scale, layer.output_bias, layer.output_scale)).encode())
+    return found.hexdigest()
+
+
+def area(gate: Gate, fold: Fold) -> float:
+    """The mean accuracy over costs from the cheapest path's to the dearest one's."""
+    return sweep(gate, fold).points().area()
+
+
+def chosen(areas: Mapping[Kind, float], sizes: Mapping[Kind, int]) -> Kind:
+    """The form of the larger area; within 0.1 points of it, that of fewer bytes."""
+    best = max(areas.values())
+    near = [kind for kind, found in areas.items() if found >= best - EQUAL]
+    return min(near, key=lambda kind: sizes[kind])
+
+
+def _plain(
+    outputs: Outputs, costs: Costs, settings: Settings, dropped: frozenset[tuple[int, int]]
+) -> Gate:
+    """Paths, costs and levels of the gate; nothing learned yet."""
+    every = paths_of(outputs.levels, dropped, paper=settings.paper)
+    paths = gates.sampled(every, settings.seed)
+    level = outputs.levels[0][0]
+    prices = gates.normalised(costs, paths)
+    classes = outputs.val.classes
+    return Gate(classes, outputs.levels, paths, prices, ((0, level),), 0, gates.Static())
+
+
+def _with(plain: Gate, form: Form, fold: Fold) -> Gate:
+    """The gate of that form, its first levels found on `fold`."""
+    gate = replace(plain, form=form)
+    return replace(gate, first=first_levels(gate, fold))
+
+
+def _network(
+    plain: Gate, train: Fold, val: Fold, clusters: int, settings: Settings
+) -> tuple[gates.Mlp, tuple[float, ...]]:
+    """Networks fitted to the clusters of `val`, and their RMSE there."""
+    found = targets.learn(val, plain.paths, clusters, settings.seed)
+    trained = networks.train(
+        plain,
+        (train, found.estimate(train)),
+        (val, found.estimate(val)),
+        settings.seed,
+        settings.hidden,
+        settings.steps,
+    )
+    return networks.quantised(plain, trained, val), trained.rmse
+
+
+def _best(found: Mapping[int, float], sign: int) -> int:
+    """The number of clusters of the greatest value, or of the least; the smaller of equals."""
+    return max(sorted(found), key=lambda count: sign * found[count])
+
+
+def _drops(levels: Levels, dropped: frozenset[tuple[int, int]]) -> tuple[str, ...]:
+    found = [
+        UsageError(
+            "EQ0265",
+            f"block {block + 1}: level {level} costs no less than a more precise"
+            " one, and is left out",
+        )
+        for block, level in sorted(dropped)
+    ]
+    below = {(block, level) for block, has in enumerate(levels) for level in has[1:]}
+    if below <= dropped:
+        found.append(
+            UsageError("EQ0266", "no lower level pays on this target: only exits are left")
+        )
+    return tuple(str(note) for note in found)
