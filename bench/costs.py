@@ -116,14 +116,16 @@ def concats(b: Builder) -> str:
     return x
 
 
-def tables(b: Builder) -> str:
-    x = b.input(4, 4, 4)
-    for channels in (8, 32, 64):
-        x = b.conv(b.table(x, FUNCTIONS[1]), channels, 1)
-    return b.table(x, FUNCTIONS[1])
+def tables(b: Builder) -> tuple[str, ...]:
+    """Of many bytes and of few, to as few bits as the policy says."""
+    found, x = [], b.input(24, 24, 4)
+    for side in (1, 2, 2, 3):
+        x = b.max_pool(x, Window((side, side), (side, side)))
+        found.append(b.table(x, FUNCTIONS[7]))
+    return tuple(found)
 
 
-LAYERS: dict[Op, Callable[[Builder], str]] = {
+LAYERS: dict[Op, Callable[[Builder], str | tuple[str, ...]]] = {
     Op.CONV_2D: lambda b: convolutions(b, b.conv),
     Op.GROUPED_CONV_2D: grouped,
     Op.DEPTHWISE_CONV_2D: depthwise,
@@ -141,7 +143,8 @@ LAYERS: dict[Op, Callable[[Builder], str]] = {
 def graph_of(kernel: Kernel) -> Graph:
     assert kernel.op is not None
     b = Builder(kernel.op.value)
-    return b.build(LAYERS[kernel.op](b))
+    built = LAYERS[kernel.op](b)
+    return b.build(*((built,) if isinstance(built, str) else built))
 
 
 def measured(kernel: Kernel, bits: int, optimize: Optimize = "flash") -> Iterator[tuple[Row, int]]:

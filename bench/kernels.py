@@ -1,8 +1,8 @@
 """What one layer costs on the emulated core: instructions and modelled cycles, everything counted.
 
 Run from the root: `python -m bench.kernels [--compiler gcc|zig] [--bits N] [--activations N]
-[NAME …]`; a name is the start of a row's. Columns: instructions, those for each product (or value),
-products for each; the same of modelled cycles.
+[--kernel SYMBOL] [NAME …]`; a name is the start of a row's. Columns: instructions, those for each
+product (or value), products for each; the same of modelled cycles.
 Shapes are those of MLPerf Tiny's networks; weights are random.
 """
 
@@ -19,7 +19,7 @@ from graphs import Builder, same_window
 from programs import compiled
 
 from edgeq import rebuild, targets
-from edgeq.ir import Graph, Window
+from edgeq.ir import Function, Graph, Unary, Window
 from edgeq.policy import Policy
 from edgeq.targets import toolchain
 
@@ -71,6 +71,12 @@ def conv(
 ) -> Graph:
     b = Builder("conv")
     return b.build(b.conv(start(b, shape), channels, same_window((1, *shape), kernel, strides)))
+
+
+def table(shape: Shape) -> Graph:
+    """The bytes of an input to as few bits as the policy says."""
+    b = Builder("table")
+    return b.build(b.table(b.input(*shape), Function(Unary.LINEAR, 1.0)))
 
 
 def fully_connected(start: Start, values: int, features: int) -> Graph:
@@ -133,6 +139,7 @@ LAYERS: dict[str, tuple[int, Callable[[Start], Graph]]] = {
     "add 16 @32x32": (32 * 32 * 16, lambda start: add(start, (32, 32, 16))),
     "average 64 @25x5": (25 * 5 * 64, lambda start: average(start, (25, 5, 64))),
     "average 64 @8x8": (8 * 8 * 64, lambda start: average(start, (8, 8, 64))),
+    "table 16 @32x32": (32 * 32 * 16, lambda start: table((32, 32, 16))),
     "max 2x2 16 @28x28": (28 * 28 * 16, lambda start: maximum(start, (28, 28, 16))),
 }
 
@@ -143,6 +150,7 @@ def main() -> None:
     parser.add_argument("--compiler", default="gcc")
     parser.add_argument("--bits", type=int, default=8)
     parser.add_argument("--activations", type=int, default=8)
+    parser.add_argument("--kernel", help="what runs the last layer")
     arguments = parser.parse_args()
     target = targets.load("mcu")
     compiler = toolchain.find(toolchain.rows_for(target), arguments.compiler)
@@ -153,7 +161,9 @@ def main() -> None:
     for name, (work, graph) in LAYERS.items():
         if arguments.names and not name.startswith(tuple(arguments.names)):
             continue
-        program = compiled(graph(start), policy, target=target).program
+        built = graph(start)
+        forced = {built.nodes[-1].name: arguments.kernel} if arguments.kernel else {}
+        program = compiled(built, policy, target=target, forced=forced).program
         linked = rebuild.link(program, compiler)
         if linked is None:
             print(f"{name:<26} does not fit")

@@ -144,7 +144,7 @@ def linked_kernels(
     """
     if which == "all":
         return kernels.table()
-    chosen = set(c_arrays.own_kernels(program))
+    chosen = set(program.kernels)
     for path in images:
         try:
             data = Path(path).read_bytes()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from edgeq import gates
 from edgeq.ir import Network
 from edgeq.kernels import Choice, Kernel, Optimize, code_bytes, flash_bytes, options
 from edgeq.packing import ALIGN
@@ -35,6 +36,7 @@ def run(
     budget: Budget = UNLIMITED,
     forced: Mapping[str, str] | None = None,
     retained: Iterable[str] = (),
+    state: int = 0,
 ) -> Dispatched:
     """The kernels of `network` and its arena, as `optimize` wants them and `budget` allows.
 
@@ -43,8 +45,8 @@ def run(
     `balanced` the fewest cycles within both budgets; `ram` has the smallest arena that a tenth
     more cycles buy, or that the budget demands. What cannot be met is left to the budgets' own
     check. Outputs lie over inputs, but for `time` only where the RAM demands it. `forced` names
-    kernels by layer, `retained` inputs that stay whole. `budget.flash` is what code, weights and
-    their tables may take.
+    kernels by layer, `retained` inputs that stay whole, `state` the bytes that gates keep for a run.
+    `budget.flash` is what code, weights and their tables may take.
 
     Raises:
         UsageError: `forced` names a layer or a kernel that there is not.
@@ -52,7 +54,7 @@ def run(
     """
     found = options(network, isa, optimize, forced=forced)
     room = None if budget.ram is None else budget.ram - code_bytes().context - code_bytes().stack
-    search = _Search(network, found, frozenset(retained))
+    search = _Search(network, found, frozenset(retained), state)
     picks = {name: choices[0] for name, choices in found.items()}
     left = None if budget.flash is None else budget.flash - code_bytes().runtime
     if left is not None and optimize == "balanced":
@@ -84,10 +86,13 @@ class _Search:
     network: Network
     options: Mapping[str, tuple[Choice, ...]]
     retained: frozenset[str]
+    state: int
 
     def place(self, picks: _Picks, *, over: bool = True) -> Plan:
         """The arena of those choices, with outputs over inputs or without."""
         scratch = {name: c.scratch_bytes for name, c in picks.items() if c.scratch_bytes}
+        if self.state:
+            scratch[gates.STATE] = self.state
         lags = {name: c.lag for name, c in picks.items() if c.lag is not None and over}
         return plan(self.network, scratch, lags, self.retained)
 
@@ -101,7 +106,8 @@ class _Search:
             names = [
                 name
                 for name, place in placed.scratch.items()
-                if place.offset + place.bytes > room or self._crowded(placed, place.first, room)
+                if name in picks
+                and (place.offset + place.bytes > room or self._crowded(placed, place.first, room))
             ]
             changed = False
             for name in names:

@@ -117,7 +117,7 @@ def _layer(program: Program, graph: Graph, node: Node) -> CheckedLayer:
 
 
 def _fit(program: Program, budget: Budget) -> Fit:
-    flash, ram = footprint.estimate(program, image.build(program), c_arrays.own_kernels(program))
+    flash, ram = footprint.estimate(program, image.build(program), program.kernels)
     lags = {name: c.lag for name, c in program.choices.items() if c.lag is not None}
     peak = planner.plan(program.network, {}, lags).arena_bytes
     beyond = excess(flash.total, budget.flash) + excess(ram.total, budget.ram)

@@ -23,15 +23,19 @@ from edgeq.errors import PolicyError
 Path = tuple[int, ...]
 Levels = tuple[tuple[int, ...], ...]  # of each block: those that it has, the most precise first
 Bytes = npt.NDArray[np.uint8]
+Half = npt.NDArray[np.uint16]
 Int64 = npt.NDArray[np.int64]
 
 ONE = 1 << 16  # of costs, tradeoffs and errors, Q16.16
 PROBABILITY_ONE = 1 << 15
 MOST_TRADEOFF = (1 << 32) - 1
 MOST_PATHS = 50  # the paper samples as many where there are more (§4.3)
+MOST_HELD = 254  # paths that an image holds
 MOST_BLOCKS = 8  # 4 bits each in eq_result_t.path
+MOST_SIZE = 255  # clusters or hidden values
 TOP = 5  # probabilities that a table looks at, the greatest first; the entropy follows them
 SIGMOID_STEP = 1 / 16  # of the index of its table, which ends at ±8
+STATE = "gate"  # what the planner calls the memory that gates keep for a run
 
 
 def all_paths(levels: Levels) -> tuple[Path, ...]:
@@ -92,7 +96,10 @@ def normalised(costs: Costs, paths: Sequence[Path]) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Static:
-    """No prediction: every input goes to the last exit, on the first path that leads there."""
+    """No prediction: every input goes to the last exit, on the first path that leads there.
+
+    Where none does, it leaves.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +136,8 @@ Form = Static | Table | Mlp
 class Gate:
     """The gates of a network, as the image holds them.
 
-    `paths` is closed: every beginning of a path is one. `costs` are theirs, Q16.16 of the dearest.
+    `paths` is closed: every beginning of a path is one; short ones come first, then those of lower
+    levels. `costs` are theirs, Q16.16 of the dearest; no path costs less than its beginning.
     `first` says at which level the first block runs, by the tradeoff from which it does so,
     ascending from 0.
     """
@@ -150,6 +158,13 @@ class Gate:
             raise PolicyError("EQ0395", "each path of a gate stands once, and has one cost")
         if any(path[:-1] and path[:-1] not in known for path in self.paths):
             raise PolicyError("EQ0395", "every beginning of a path must be a path of the gate")
+        if list(self.paths) != sorted(self.paths, key=lambda path: (len(path), path)):
+            raise PolicyError("EQ0395", "paths of a gate stand in order, short ones first")
+        cost = dict(zip(self.paths, self.costs, strict=True))
+        if not all(cost.get(p[:-1], 1) <= cost[p] <= ONE for p in self.paths):
+            raise PolicyError(
+                "EQ0395", f"costs lie in 1..{ONE}, and no path costs less than its beginning"
+            )
         for path in self.paths:
             has = all(level in block for level, block in zip(path, self.levels, strict=False))
             if not has or any(b < a for a, b in pairwise(path)):
@@ -161,6 +176,51 @@ class Gate:
             raise PolicyError("EQ0395", f"first levels must be paths: {self.first}")
         if not 0 <= self.tradeoff <= MOST_TRADEOFF:
             raise PolicyError("EQ0395", f"tradeoff {self.tradeoff} is no Q16.16")
+        if len(self.paths) > MOST_HELD:
+            raise PolicyError("EQ0395", f"{len(self.paths)} paths; an image holds {MOST_HELD}")
+        if not self._form_fits():
+            raise PolicyError("EQ0395", "the tables of a gate do not have the shapes of its paths")
+
+    def _form_fits(self) -> bool:
+        form, size, gates = self.form, self.size, self.exits - 1
+        if isinstance(form, Static):
+            return True
+        if not 1 <= size <= MOST_SIZE:
+            return False
+        if isinstance(form, Table):
+            return form.centroids.shape == (gates, size, TOP + 1) and all(
+                path in form.errors and form.errors[path].shape == (size, len(self.options(path)))
+                for path in self.nodes()
+            )
+        shapes = (size, 2 * self.classes + 4 + self.exits + 1), (size,), (size,)
+        return len(form.layers) == gates and all(
+            (layer.hidden.shape, layer.hidden_bias.shape, layer.output.shape) == shapes
+            for layer in form.layers
+        )
+
+    @property
+    def size(self) -> int:
+        """Clusters of the table, hidden values of the MLP."""
+        if isinstance(self.form, Static):
+            return 0
+        if isinstance(self.form, Table):
+            return self.form.centroids.shape[1]
+        return len(self.form.layers[0].output)
+
+    @property
+    def level_count(self) -> int:
+        """One more than the greatest level."""
+        return 1 + max(level for block in self.levels for level in block)
+
+    @property
+    def state_bytes(self) -> int:
+        """Arena bytes that the gates keep for a run; the C twin is `eq_gate_state_bytes`.
+
+        What they saw, as bytes; an MLP's hidden sums of a path of each length, too.
+        """
+        if isinstance(self.form, Mlp):
+            return -(-(2 * self.classes + 4) // 4) * 4 + 4 * self.exits * self.size
+        return self.classes if isinstance(self.form, Table) else 0
 
     @property
     def exits(self) -> int:
@@ -182,7 +242,7 @@ class Gate:
 
 def static(classes: int, levels: Levels) -> Gate:
     """What a network with exits has before its gates are fitted: it runs whole unless forced."""
-    paths = all_paths(levels)
+    paths = sampled(all_paths(levels), 0, MOST_HELD)
     cost = tuple(max(ONE * len(path) // len(levels), 1) for path in paths)
     return Gate(classes, levels, paths, cost, ((0, levels[0][0]),), 0, Static())
 
@@ -197,6 +257,10 @@ class Seen:
     probabilities: Bytes
     entropy: Bytes
 
+    def take(self, rows: Int64) -> Seen:
+        """Of those inputs alone."""
+        return Seen(self.probabilities[rows], self.entropy[rows])
+
     @property
     def top(self) -> Bytes:
         """(inputs, TOP + 1): the greatest probabilities, 0 where classes lack, then the entropy."""
@@ -207,13 +271,13 @@ class Seen:
         return found
 
 
-def exponentials(scale: float) -> npt.NDArray[np.uint16]:
+def exponentials(scale: float) -> Half:
     """The 256 values of round(65535 · exp(−scale · d)), d = 0..255 steps below the greatest."""
     values = np.rint(65535 * np.exp(-scale * np.arange(256)))
     return np.asarray(values, np.uint16)
 
 
-def entropies(classes: int) -> npt.NDArray[np.uint16]:
+def entropies(classes: int) -> Half:
     """The 257 values of −p · ln p / ln classes at p = k / 256, Q15."""
     p = np.arange(257) / 256
     plain = np.zeros(257)
@@ -221,7 +285,7 @@ def entropies(classes: int) -> npt.NDArray[np.uint16]:
     return np.asarray(np.rint(PROBABILITY_ONE * plain), np.uint16)
 
 
-def sigmoids() -> npt.NDArray[np.uint16]:
+def sigmoids() -> Half:
     """The 256 values of round(65535 / (1 + exp(−z))), z = (i − 128) · SIGMOID_STEP."""
     z = (np.arange(256) - 128) * SIGMOID_STEP
     return np.asarray(np.rint(65535 / (1 + np.exp(-z))), np.uint16)
@@ -267,8 +331,7 @@ def inputs_of(gate: Gate, seen: Seen, before: Seen | None, path: Path) -> Bytes:
 
 def path_inputs(gate: Gate, path: Path) -> Bytes:
     """The part of `inputs_of` that says which option it is, (exits + 1,)."""
-    count = 1 + max(level for block in gate.levels for level in block)
-    levels = [255 * (level + 1) // count for level in path]
+    levels = [255 * (level + 1) // gate.level_count for level in path]
     levels += [0] * (gate.exits - len(path))
     return np.array([*levels, 255 * len(path) // gate.exits], np.uint8)
 
@@ -291,7 +354,8 @@ def predict(gate: Gate, path: Path, seen: Mapping[Path, Seen]) -> Int64:
 
 
 def _whole(gate: Gate, path: Path) -> Path:
-    return next(p for p in gate.paths if len(p) == gate.exits and p[: len(path)] == path)
+    whole = (p for p in gate.paths if len(p) == gate.exits and p[: len(path)] == path)
+    return next(whole, path)
 
 
 def cluster(table: Table, exit: int, seen: Seen) -> Int64:

@@ -268,6 +268,11 @@ class Block:
     variants: tuple[Variant, ...]
     head: bool = False
 
+    @property
+    def graphs(self) -> tuple[Graph, ...]:
+        """What its variants compute: several levels may share a graph."""
+        return tuple({id(v.graph): v.graph for v in self.variants}.values())
+
 
 @dataclass(frozen=True, slots=True)
 class Network:
@@ -290,8 +295,8 @@ class Network:
 
     @property
     def graphs(self) -> tuple[Graph, ...]:
-        """Every variant of every block, in the order of the image."""
-        return tuple(v.graph for b in self.blocks for v in b.variants)
+        """What the variants of every block compute, each once, in the order of the image."""
+        return tuple(graph for block in self.blocks for graph in block.graphs)
 
 
 def single(graph: Graph) -> Network:

@@ -26,6 +26,7 @@ MAX_PORTS = 4  # EQ_MAX_PORTS
 UNPACKED_MOST = (1 << 29) // (128 * 255)  # weights of a channel whose sums hold any 8 bits
 ALIASED = (Op.RESHAPE,)  # no kernel: the output is the input's memory
 ROWS = "rows"  # the family of the kernel that brings the others to packed activations
+GATE = "gate"  # and of the one that says where inputs go
 PATCH_CHANNELS = 8  # EQ_PATCH_CHANNELS
 TABLES_BYTES = 2048  # EQ_TABLES_BYTES
 LONG = 512  # values of an addition that pay for tables
@@ -63,13 +64,18 @@ class Kernel:
     order: str  # of what it reads and writes: one of overlap.ORDERS
     cycles: Cycles | None  # None: of no operator
     code_bytes: int
-    activations: int = 8  # 16: for operators of which an operand has as many
+    activations: int = 8  # 16: for operators of which an operand has as many; 4: takes packed ones
     sources: tuple[str, ...] = ()  # other files of kernels/
 
     @property
     def file(self) -> str:
         """The source file that holds it."""
         return f"{self.symbol}.c"
+
+    @property
+    def packed(self) -> bool:
+        """Whether it takes packed activations as they are."""
+        return self.activations == 4 or any(LAYOUTS[name].packed for name in self.layouts)
 
     @property
     def rules(self) -> str:
@@ -168,6 +174,11 @@ def table() -> tuple[Kernel, ...]:
         for row in _file()["kernel"]
     ]
     return tuple(sorted(rows, key=lambda kernel: kernel.id))
+
+
+def of_family(family: str) -> Kernel:
+    """The kernel of a family that is of no operator."""
+    return next(row for row in table() if row.family == family)
 
 
 def optimize_of(text: str) -> Optimize:
@@ -321,6 +332,11 @@ def _long_bytes(graph: Graph, node: Node) -> bool:
     return output.elements >= LONG and not any(map(is_packed, tensors))
 
 
+def _narrows(graph: Graph, node: Node) -> bool:
+    """From bytes to packed activations."""
+    return not is_packed(graph.tensors[node.inputs[0]]) and is_packed(graph.tensors[node.output])
+
+
 def _affine(graph: Graph, node: Node) -> bool:
     """An addition that an affine form equals."""
     return affine.find(graph, node) is not None
@@ -380,6 +396,7 @@ class Limit:
 
 LIMITS: Mapping[str, Limit] = {
     "points": Limit(_points, "windows of one place that all lie inside the input"),
+    "narrows": Limit(_narrows, "tables from bytes to packed activations"),
     "long_bytes": Limit(_long_bytes, f"additions of {LONG} values or more, none of them packed"),
     "affine": Limit(_affine, "additions that an affine form equals for every pair of values"),
     "three_by_three": Limit(
@@ -532,7 +549,7 @@ def _refusal(row: Kernel, graph: Graph, node: Node, isa: frozenset[str], bits: i
     if row.op is not node.op:
         own = "none" if row.op is None else row.op.value
         return f"it computes {own}, the layer is {node.op.value}"
-    if row.activations != (needed := _activations(graph, node)):
+    if max(row.activations, 8) != (needed := _activations(graph, node)):
         return f"it is for activations of {row.activations} bits, the layer has {needed}"
     if missing := [name for name in row.isa if name not in isa]:
         return f"it needs a core with {', '.join(missing)}"
@@ -559,7 +576,7 @@ def _ways(graph: Graph, node: Node, row: Kernel, bits: int, beside: int) -> Iter
     channels = weights.shape[0] if weights is not None else 0
     values = weights.elements // channels if weights is not None else 0
     layout = row.layouts[0] if row.layouts else "dense"
-    reads_bytes = not LAYOUTS[layout].packed
+    reads_bytes = not row.packed
     packed = sum(t.elements for t in (*inputs, output) if is_packed(t)) if reads_bytes else 0
     unpacked = unpacked_bytes(row.family, node, inputs, output) if packed else 0
     order = order_of(row.order, row.family, inputs[0], output) if reads_bytes else row.order
@@ -573,7 +590,7 @@ def _ways(graph: Graph, node: Node, row: Kernel, bits: int, beside: int) -> Iter
             padded_bytes(LAYOUTS[layout].size(channels, values, bits)) if bits else 0,
             beside,
             terms(graph, node, bits, times),
-            next(row for row in table() if row.family == ROWS) if packed else None,
+            of_family(ROWS) if packed else None,
             packed,
         )
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-from edgeq.ir import Graph, Node, qparams_of
+from edgeq.ir import Block, Graph, Node, qparams_of
 from edgeq.kernels import Choice
 from edgeq.ops import OPS, macs
 from edgeq.policy import Bits
@@ -15,13 +16,23 @@ from edgeq.report import Alternative, BitCounts, Layer, LayerBits, Slot
 def describe(
     program: Program, bits: Mapping[str, Bits], noise: Mapping[str, float | None]
 ) -> tuple[Layer, ...]:
-    """One row for every operator of the network's first variants."""
-    graphs = [block.variants[0].graph for block in program.network.blocks]
+    """One row for every operator of every variant, in the order of the image."""
+    gated = program.gate is not None
     return tuple(
-        _layer(program, graph, node, bits[node.name], noise[node.name])
-        for graph in graphs
+        replace(
+            _layer(program, graph, node, bits[node.name], noise[node.name]),
+            block=block.name if gated else None,
+            level=_level(block, graph) if gated and not block.head else None,
+        )
+        for block in program.network.blocks
+        for graph in block.graphs
         for node in graph.nodes
     )
+
+
+def _level(block: Block, graph: Graph) -> int:
+    """The most precise level at which the block computes `graph`."""
+    return next(variant.level for variant in block.variants if variant.graph is graph)
 
 
 def arena(program: Program) -> tuple[Slot, ...]:

@@ -46,11 +46,12 @@ TAKEN = re.compile(r".*@\d+")
 class Chain:
     """The integer network, and what each of its nodes stands for.
 
-    `origin` names the node of the float graph with its heads; an entry, which brings what crosses
+    `origin` names the node of the float graph; an entry, which brings what crosses
     an exit to a level's format, stands for the layer before it and is among `entries`.
     """
 
     network: Network
+    graph: Graph  # float, with the heads
     bits: Mapping[str, Bits]  # as the policy asked
     origin: Mapping[str, str]
     entries: frozenset[str]
@@ -178,9 +179,12 @@ class _Chain:
         settled = _settle([*makers, *made])
         bodies.append(settled[: len(makers)])
         graphs = [_renamed(g, {g.outputs[0]: output}) for g in settled[len(makers) :]]
-        return self._chain(bodies, graphs)
+        seen = self.graph if heads is None else exits.attach(self.graph, self.cuts, heads)
+        return self._chain(seen, bodies, graphs)
 
-    def _chain(self, bodies: Sequence[Sequence[Graph]], heads: Sequence[Graph]) -> Chain:
+    def _chain(
+        self, seen: Graph, bodies: Sequence[Sequence[Graph]], heads: Sequence[Graph]
+    ) -> Chain:
         bits: dict[str, Bits] = {}
         origin: dict[str, str] = {}
         entries: set[str] = set()
@@ -209,7 +213,7 @@ class _Chain:
                 bits |= {node.name: HEAD_BITS for node in head.nodes}
                 origin |= {node.name: node.name for node in head.nodes}
         network = Network(self.graph.name, tuple(blocks))
-        return Chain(network, bits, origin, frozenset(entries))
+        return Chain(network, seen, bits, origin, frozenset(entries))
 
     def _settled(self, part: Graph, formats: dict[str, Tensor], index: int) -> list[Graph]:
         """The body at each level; `formats` gets that of its output."""

@@ -74,7 +74,7 @@ def plan(
     A reshape aliases its input. An operator that may write in place overwrites an input that dies
     there, unless the arena is smaller without; one that has a lag, by name, may lay its output over
     such an input as far as the lag says. `retained` names inputs of the network that no step may
-    overwrite. The same arguments give the same plan: the search is seeded, and bounded by its work,
+    overwrite. Scratch of a name that no node has is kept for the whole run. The same arguments give the same plan: the search is seeded, and bounded by its work,
     never by a clock.
     """
     kept = frozenset(retained)
@@ -192,7 +192,7 @@ def _layout(
         [
             *unique.values(),
             *(
-                _Slot([name], size, runs[name], scratch=True)
+                _Slot([name], size, runs.get(name, _bits(0, len(steps))), scratch=True)
                 for name, size in scratch.items()
                 if size
             ),
@@ -212,12 +212,12 @@ def _steps(network: Network) -> Iterator[_Step]:
     total = sum(len(graph.nodes) for graph in network.graphs)
     start = 0
     for block in network.blocks:
-        after = start + sum(len(variant.graph.nodes) for variant in block.variants)
-        for variant in block.variants:
-            end = start + len(variant.graph.nodes)
-            for index, node in enumerate(variant.graph.nodes, start):
+        after = start + sum(len(graph.nodes) for graph in block.graphs)
+        for graph in block.graphs:
+            end = start + len(graph.nodes)
+            for index, node in enumerate(graph.nodes, start):
                 later = _bits(index + 1, end) | _bits(after, total)
-                yield _Step(index, variant.graph, node, later)
+                yield _Step(index, graph, node, later)
             start = end
 
 
@@ -246,7 +246,7 @@ def _crossed(network: Network, steps: int, *, given: bool) -> int:
     """The steps of blocks before and after which a tensor that is live in `steps` is needed."""
     crossed = start = 0
     for block in network.blocks:
-        end = start + sum(len(variant.graph.nodes) for variant in block.variants)
+        end = start + sum(len(graph.nodes) for graph in block.graphs)
         if steps >> end and (given or steps & _bits(0, start)):
             crossed |= _bits(start, end)
         start = end

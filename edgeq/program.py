@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from edgeq import kernels
 from edgeq.errors import PolicyError
 from edgeq.frontends import Port
+from edgeq.gates import Gate
 from edgeq.ir import Array, Network, Tensor, qparams_of
-from edgeq.kernels import Choice
+from edgeq.kernels import Choice, Kernel
 from edgeq.plan import Plan
 from edgeq.policy import InputSpec
 from edgeq.samples import Samples
@@ -80,6 +82,16 @@ class Program:
     labels: tuple[str, ...]
     model_sha256: str
     next_best: Mapping[str, Choice | None] = field(default_factory=dict)  # of other choices
+    gate: Gate | None = None  # where inputs go; None: through every block
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """Every kernel that the image needs, by id."""
+        found = {kernel.id: kernel for choice in self.choices.values() for kernel in choice.kernels}
+        if self.gate is not None:
+            row = kernels.of_family(kernels.GATE)
+            found[row.id] = row
+        return tuple(found[id] for id in sorted(found))
 
     def quantize(self, samples: Samples) -> dict[str, Array]:
         """The device's input integers for checked samples."""

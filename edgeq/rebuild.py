@@ -231,7 +231,7 @@ def link(program: Program, compiler: Compiler) -> Linked | None:
     """`program` as firmware, counted on the emulated core; None if the device cannot hold it."""
     zeros = [_zeros(port.tensor) for port in program.inputs]
     outputs = [_zeros(tensor) for tensor in program.network.outputs]
-    own = c_arrays.own_kernels(program)
+    own = program.kernels
     with tempfile.TemporaryDirectory(prefix="edgeq-link-") as name:
         folder = Path(name) / "build"
         folder.mkdir()

@@ -19,8 +19,9 @@ from enum import Enum
 import numpy as np
 import numpy.typing as npt
 
-from edgeq import fixedpoint
+from edgeq import fixedpoint, gates
 from edgeq.errors import GraphError
+from edgeq.gates import Gate, Path, Seen
 from edgeq.ir import Array, Graph, Network, Node, Op, QParams, Tensor, Window, qparams_of
 from edgeq.ops import windows
 
@@ -78,6 +79,87 @@ def run(
         for node in graph.nodes:
             values[node.output] = compute(graph, node, values, rounding)
     return values
+
+
+def variant(network: Network, block: int, level: int) -> Graph:
+    """The graph of a block at that level, which it has."""
+    return next(v.graph for v in network.blocks[block].variants if v.level == level)
+
+
+def run_path(
+    network: Network,
+    inputs: Mapping[str, Array],
+    path: Sequence[int],
+    rounding: Rounding = Rounding.DOUBLE,
+) -> dict[str, Array]:
+    """As `run`, of a network with exits: its bodies at the levels of `path`, and their heads.
+
+    The outputs are those of the exit at the end of the path.
+    """
+    values: dict[str, Array] = dict(inputs)
+    for body, level in enumerate(path):
+        values = _extend(network, 2 * body, level, values, rounding)
+    return values
+
+
+def _extend(
+    network: Network, body: int, level: int, values: Mapping[str, Array], rounding: Rounding
+) -> dict[str, Array]:
+    """What a body computes, by its place in the chain, and its head, if it has one."""
+    found = dict(values)
+    heads = [v.graph for block in network.blocks[body + 1 : body + 2] for v in block.variants]
+    for graph in (variant(network, body, level), *heads):
+        for node in graph.nodes:
+            found[node.output] = compute(graph, node, found, rounding)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """Where inputs went and what they got there, each by the index of its path."""
+
+    paths: Int64
+    outputs: Array  # (inputs, classes), of the network's first output
+
+
+def route(
+    network: Network,
+    gate: Gate,
+    inputs: Mapping[str, Array],
+    tradeoff: int | None = None,
+    rounding: Rounding = Rounding.DOUBLE,
+) -> Routed:
+    """Every input through the blocks that the gates choose for it, and no others."""
+    weight = gate.tradeoff if tradeoff is None else tradeoff
+    output = network.outputs[0]
+    count = len(next(iter(inputs.values())))
+    routed = Routed(np.zeros(count, np.int64), np.zeros((count, gate.classes), np.int8))
+    ahead: list[tuple[Path, Int64, dict[str, Array], Seen | None]] = [
+        ((gate.first_level(weight),), np.arange(count), dict(inputs), None)
+    ]
+    while ahead:
+        path, index, values, before = ahead.pop()
+        body = 2 * (len(path) - 1)
+        values = _extend(network, body, path[-1], values, rounding)
+        logits = values[output.name].reshape(len(index), -1)
+        chosen = [path] * len(index)
+        seen = None
+        if len(path) < gate.exits:
+            seen = gates.see(logits, qparams_of(output).scale[0])
+            known = {path: seen} | ({} if before is None else {path[:-1]: before})
+            options = gate.options(path)
+            best = gates.decide(gate, options, gates.predict(gate, path, known), weight)
+            chosen = [gate.paths[options[i]][: len(path) + 1] for i in best]
+        kept = variant(network, body, path[-1]).outputs
+        for onward in set(chosen):
+            rows = np.flatnonzero([step == onward for step in chosen])
+            if onward == path:
+                routed.paths[index[rows]] = gate.paths.index(path)
+                routed.outputs[index[rows]] = logits[rows]
+            else:
+                part = {name: values[name][rows] for name in kept}
+                ahead.append((onward, index[rows], part, None if seen is None else seen.take(rows)))
+    return routed
 
 
 def compute(

@@ -57,7 +57,8 @@ class Layer:
     """One operator. `sqnr_db` compares it with float on the same inputs, alone; None if exact.
 
     `cycles_estimate` is what kernels were chosen by: coefficients fitted on a Cortex-M4, whatever
-    the core. `next_best` would be taken if there were not what is.
+    the core. `next_best` would be taken if there were not what is. `block` and `level` are those
+    of a network with exits; a head has no level.
     """
 
     name: str
@@ -70,6 +71,8 @@ class Layer:
     sqnr_db: float | None
     cycles_estimate: int | None = None
     next_best: Alternative | None = None
+    block: str | None = None
+    level: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,45 @@ class Accuracy:
 
 
 @dataclass(frozen=True, slots=True)
+class ExitUse:
+    """An exit: the share of the samples that leave there, and how many of those are right."""
+
+    name: str
+    share: Fraction
+    top1: Fraction | None
+
+
+@dataclass(frozen=True, slots=True)
+class PathUse:
+    """A path, as the level of each block: its cost, and the share of the samples that take it."""
+
+    levels: tuple[Count, ...]
+    cost: float
+    share: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """How the gates route the samples at their tradeoff; costs are in `unit`, by `source`.
+
+    `whole_cost` is that of the last exit at level 0, every head and gate on the way included, and
+    `plain_cost` the same without them: the network as it would be without exits. `worst_cost` is
+    that of the dearest path.
+    """
+
+    samples: Count
+    tradeoff: float
+    unit: str
+    source: str
+    mean_cost: float
+    worst_cost: float
+    whole_cost: float
+    plain_cost: float
+    exits: tuple[ExitUse, ...]
+    paths: tuple[PathUse, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Export:
     """What `export` did."""
 
@@ -163,6 +205,7 @@ class Export:
     arena: tuple[Slot, ...] = ()
     artefacts: tuple[Artefact, ...] = ()
     forced: tuple[str, ...] = ()  # LAYER=KERNEL, as --kernel named them
+    routing: Routing | None = None  # of a network with exits
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 
@@ -21,18 +21,35 @@ def by_layer(graph: Graph, integer: Graph, inputs: Mapping[str, Array]) -> dict[
     it does not count; its integers are compared with what the float operator gives. None where
     there is no noise at all. `inputs` are reals; the first 16 samples are used.
     """
+    return by_node(graph, (integer,), {node.name: node.name for node in integer.nodes}, inputs)
+
+
+def by_node(
+    graph: Graph,
+    parts: Sequence[Graph],
+    origin: Mapping[str, str],
+    inputs: Mapping[str, Array],
+    entries: Set[str] = frozenset(),
+) -> dict[str, float | None]:
+    """The same for integer graphs whose nodes stand for those of `graph` that `origin` names.
+
+    Nodes among `entries` compute nothing: they bring the output of their origin to another format.
+    """
     names = [*graph.inputs, *(node.output for node in graph.nodes)]
     batch = {name: array[:SAMPLES] for name, array in inputs.items()}
     real = floatrun.FloatRun(graph, names)(batch)
+    nodes = {node.name: node for node in graph.nodes}
     found: dict[str, float | None] = {}
-    for node in integer.nodes:
-        computed = node.inputs[: OPS[node.op].activations]
+    for integer, node in ((part, node) for part in parts for node in part.nodes):
+        source = nodes[origin[node.name]]
+        read = (source.output,) if node.name in entries else source.inputs
         quantized = {
-            name: qparams_of(integer.tensors[name]).quantize(real[name]) for name in computed
+            name: qparams_of(integer.tensors[name]).quantize(real[given])
+            for name, given in zip(node.inputs[: OPS[node.op].activations], read, strict=False)
         }
         output = reference.compute(integer, node, quantized)
         given = qparams_of(integer.tensors[node.output]).dequantize(output)
-        found[node.name] = decibels(real[node.output], given)
+        found[node.name] = decibels(real[source.output], given)
     return found
 
 

@@ -180,7 +180,7 @@ class _Variant:
         """Bytes of runtime and kernels: linked, or by `kernels.toml`."""
         if self.linked is not None:
             return self.linked.code.runtime + self.linked.code.kernels
-        own = c_arrays.own_kernels(self.program)
+        own = self.program.kernels
         return kernels.code_bytes().runtime + kernels.linked_bytes(own)
 
 

@@ -58,12 +58,6 @@ def export(
     return built
 
 
-def own_kernels(program: Program) -> tuple[Kernel, ...]:
-    """The kernels that the program's image needs, by id."""
-    chosen = {k.id: k for choice in program.choices.values() for k in choice.kernels}
-    return tuple(chosen[id] for id in sorted(chosen))
-
-
 def kernels_of(data: bytes) -> tuple[Kernel, ...]:
     """The kernels that an image names in its header (`data` was checked to be one).
 
@@ -169,6 +163,7 @@ def _header(program: Program, built: image.Image) -> str:
         "",
         f"#define {upper}_IMAGE_BYTES {len(built.data)}u",
         f"#define {upper}_ARENA_BYTES {program.plan.arena_bytes}u",
+        *([f"#define {upper}_EXITS {program.gate.exits}u"] if program.gate is not None else []),
         "",
         f"extern const uint8_t {program.name}_image[{upper}_IMAGE_BYTES];",
         "",

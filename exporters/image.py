@@ -14,7 +14,8 @@ from enum import IntEnum
 
 import numpy as np
 
-from edgeq import affine
+from edgeq import affine, gates
+from edgeq.exporters import gate_section
 from edgeq.ir import Array, Graph, Node, Op, Tensor, qparams_of
 from edgeq.kernels import ALIASED, tables
 from edgeq.ops import OPS, groups
@@ -45,6 +46,7 @@ class Kind(IntEnum):
     PORTS = 5
     TABLES = 6
     WEIGHTS = 7
+    GATE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +105,26 @@ def build(program: Program) -> Image:
     blocks: list[bytes] = []
     for block in program.network.blocks:
         blocks.append(BLOCK.pack(len(variants), len(block.variants)))
+        places: dict[int, tuple[int, int]] = {}  # of graphs that levels share
         for variant in block.variants:
-            nodes = [node for node in variant.graph.nodes if node.op not in ALIASED]
-            variants.append(VARIANT.pack(len(operators), len(nodes), variant.level, 0))
-            operators += [_operator(program, variant.graph, n, index, pools) for n in nodes]
+            if id(variant.graph) not in places:
+                nodes = [node for node in variant.graph.nodes if node.op not in ALIASED]
+                places[id(variant.graph)] = len(operators), len(nodes)
+                operators += [_operator(program, variant.graph, n, index, pools) for n in nodes]
+            variants.append(VARIANT.pack(*places[id(variant.graph)], variant.level, 0))
     pools[Kind.OPERATORS].add("operators", b"".join(operators))
     pools[Kind.VARIANTS].add("variants", b"".join(variants))
     pools[Kind.BLOCKS].add("blocks", b"".join(blocks))
     ports = [PORT.pack(index[t.name], 0) for t in program.network.inputs]
     ports += [PORT.pack(index[t.name], 1) for t in program.network.outputs]
     pools[Kind.PORTS].add("inputs and outputs", b"".join(ports))
-    # Only weights may be missing: a network of pools has tables of no bytes.
-    present = [pool for pool in pools.values() if pool.size or pool.kind is not Kind.WEIGHTS]
+    if program.gate is not None:
+        state = program.plan.scratch.get(gates.STATE)
+        scale = qparams_of(program.network.outputs[0]).scale[0]
+        for label, data in gate_section.pieces(program.gate, scale, state):
+            pools[Kind.GATE].add(label, data)
+    # Weights and gates may be missing: a network of pools has tables of no bytes.
+    present = [p for p in pools.values() if p.size or p.kind not in (Kind.WEIGHTS, Kind.GATE)]
     body = [segment for pool in present for segment in pool.segments]
     head = _head(program, present, body)
     return Image((Segment("header and section table", None, head), *body))
@@ -221,11 +231,9 @@ def _window(node: Node) -> tuple[int, ...]:
 
 def _head(program: Program, present: Sequence[_Pool], body: Sequence[Segment]) -> bytes:
     """Header and section table, with the checksum of everything behind it."""
-    choices = program.choices.values()
-    layouts = kernels = 0
-    for choice in choices:
-        for kernel in choice.kernels:
-            kernels |= 1 << kernel.id
+    kernels = sum(1 << kernel.id for kernel in program.kernels)
+    layouts = 0
+    for choice in program.choices.values():
         if choice.weight_bits:
             layouts |= 1 << LAYOUTS[choice.layout].id
     offset = len(pad(bytes(HEADER.size + SECTION.size * len(present))))

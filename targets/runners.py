@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -31,12 +32,28 @@ CHUNK = 64  # samples between two steps of a progress bar
 FIRMWARE = "firmware.elf"
 PROGRAM = "main.exe"
 STACK_BYTES = 4096  # reserved while measuring; the report states what was used
+ROUTE = 0xFFFFFFFF  # EQ_ROUTE
 LEAST_STACK = 256  # less is no stack: the model does not fit
 # GNU ld and lld: region `RAM' overflowed by 8 bytes, section '.bss' … 'RAM': overflowed by 8 bytes
 RAM_OVERFLOW = re.compile(r"[`']RAM':? overflowed by (\d+) bytes")
 HARNESS = "harness"  # the folder of boards that all of them share
 
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run gave: the bytes of all outputs, back to back, and the fields of eq_result_t."""
+
+    outputs: bytes
+    label: int
+    confidence: int
+    exit: int
+    path: int  # levels, 4 bits a block, the first block lowest
+    cost: int
+
+
+RESULT = struct.Struct("<5I")  # eq_result_t
 
 
 class Runner(Protocol):
@@ -60,6 +77,7 @@ def harness_header(name: str) -> str:
         f"#define HARNESS_IMAGE {name}_image\n"
         f"#define HARNESS_IMAGE_BYTES {upper}_IMAGE_BYTES\n"
         f"#define HARNESS_ARENA_BYTES {upper}_ARENA_BYTES\n"
+        f"#ifdef {upper}_EXITS\n#define HARNESS_GATED\n#endif\n"
     )
 
 
@@ -129,6 +147,20 @@ class HostRunner:
     def trace(self, sample: bytes) -> bytes:
         """The arena after every operator, back to back."""
         return self._execute(sample, "trace")
+
+    def results(
+        self, samples: Sequence[bytes], tradeoff: int = 0, forced: tuple[int, int] | None = None
+    ) -> list[Result]:
+        """The results of every sample of a model with gates.
+
+        They route at `tradeoff` (Q16.16), or take a forced path: its levels and exit, as in
+        `Result`.
+        """
+        words = [str(number) for number in (tradeoff, *(forced or ()))]
+        data = self._execute(b"".join(samples), "results", *words)
+        size = len(data) // len(samples)
+        rows = (data[i * size : (i + 1) * size] for i in range(len(samples)))
+        return [Result(row[: -RESULT.size], *RESULT.unpack(row[-RESULT.size :])) for row in rows]
 
     def _execute(self, data: bytes, *arguments: str) -> bytes:
         folder = self._program.folder
@@ -306,6 +338,19 @@ class EmulatorRunner:
         arena = self.board.symbol("harness_arena")
         self.fill(sample)
         return b"".join(self.board.read(arena.address, arena.bytes) for _ in self.steps())
+
+    def results(
+        self, samples: Sequence[bytes], tradeoff: int = 0, forced: tuple[int, int] | None = None
+    ) -> list[Result]:
+        """As those of `HostRunner`."""
+        self._call("harness_set_tradeoff", tradeoff)
+        self._call("harness_force", *(forced or (0, ROUTE)))
+        found = []
+        for sample in samples:
+            (outputs,) = self.run([sample])
+            words = self.board.read(self._address("harness_result"), RESULT.size)
+            found.append(Result(outputs, *RESULT.unpack(words)))
+        return found
 
     def infer(self) -> None:
         """Runs the sample that the inputs hold."""

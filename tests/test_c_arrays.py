@@ -74,7 +74,7 @@ class Written:
 
 def export(folder: Path, p: Program) -> Written:
     folder.mkdir()
-    return Written(folder, c_arrays.export(p, folder, cases(p), c_arrays.own_kernels(p)))
+    return Written(folder, c_arrays.export(p, folder, cases(p), p.kernels))
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_a_wrong_golden_vector_fails_the_selftest(tmp_path: Path, tool: Tool) ->
     p = program()
     right, wrong = cases(p)
     off = replace(wrong, outputs=tuple(y ^ 1 for y in wrong.outputs))
-    c_arrays.export(p, tmp_path, [right, off], c_arrays.own_kernels(p))
+    c_arrays.export(p, tmp_path, [right, off], p.kernels)
     with pytest.raises(AssertionError, match="1 passed, 1 failed"):
         run(tool("cc"), tmp_path, tmp_path / "a.out", "pair.c", "selftest.c")
 
@@ -260,7 +260,7 @@ def test_the_kernel_list_is_sorted_by_id(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_an_images_kernels_are_those_of_its_program(seed: int) -> None:
     p = compiled(random_graph(seed)).program
-    assert c_arrays.kernels_of(image.build(p).data) == c_arrays.own_kernels(p)
+    assert c_arrays.kernels_of(image.build(p).data) == p.kernels
 
 
 def test_an_image_that_needs_an_unknown_kernel_is_refused() -> None:

@@ -24,7 +24,7 @@ import pytest
 import test_architecture
 from conftest import requires
 
-from edgeq import docs, examples, parity, pipeline, policy, report, targets
+from edgeq import docs, examples, exits, levels, parity, pipeline, policy, report, targets
 from edgeq.cli import main
 
 Tool = Callable[[str], tuple[str, ...]]
@@ -126,10 +126,12 @@ def test_policies_in_the_docs_follow_the_schema_and_fit_the_example(tmp_path: Pa
         file.write_text(block.text, encoding="utf-8")
         chosen.append(policy.load(file))
     graph = pipeline.read(examples.path("fashion-resnet8") / "model.onnx").graph
-    toml, json_ = (policy.resolve(one, graph) for one in chosen)
+    toml, json_ = (policy.resolve(one, graph) for one in chosen[:2])
     assert toml == json_
     assert toml["stack3.conv1"].weights == 3
     assert chosen[0].calibration == policy.Calibration()  # the page calls them the defaults
+    assert len(exits.named(graph, chosen[2].exits)) == 3
+    assert levels.resolve(chosen[2], graph, ("dsp",))[1]["fc"] == policy.Bits(8, 8)
 
 
 # README #

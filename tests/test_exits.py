@@ -9,7 +9,7 @@ from itertools import combinations
 import bundled
 import numpy as np
 import pytest
-from gated import SMALL_EXITS, gated_graphs, heads, small
+from exitnets import SMALL_EXITS, gated_graphs, heads, small
 from graphs import RELU, Builder, random_graph
 from hypothesis import given, settings
 from hypothesis import strategies as st

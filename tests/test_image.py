@@ -20,7 +20,7 @@ from graphs import Builder, in_blocks, random_graph, resnet8
 from programs import SHA256, compiled
 
 from edgeq import affine, fixedpoint, kernels, ops, plan
-from edgeq.exporters import image
+from edgeq.exporters import gate_section, image
 from edgeq.exporters.image import Kind
 from edgeq.ir import Array, Graph, Node, Op, qparams_of
 from edgeq.kernels import ALIASED
@@ -44,12 +44,17 @@ STRUCTS = {
     "eq_variant_t": image.VARIANT,
     "eq_block_t": image.BLOCK,
     "eq_port_t": image.PORT,
+    "eq_gate_t": gate_section.GATE,
+    "eq_path_t": gate_section.PATH,
+    "eq_first_t": gate_section.FIRST,
+    "eq_gate_layer_t": gate_section.LAYER,
 }
 CODES = {
     "uint8_t": "B",
     "uint16_t": "H",
     "int16_t": "h",
     "uint32_t": "I",
+    "int32_t": "i",
     "float": "f",
 }
 Tool = Callable[[str], tuple[str, ...]]
@@ -77,7 +82,7 @@ def format_of(name: str) -> str:
 
 def spelled(code: str) -> str:
     """A format with every repeat written out, bytes apart."""
-    spread = (m[2] * int(m[1] or 1) for m in re.finditer(r"(\d*)([BHhIfb])", code[1:]))
+    spread = (m[2] * int(m[1] or 1) for m in re.finditer(r"(\d*)([BHhIifb])", code[1:]))
     strings = re.sub(r"\d+s", "", code)
     assert strings.count("s") == 0
     return "".join(spread)
@@ -311,9 +316,9 @@ def test_sections_stand_in_order_aligned_and_without_gaps(make: Make) -> None:
 
 
 @every_program
-def test_every_section_but_weights_is_there(make: Make) -> None:
+def test_every_section_but_weights_and_gates_is_there(make: Make) -> None:
     read = parsed(image.build(make()).data)
-    assert set(Kind) - {Kind.WEIGHTS} <= set(read.sections)
+    assert set(Kind) - {Kind.WEIGHTS, Kind.GATE} <= set(read.sections)
 
 
 @every_program

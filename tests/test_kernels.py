@@ -14,10 +14,11 @@ from programs import compiled
 from edgeq import affine, kernels
 from edgeq.errors import ModelError
 from edgeq.exporters import c_arrays
-from edgeq.ir import Graph, Op, Window, single
+from edgeq.ir import Function, Graph, Op, Unary, Window, single
 from edgeq.kernels import ALIASED, Kernel, Optimize, choose, scratch_bytes, table
 from edgeq.ops import OPS
 from edgeq.packing import LAYOUTS
+from edgeq.policy import Policy
 from edgeq.quantize import BYTE_READERS
 
 STUBS = Path(__file__).parents[1] / "firmware_stubs"
@@ -286,3 +287,25 @@ def test_additions_with_a_form_use_it() -> None:
     b = Builder("add")
     graph = b.build(b.add(*(b.input(16, name=name) for name in "ab")))
     assert kernel_of(graph) == "eq_add_affine_s8_dsp"
+
+
+def table_of(activations: int, isa: tuple[str, ...]) -> kernels.Choice:
+    b = Builder("narrow")
+    graph = b.build(b.table(b.input(6, 6, 2), Function(Unary.LINEAR, 1.0)))
+    policy = Policy.model_validate({"default": {"activations": activations}})
+    return choose(single(compiled(graph, policy).program.network.graphs[0]), isa, "time")["table_1"]
+
+
+@pytest.mark.parametrize(
+    ("activations", "isa", "kernels_taken"),
+    [
+        (4, ("dsp",), ["eq_table_s4_dsp"]),
+        (2, ("dsp",), ["eq_table_s4_dsp"]),
+        (8, ("dsp",), ["eq_table_s8_ref"]),
+        (4, (), ["eq_table_s8_ref", "eq_rows_s8_ref"]),
+    ],
+)
+def test_tables_from_bytes_to_packed_activations_have_a_kernel(
+    activations: int, isa: tuple[str, ...], kernels_taken: list[str]
+) -> None:
+    assert [row.symbol for row in table_of(activations, isa).kernels] == kernels_taken

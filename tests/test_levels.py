@@ -8,7 +8,7 @@ from typing import Any
 import bundled
 import numpy as np
 import pytest
-from gated import SMALL_EXITS, chain, gated_graphs, policy, small
+from exitnets import SMALL_EXITS, chain, gated_graphs, policy, small
 from graphs import RELU, Builder
 from programs import reals
 

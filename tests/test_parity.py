@@ -21,7 +21,7 @@ from programs import byte_layers, compiled
 
 from edgeq import kernels, parity, plan, targets
 from edgeq.exporters import c_arrays, image
-from edgeq.ir import Array, Graph, Window, qparams_of
+from edgeq.ir import Array, Function, Graph, Unary, Window, qparams_of
 from edgeq.kernels import Optimize
 from edgeq.ops import OPS
 from edgeq.policy import Policy
@@ -371,6 +371,41 @@ def test_taps_compute_on_the_core_what_the_reference_predicts(
     board: Flashed, widths: tuple[int, int], channels: int
 ) -> None:
     program = taps_program(widths, channels)
+    inputs = integers(program)
+    expected = parity.predict(program, inputs)
+    board.flash(image.build(program).data, program.plan.arena_bytes)
+    got = board.run([parity.sample_bytes(list(inputs.values()), i) for i in range(SAMPLES)])
+    assert got == [parity.output_bytes(program, expected, i) for i in range(SAMPLES)]
+
+
+shapes_of_tables = pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 1), (2, 2, 4), (5, 7, 3)])
+narrow = pytest.mark.parametrize("activations", [2, 3, 4])
+
+
+def narrowing_program(shape: tuple[int, int, int], activations: int) -> Program:
+    """Bytes to fewer bits, as a block's level begins, and on from there."""
+    b = Builder("narrowing")
+    x = b.table(b.input(*shape), Function(Unary.LINEAR, 1.0))
+    graph = b.build(b.conv(x, 3, 1), x)
+    forced = {"table_1": "eq_table_s4_dsp"}
+    return program_of(graph, (4,), "flash", ("dsp",), (activations,), forced)
+
+
+@shapes_of_tables
+@narrow
+def test_bytes_become_packed_on_the_host_as_the_reference_predicts(
+    host_program: HostProgram, shape: tuple[int, int, int], activations: int
+) -> None:
+    assert_host_exact(host_program, narrowing_program(shape, activations))
+
+
+@pytest.mark.emulator
+@shapes_of_tables
+@narrow
+def test_bytes_become_packed_on_the_core_as_the_reference_predicts(
+    board: Flashed, shape: tuple[int, int, int], activations: int
+) -> None:
+    program = narrowing_program(shape, activations)
     inputs = integers(program)
     expected = parity.predict(program, inputs)
     board.flash(image.build(program).data, program.plan.arena_bytes)

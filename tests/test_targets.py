@@ -90,7 +90,7 @@ class Firmwares:
 
 
 def link(program: Program, folder: Path, compiler: str) -> Firmware:
-    c_arrays.export(program, folder, [], c_arrays.own_kernels(program))
+    c_arrays.export(program, folder, [], program.kernels)
     found = toolchain.find(toolchain.rows_for(program.target), compiler)
     return read_firmware(runners.link_firmware(folder, program.name, program.target, found))
 

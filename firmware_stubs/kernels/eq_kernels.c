@@ -18,6 +18,7 @@ const eq_kernel_t eq_kernels[] = {
     {22, EQ_FAMILY_CONCAT, EQ_SCRATCH_NONE, 8, EQ_ORDER_NONE, eq_concat_s8_ref, NULL},
     {23, EQ_FAMILY_TABLE, EQ_SCRATCH_NONE, 8, EQ_ORDER_NONE, eq_table_s8_ref, NULL},
     {24, EQ_FAMILY_ROWS, EQ_SCRATCH_NONE, 8, EQ_ORDER_NONE, eq_rows_s8_ref, NULL},
+    {25, EQ_FAMILY_GATE, EQ_SCRATCH_NONE, 8, EQ_ORDER_NONE, eq_gate_s8_ref, NULL},
     {40, EQ_FAMILY_CONV, EQ_SCRATCH_ROW, 16, EQ_ORDER_NONE, eq_conv_s16_ref, NULL},
     {41, EQ_FAMILY_DEPTHWISE, EQ_SCRATCH_ROW, 16, EQ_ORDER_NONE, eq_depthwise_s16_ref, NULL},
     {42, EQ_FAMILY_FC, EQ_SCRATCH_ROW, 16, EQ_ORDER_NONE, eq_fc_s16_ref, NULL},
@@ -43,5 +44,6 @@ const eq_kernel_t eq_kernels[] = {
     {71, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_RING, eq_conv_taps_s4_dsp, &eq_taps_rules},
     {72, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_RING, eq_conv_taps12_s2_dsp, &eq_taps12_rules},
     {73, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_RING, eq_conv_halves_s4_dsp, &eq_halves_rules},
+    {80, EQ_FAMILY_TABLE, EQ_SCRATCH_NONE, 4, EQ_ORDER_NONE, eq_table_s4_dsp, NULL},
 };
-const uint16_t eq_kernel_count = 40;
+const uint16_t eq_kernel_count = 41;

@@ -31,6 +31,9 @@ extern "C" {
 /* Most inputs and most outputs that a model may have. */
 #define EQ_MAX_PORTS 4u
 
+/* An exit of eq_force: none. */
+#define EQ_ROUTE 0xFFFFFFFFu
+
 #if defined(__GNUC__) || defined(__clang__)
 #define EQ_MUST_USE __attribute__((warn_unused_result))
 #define EQ_ALIGNED __attribute__((aligned(8)))
@@ -56,7 +59,7 @@ typedef enum {
     EQ_E_TENSOR = -11,     /* a tensor outside the arena, of impossible shape, bits or zero point */
     EQ_E_OPERATOR = -12,   /* an operator whose operands, tables or window do not fit together */
     EQ_E_ARITHMETIC = -13, /* multiplier, shift, clamp or sum bound outside what int32 can hold */
-    EQ_E_GATES = -14       /* eq_set_tradeoff on a model without gates */
+    EQ_E_GATES = -14       /* gates that do not fit together, or none where they are asked for */
 } eq_status_t;
 
 /* An input or output. Read-only but for the bytes at data. */
@@ -92,6 +95,15 @@ typedef struct {
     const void *blocks;
     const uint8_t *tables;
     const uint8_t *weights;
+    const void *gate;  /* NULL: without gates */
+    uint32_t tradeoff; /* Q16.16 */
+    uint32_t exit;     /* of the last run; so are these: */
+    uint32_t path;
+    uint32_t cost;
+    uint16_t variant;  /* of the block */
+    uint8_t taken;     /* the path so far, by its index */
+    uint8_t goal;      /* of this run where it is forced; so are runs to come: */
+    uint8_t forced;
     uint16_t block_count;
     uint16_t block; /* where eq_step stands */
     uint16_t operator_index;
@@ -136,8 +148,18 @@ EQ_MUST_USE eq_status_t eq_step(eq_ctx_t *ctx);
 /* Runs to the end and fills out (which may be NULL). A run that eq_step began is finished. */
 EQ_MUST_USE eq_status_t eq_run(eq_ctx_t *ctx, eq_result_t *out);
 
-/* Sets the weight of cost against error, Q16.16. EQ_E_GATES for a model without gates. */
+/*
+ * Sets the weight of cost against error, Q16.16; the image says what it is at start. During a run it
+ * counts from the next gate on. EQ_E_GATES for a model without gates.
+ */
 EQ_MUST_USE eq_status_t eq_set_tradeoff(eq_ctx_t *ctx, uint32_t lambda_q16);
+
+/*
+ * For tests and profiles: runs to come take this path (4 bits a block, first block lowest) and leave
+ * at this exit, whatever their gates say, which are computed all the same. EQ_ROUTE as the exit gives
+ * routing back. EQ_E_ARGUMENT where the model has no such path, EQ_E_GATES where it has no gates.
+ */
+EQ_MUST_USE eq_status_t eq_force(eq_ctx_t *ctx, uint32_t path, uint32_t exit);
 
 /* A constant text for a status: its name. */
 const char *eq_status_name(eq_status_t status);

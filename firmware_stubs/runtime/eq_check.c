@@ -8,12 +8,13 @@
 
 #include "edgeq.h"
 #include "eq_crc32.h"
+#include "eq_gate.h"
 #include "eq_image.h"
 #include "eq_kernel.h"
 #include "eq_overlap.h"
 #include "eq_rows.h"
 
-#define SECTION_KINDS 8u         /* one more than the greatest kind */
+#define SECTION_KINDS 9u         /* one more than the greatest kind */
 #define MOST_BYTES 0x7FFFFFF8u   /* of an arena: offsets and indices are int32 */
 #define MOST_VALUES 0x7FFFFFFFu  /* of a tensor: so are these indices */
 #define MOST_PACKED (1u << 29)   /* of a packed tensor: bit positions are uint32; of 16 bits */
@@ -744,6 +745,11 @@ static void fill_context(eq_ctx_t *ctx, const view_t *view, uint8_t *arena)
     ctx->weights = view->data[EQ_SECTION_WEIGHTS] != NULL ? view->data[EQ_SECTION_WEIGHTS]
                                                           : view->image; /* none are read */
     ctx->block_count = (uint16_t)view->count[EQ_SECTION_BLOCKS];
+    ctx->gate = view->data[EQ_SECTION_GATE];
+    ctx->exit = 0;
+    ctx->path = 0;
+    ctx->cost = 65536;
+    ctx->variant = 0;
     ctx->block = 0;
     ctx->operator_index = 0;
     ctx->image = view->image;
@@ -779,6 +785,10 @@ EQ_ONCE eq_status_t eq_init(eq_ctx_t *ctx, const eq_config_t *config)
         status = check_contents(ctx, &view, config->arena);
         if (status == EQ_OK) {
             fill_context(ctx, &view, config->arena);
+            if (ctx->gate != NULL) {
+                status = eq_gate_do(ctx, EQ_GATE_CHECK, 0, 0);
+                ctx->image = status == EQ_OK ? ctx->image : NULL;
+            }
         }
     }
     return status;

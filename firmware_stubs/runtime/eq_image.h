@@ -35,7 +35,8 @@ typedef enum {
     EQ_SECTION_BLOCKS = 4,    /* eq_block_t[] */
     EQ_SECTION_PORTS = 5,     /* eq_port_t[] */
     EQ_SECTION_TABLES = 6,    /* int32 biases and multipliers, int8 shifts and tables */
-    EQ_SECTION_WEIGHTS = 7    /* packed weights; may be missing */
+    EQ_SECTION_WEIGHTS = 7,   /* packed weights; may be missing */
+    EQ_SECTION_GATE = 8       /* eq_gate_t and its tables; missing without gates */
 } eq_section_kind_t;
 
 typedef struct {
@@ -109,7 +110,10 @@ typedef struct {
     uint16_t reserved; /* 0 */
 } eq_variant_t;
 
-/* Blocks run in order; a model without gates runs the first variant of each. */
+/*
+ * Blocks run in order; a model without gates runs the first variant of each. With gates bodies and
+ * heads alternate, a body first and last; a head has one variant.
+ */
 typedef struct {
     uint16_t first_variant;
     uint16_t variant_count;
@@ -119,5 +123,70 @@ typedef struct {
     uint16_t tensor;
     uint16_t direction; /* 0 input, 1 output */
 } eq_port_t;
+
+/// Gates ///
+
+/* By what a gate predicts errors (edgeq/gates.py). */
+typedef enum {
+    EQ_FORM_STATIC = 0, /* not at all: every input goes to the last exit */
+    EQ_FORM_TABLE = 1,  /* by the nearest of `size` centroids */
+    EQ_FORM_MLP = 2     /* by a network with `size` hidden values */
+} eq_form_t;
+
+#define EQ_GATE_TOP 5u /* probabilities of a centroid, the greatest first; the entropy follows */
+
+/* Begins the section; offsets count from there. A form without prediction has paths and first only. */
+typedef struct {
+    uint8_t form;        /* eq_form_t */
+    uint8_t exits;       /* 2..8, the last one included */
+    uint8_t path_count;  /* of eq_path_t at `paths` */
+    uint8_t first_count; /* of eq_first_t at `first` */
+    uint16_t classes;    /* values of output 0 */
+    uint16_t size;       /* 1..255; EQ_FORM_STATIC: 0 */
+    uint16_t level_count; /* one more than the greatest level */
+    uint16_t reserved;    /* 0 */
+    uint32_t tradeoff;    /* at start, Q16.16 */
+    uint32_t state;       /* offset in the arena, a multiple of 8, apart from all that runs */
+    uint32_t state_bytes; /* eq_gate_state_bytes */
+    uint32_t paths;
+    uint32_t first;
+    uint32_t exponentials; /* 256 uint16 */
+    uint32_t entropies;    /* 257 uint16 */
+    uint32_t sigmoids;     /* 256 uint16; EQ_FORM_MLP only */
+    uint32_t predictor;    /* table: centroids, exits - 1 times `size` times EQ_GATE_TOP + 1 bytes, then
+                              of each path, in order, `size` rows of a byte for each of its options;
+                              MLP: exits - 1 times eq_gate_layer_t with what follows it */
+} eq_gate_t;
+
+/*
+ * Paths stand in the order of a tree: each before those that continue it, these by their levels. So
+ * what continues a path, itself the first, are its `options`, one behind the other.
+ */
+typedef struct {
+    uint32_t levels; /* 4 bits a block, first block lowest */
+    uint32_t cost;   /* Q16, 1..65536, at least that of its beginning */
+    uint16_t errors; /* table: options of all decisions before its own */
+    uint8_t length;  /* blocks, 1..exits */
+    uint8_t options;
+} eq_path_t;
+
+/* From this tradeoff on the first block runs as the path says, which is one of length 1. */
+typedef struct {
+    uint32_t tradeoff; /* ascending from 0 */
+    uint32_t path;
+} eq_first_t;
+
+/*
+ * The network of one gate. Behind it: int32 biases of the hidden values; int8 rows of weights, one for
+ * each hidden value, of 2 * classes + 4 inputs; int8 columns, one for each further input (exits + 1),
+ * of a weight for each hidden value; int8 weights of the output; up to a multiple of 4.
+ */
+typedef struct {
+    int32_t hidden_multiplier;
+    int32_t hidden_shift;
+    int32_t output_bias;
+    int32_t output_multiplier;
+    int32_t output_shift;
+} eq_gate_layer_t;
 
 #endif

@@ -57,7 +57,8 @@ typedef enum {
     EQ_FAMILY_CONCAT,
     EQ_FAMILY_TABLE,
     EQ_FAMILY_AFFINE, /* additions whose constants are those of edgeq/affine.py */
-    EQ_FAMILY_ROWS    /* not of an operator: brings the others to packed activations (eq_rows.h) */
+    EQ_FAMILY_ROWS,   /* not of an operator: brings the others to packed activations (eq_rows.h) */
+    EQ_FAMILY_GATE    /* not of an operator: where inputs go (eq_gate.h) */
 } eq_family_t;
 
 /* Arena bytes that a kernel needs beside its tensors, for channels of K weights. */
@@ -101,11 +102,13 @@ typedef enum {
 } eq_order_t;
 
 typedef struct eq_kernel {
-    uint8_t id;          /* in kernels.toml */
-    uint8_t family;      /* eq_family_t */
-    uint8_t scratch;     /* eq_scratch_t */
-    uint8_t activations; /* 16: one operand or more has 16 bits; 8: none has */
-    uint8_t order;       /* eq_order_t */
+    uint8_t id;      /* in kernels.toml */
+    uint8_t family;  /* eq_family_t */
+    uint8_t scratch; /* eq_scratch_t */
+    uint8_t
+        activations; /* 16: one operand or more has 16 bits; 8: none has; 4: likewise, and packed
+                            ones are taken as they are */
+    uint8_t order;   /* eq_order_t */
     eq_kernel_function_t run;
     const eq_layout_rules_t *rules; /* NULL: dense weights, or none */
 } eq_kernel_t;
@@ -122,7 +125,7 @@ extern const eq_layout_rules_t eq_halves_rules;
 /* Whether eq_rows_s8_ref must bring the kernel to packed activations. */
 static inline int eq_reads_bytes(const eq_kernel_t *kernel)
 {
-    return kernel->rules == NULL || !kernel->rules->packed;
+    return kernel->activations != 4 && (kernel->rules == NULL || !kernel->rules->packed);
 }
 
 /* eq_kernels.c: generated, the kernels of this firmware. */
@@ -132,8 +135,13 @@ extern const uint16_t eq_kernel_count;
 /* The kernel of that id, or NULL where the firmware lacks it (eq_run.c). */
 const eq_kernel_t *eq_kernel_find(uint32_t id);
 
-/* The kernel of EQ_FAMILY_ROWS, or NULL where the firmware lacks it (eq_run.c). */
-const eq_kernel_t *eq_kernel_rows(void);
+/* The kernel of a family that is of no operator, or NULL where the firmware lacks it (eq_run.c). */
+const eq_kernel_t *eq_kernel_of(uint32_t family);
+
+static inline const eq_kernel_t *eq_kernel_rows(void)
+{
+    return eq_kernel_of(EQ_FAMILY_ROWS);
+}
 
 void eq_conv_s8_ref(const eq_call_t *call);
 void eq_conv_s8_dsp(const eq_call_t *call);
@@ -154,7 +162,9 @@ void eq_grouped_s8_ref(const eq_call_t *call);
 void eq_pad_s8_ref(const eq_call_t *call);
 void eq_concat_s8_ref(const eq_call_t *call);
 void eq_table_s8_ref(const eq_call_t *call);
+void eq_table_s4_dsp(const eq_call_t *call);
 void eq_rows_s8_ref(const eq_call_t *call);
+void eq_gate_s8_ref(const eq_call_t *call);
 void eq_conv_s16_ref(const eq_call_t *call);
 void eq_depthwise_s16_ref(const eq_call_t *call);
 void eq_fc_s16_ref(const eq_call_t *call);

@@ -1,6 +1,7 @@
 #include <stddef.h>
 
 #include "edgeq.h"
+#include "eq_gate.h"
 #include "eq_image.h"
 #include "eq_kernel.h"
 #include "eq_rows.h"
@@ -15,10 +16,10 @@ const eq_kernel_t *eq_kernel_find(uint32_t id)
     return NULL;
 }
 
-const eq_kernel_t *eq_kernel_rows(void)
+const eq_kernel_t *eq_kernel_of(uint32_t family)
 {
     for (uint16_t i = 0; i < eq_kernel_count; i++) {
-        if (eq_kernels[i].family == EQ_FAMILY_ROWS) {
+        if (eq_kernels[i].family == family) {
             return &eq_kernels[i];
         }
     }
@@ -68,19 +69,35 @@ static void run_operator(const eq_ctx_t *ctx, const eq_operator_t *op)
     kernel->run(&call);
 }
 
+eq_status_t eq_gate_do(eq_ctx_t *ctx, eq_gate_what_t what, uint32_t path, uint32_t exit)
+{
+    const eq_kernel_t *kernel = eq_kernel_of(EQ_FAMILY_GATE);
+    eq_gate_task_t task = {ctx, what, path, exit, EQ_E_KERNEL};
+    eq_call_t call;
+    call.scratch = &task;
+    if (kernel != NULL) {
+        kernel->run(&call);
+    }
+    return task.status;
+}
+
 eq_status_t eq_step(eq_ctx_t *ctx)
 {
     if (ctx == NULL || ctx->image == NULL) {
         return EQ_E_ARGUMENT;
     }
     const eq_block_t *block = (const eq_block_t *)ctx->blocks + ctx->block;
-    const eq_variant_t *variant = (const eq_variant_t *)ctx->variants + block->first_variant;
+    const eq_variant_t *variant =
+        (const eq_variant_t *)ctx->variants + block->first_variant + ctx->variant;
     const eq_operator_t *operators = ctx->operators;
 
     run_operator(ctx, &operators[variant->first_operator + ctx->operator_index]);
     ctx->operator_index++;
     if (ctx->operator_index == variant->operator_count) {
         ctx->operator_index = 0;
+        if (ctx->gate != NULL) {
+            return eq_gate_do(ctx, EQ_GATE_NEXT, 0, 0);
+        }
         ctx->block++;
     }
     if (ctx->block == ctx->block_count) {
@@ -123,17 +140,31 @@ eq_status_t eq_run(eq_ctx_t *ctx, eq_result_t *out)
     } while (status == EQ_MORE);
     if (status == EQ_OK && out != NULL) {
         decide(&ctx->output[0], out);
-        out->exit = 0;
-        out->path = 0;
-        out->cost = 65536;
+        out->exit = ctx->exit;
+        out->path = ctx->path;
+        out->cost = ctx->cost;
     }
     return status;
 }
 
 eq_status_t eq_set_tradeoff(eq_ctx_t *ctx, uint32_t lambda_q16)
 {
-    (void)lambda_q16; /* gates come with a section kind of their own */
-    return ctx == NULL || ctx->image == NULL ? EQ_E_ARGUMENT : EQ_E_GATES;
+    if (ctx == NULL || ctx->image == NULL) {
+        return EQ_E_ARGUMENT;
+    }
+    if (ctx->gate == NULL) {
+        return EQ_E_GATES;
+    }
+    ctx->tradeoff = lambda_q16;
+    return eq_gate_do(ctx, EQ_GATE_START, 0, 0);
+}
+
+eq_status_t eq_force(eq_ctx_t *ctx, uint32_t path, uint32_t exit)
+{
+    if (ctx == NULL || ctx->image == NULL) {
+        return EQ_E_ARGUMENT;
+    }
+    return ctx->gate != NULL ? eq_gate_do(ctx, EQ_GATE_FORCE, path, exit) : EQ_E_GATES;
 }
 
 const char *eq_status_name(eq_status_t status)

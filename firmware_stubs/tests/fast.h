@@ -1,6 +1,6 @@
 /*
- * fast.h - a third hand-made image: the kernels for additions, depthwise convolutions and pools on
- * cores with the DSP extension; for test_fast.c and fuzz_image.c.
+ * fast.h - a third hand-made image: the kernels for additions, depthwise convolutions, pools and
+ * tables on cores with the DSP extension; for test_fast.c and fuzz_image.c.
  */
 #ifndef FAST_H
 #define FAST_H
@@ -8,10 +8,19 @@
 #include "model.h"
 
 /* Indices of its operators. */
-enum { OP_WINDOWS, OP_AFFINE, OP_TABLES, OP_STRIDED, OP_MAXIMUM, OP_MEAN, FAST_OPERATORS };
+enum {
+    OP_WINDOWS,
+    OP_AFFINE,
+    OP_TABLES,
+    OP_STRIDED,
+    OP_MAXIMUM,
+    OP_MEAN,
+    OP_NARROW,
+    FAST_OPERATORS
+};
 
 /* Indices of its tensors. */
-enum { FAST_IMAGE, FAST_WINDOWS, FAST_SUM, FAST_STRIDED, FAST_MAXIMUM, FAST_MEAN };
+enum { FAST_IMAGE, FAST_WINDOWS, FAST_SUM, FAST_STRIDED, FAST_MAXIMUM, FAST_MEAN, FAST_NARROW };
 
 static uint16_t add_fast_tensor(model_t *m, uint32_t height, uint32_t width, uint8_t bits)
 {
@@ -28,6 +37,7 @@ static void add_fast_operators(model_t *m, uint8_t bits)
     const uint16_t strided = add_fast_tensor(m, 4, 3, bits);
     const uint16_t maximum = add_fast_tensor(m, 3, 2, bits);
     const uint16_t mean = add_fast_tensor(m, 1, 1, bits);
+    const uint16_t narrow = add_packed(m, 4, 4, 3, 6, bits == 8 ? 3 : 2);
     eq_operator_t *op = add_operator(m, 52, image, windows);
     set_window(op, 3, 1, 1, 1);
     add_weights(m, op, 9, 4);
@@ -52,13 +62,18 @@ static void add_fast_operators(model_t *m, uint8_t bits)
     op->stride_height = op->stride_width = op->dilation_height = op->dilation_width = 1;
     add_scratch(m, op, 0);
     m->tensors[mean].zero_point = m->tensors[maximum].zero_point;
+    op = add_operator(m, 80, strided, narrow);
+    op->shift = add_bytes(m, 256, 0);
+    for (uint32_t i = 0; i < 256; i++) {
+        m->tables[op->shift + i] = (uint8_t)random_in(&m->random, op->clamp_min, op->clamp_max);
+    }
 }
 
 /* Activations of 8 bits, or packed. */
 static image_t fast_image(uint8_t bits)
 {
     static const eq_port_t ports[] = {
-        {FAST_IMAGE, 0}, {FAST_MEAN, 1}, {FAST_SUM, 1}, {FAST_STRIDED, 1}};
+        {FAST_IMAGE, 0}, {FAST_MEAN, 1}, {FAST_SUM, 1}, {FAST_STRIDED, 1}, {FAST_NARROW, 1}};
     model_t *m = exact_block(sizeof *m);
     m->random = 20261121u;
     add_fast_operators(m, bits);
@@ -66,7 +81,7 @@ static image_t fast_image(uint8_t bits)
     m->blocks[0] = (eq_block_t){0, 1};
     memcpy(m->ports, ports, sizeof ports);
     m->count[EQ_SECTION_VARIANTS] = m->count[EQ_SECTION_BLOCKS] = 1;
-    m->count[EQ_SECTION_PORTS] = 4;
+    m->count[EQ_SECTION_PORTS] = sizeof ports / sizeof ports[0];
     const image_t image = model_image(m);
     free(m);
     return image;

@@ -4,11 +4,10 @@
  */
 #include "fast.h"
 
-static void fill(uint8_t *arena, uint32_t bytes)
+static void fill(uint8_t *memory, uint32_t bytes, uint32_t *state)
 {
-    uint32_t state = 20261121u;
     for (uint32_t i = 0; i < bytes; i++) {
-        arena[i] = (uint8_t)random_next(&state);
+        memory[i] = (uint8_t)random_next(state);
     }
 }
 
@@ -19,7 +18,7 @@ static uint8_t *run(image_t image)
     uint8_t *arena = exact_block(bytes);
     eq_ctx_t ctx;
     image_seal(image);
-    fill(arena, bytes);
+    fill(arena, bytes, &(uint32_t){20261121u});
     const eq_status_t status = image_init(&ctx, image, arena, image_header(image)->arena_bytes);
     CHECK(status == EQ_OK, "%s", eq_status_name(status));
     CHECK(eq_run(&ctx, NULL) == EQ_OK, "does not run");
@@ -33,6 +32,57 @@ static void use_kernel(image_t image, uint32_t op, uint16_t kernel)
     eq_operator_t *operators = image_section(image, EQ_SECTION_OPERATORS);
     operators[op].kernel = kernel;
     image_header(image)->kernels[kernel / 32] |= 1u << kernel % 32;
+}
+
+/* Tables between all widths, of counts about whole words: in blocks of their exact size. */
+static void test_tables(void)
+{
+    static const eq_kernel_t kernels[] = {
+        {23, EQ_FAMILY_TABLE, EQ_SCRATCH_NONE, 8, EQ_ORDER_NONE, eq_table_s8_ref, NULL},
+        {80, EQ_FAMILY_TABLE, EQ_SCRATCH_NONE, 4, EQ_ORDER_NONE, eq_table_s4_dsp, NULL}};
+    uint32_t state = 20261121u;
+    for (uint32_t round = 0; round < 4000; round++) {
+        eq_tensor_record_t in = {.rank = 4, .shape = {1, 1, 0}}, out;
+        in.shape[2] = (uint32_t)random_in(&state, 1, round % 8 == 0 ? 200 : 40);
+        out = in;
+        in.bits = (uint8_t)random_in(&state, 2, 8);
+        out.bits = (uint8_t)RANDOM_OF(&state, 2, 2, 3, 4, 4, 5, 8);
+        const int32_t low = -(1 << (out.bits - 1));
+        const uint32_t bytes = eq_tensor_bytes(&out);
+        int8_t *table = exact_block(256), *input = exact_block(eq_tensor_bytes(&in));
+        for (uint32_t i = 0; i < 256; i++) {
+            table[i] = (int8_t)RANDOM_OF(&state, low, -1 - low, random_in(&state, low, -1 - low));
+        }
+        fill((uint8_t *)input, eq_tensor_bytes(&in), &state);
+        int8_t *output[2];
+        for (uint32_t i = 0; i < 2; i++) {
+            output[i] = exact_block(bytes);
+            memset(output[i], 0x5A, bytes);
+            const eq_operator_t op = {0};
+            const eq_call_t call = {.kernel = &kernels[i],
+                                    .op = &op,
+                                    .in = {&in, &in},
+                                    .out = &out,
+                                    .input = {input, input},
+                                    .output = output[i],
+                                    .shift = table};
+            (i == 0 ? eq_rows_s8_ref : eq_table_s4_dsp)(&call);
+        }
+        CHECK(memcmp(output[0], output[1], bytes) == 0, "%u values of %d bits to %d", in.shape[2],
+              in.bits, out.bits);
+        if (eq_width(in.bits) == eq_width(out.bits)) { /* in place */
+            const eq_operator_t op = {0};
+            const eq_call_t call = {&kernels[1],    &op,   {&in, &in}, &out,
+                                    {input, input}, input, NULL,       NULL,
+                                    NULL,           table, NULL};
+            eq_table_s4_dsp(&call);
+            CHECK(memcmp(output[0], input, bytes) == 0, "%u values in place", in.shape[2]);
+        }
+        free(output[0]);
+        free(output[1]);
+        free(input);
+        free(table);
+    }
 }
 
 /* Changes an operator of depthwise windows in both of two images, and expects the same output. */
@@ -128,6 +178,17 @@ static void test_affine(void)
     REFUSED(EQ_OK, put_constants(tables + op[OP_AFFINE].multiplier, 0, 0, INT32_MAX));
 }
 
+static void test_narrow(void)
+{
+    REFUSED(EQ_E_OPERATOR, op[OP_NARROW].input[1] = FAST_STRIDED);
+    REFUSED(EQ_E_OPERATOR, op[OP_NARROW].output = FAST_SUM);
+    REFUSED(EQ_E_OPERATOR, tensor[FAST_NARROW].offset = tensor[FAST_STRIDED].offset);
+    REFUSED(EQ_OK, tensor[FAST_NARROW].bits = tensor[FAST_STRIDED].bits);
+    REFUSED(EQ_E_OPERATOR, op[OP_NARROW].multiplier = 8);
+    REFUSED(EQ_E_OPERATOR, op[OP_NARROW].scratch_bytes = 8);
+    REFUSED(EQ_E_OPERATOR, op[OP_NARROW].shift = section[EQ_SECTION_TABLES].bytes - 248);
+}
+
 static void test_scratch(void)
 {
     REFUSED(EQ_E_OPERATOR, op[OP_TABLES].scratch_bytes -= 1);
@@ -144,5 +205,7 @@ int main(void)
     test_windows(4);
     test_affine();
     test_scratch();
+    test_tables();
+    test_narrow();
     return check_report("test_fast");
 }

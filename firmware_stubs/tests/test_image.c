@@ -242,7 +242,7 @@ static void test_header(void)
 static void test_sections(void)
 {
     REFUSED(EQ_E_SECTION, section[3].kind = 0);
-    REFUSED(EQ_E_SECTION, section[7].kind = 8);
+    REFUSED(EQ_E_SECTION, section[7].kind = 9);
     REFUSED(EQ_E_SECTION, section[7].kind = 0xFFFFFFFFu);
     REFUSED(EQ_E_SECTION, section[7].kind = EQ_SECTION_TABLES);
     REFUSED(EQ_E_SECTION, header->section_count = 5);

@@ -6,7 +6,7 @@
  * the number of failed cases in harness_status and calls harness_stop. The same firmware serves
  * every emulator: none of this needs a file, a serial line or semihosting.
  * harness_model.h is generated: it includes NAME.h and defines HARNESS_IMAGE,
- * HARNESS_IMAGE_BYTES and HARNESS_ARENA_BYTES.
+ * HARNESS_IMAGE_BYTES and HARNESS_ARENA_BYTES, and HARNESS_GATED for a model with gates.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -48,6 +48,18 @@ int32_t harness_step(void)
 {
     return (int32_t)eq_step(&harness_context);
 }
+
+#ifdef HARNESS_GATED
+int32_t harness_set_tradeoff(uint32_t lambda_q16)
+{
+    return (int32_t)eq_set_tradeoff(&harness_context, lambda_q16);
+}
+
+int32_t harness_force(uint32_t path, uint32_t exit)
+{
+    return (int32_t)eq_force(&harness_context, path, exit);
+}
+#endif
 
 void harness_poke(uint32_t address, uint32_t value)
 {

@@ -1,12 +1,15 @@
 /*
- * Runs a model image on this machine: `main IMAGE INPUTS OUTPUTS [trace]`.
+ * Runs a model image on this machine:
+ * `main IMAGE INPUTS OUTPUTS [trace | results [TRADEOFF [PATH EXIT]]]`.
  *
  * INPUTS holds samples back to back, each the bytes of every input in order; OUTPUTS gets the bytes
- * of every output of each sample. With `trace` it gets the whole arena after every operator.
+ * of every output of each sample. With `trace` it gets the whole arena after every operator; with `results` an
+ * eq_result_t behind the outputs of each sample, for a model with gates at that tradeoff, or forced.
  * Image and arena lie in blocks of exactly their size, so that a sanitizer sees every step outside.
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "edgeq.h"
 #include "eq_image.h"
@@ -66,24 +69,43 @@ static eq_status_t trace(FILE *file, const eq_config_t *config)
     return status;
 }
 
-static int run_samples(const eq_config_t *config, FILE *inputs, FILE *outputs, int traced)
+static int run_samples(const eq_config_t *config, FILE *inputs, FILE *outputs, const char *what)
 {
+    const int traced = strcmp(what, "trace") == 0;
     while (read_sample(inputs)) {
-        const eq_status_t status = traced ? trace(outputs, config) : eq_run(&context, NULL);
+        eq_result_t result;
+        const eq_status_t status = traced ? trace(outputs, config) : eq_run(&context, &result);
         if (status != EQ_OK) {
             return fail("eq_run", eq_status_name(status));
         }
         if (!traced) {
             write_outputs(outputs);
         }
+        if (strcmp(what, "results") == 0) {
+            (void)fwrite(&result, sizeof result, 1, outputs);
+        }
     }
     return 0;
+}
+
+/* What stands behind `results`. */
+static eq_status_t direct(int count, char **words)
+{
+    eq_status_t status = EQ_OK;
+    if (count > 0) {
+        status = eq_set_tradeoff(&context, (uint32_t)strtoul(words[0], NULL, 10));
+    }
+    if (status == EQ_OK && count > 2) {
+        status = eq_force(&context, (uint32_t)strtoul(words[1], NULL, 10),
+                          (uint32_t)strtoul(words[2], NULL, 10));
+    }
+    return status;
 }
 
 int main(int argc, char **argv)
 {
     if (argc < 4) {
-        return fail("usage", "main IMAGE INPUTS OUTPUTS [trace]");
+        return fail("usage", "main IMAGE INPUTS OUTPUTS [trace | results ...]");
     }
     eq_config_t config = {NULL, 0, NULL, 0};
     void *image = read_file(argv[1], &config.image_bytes);
@@ -93,16 +115,20 @@ int main(int argc, char **argv)
     config.image = image;
     config.arena_bytes = ((const eq_header_t *)image)->arena_bytes;
     config.arena = malloc(config.arena_bytes);
-    const eq_status_t status = eq_init(&context, &config);
+    eq_status_t status = eq_init(&context, &config);
     if (status != EQ_OK) {
         return fail("eq_init", eq_status_name(status));
+    }
+    status = direct(argc - 5, argv + 5);
+    if (status != EQ_OK) {
+        return fail("gates", eq_status_name(status));
     }
     FILE *inputs = fopen(argv[2], "rb");
     FILE *outputs = fopen(argv[3], "wb");
     if (inputs == NULL || outputs == NULL) {
         return fail("inputs or outputs", "cannot be opened");
     }
-    int failed = run_samples(&config, inputs, outputs, argc > 4);
+    int failed = run_samples(&config, inputs, outputs, argc > 4 ? argv[4] : "");
     (void)fclose(inputs);
     if (fclose(outputs) != 0) {
         failed = fail(argv[3], "cannot be written");

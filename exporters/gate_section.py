@@ -1,0 +1,108 @@
+"""The section of gates in a model image: `eq_gate_t` of `eq_image.h` and the tables behind it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+
+import numpy as np
+
+from edgeq import gates
+from edgeq.gates import Gate, Layer, Mlp, Path, Table
+from edgeq.packing import pad
+from edgeq.plan import Placement
+
+GATE = struct.Struct("<4B4H9I")
+PATH = struct.Struct("<IIHBB")
+FIRST = struct.Struct("<2I")
+LAYER = struct.Struct("<5i")
+FORMS = (gates.Static, Table, Mlp)  # eq_form_t
+
+Piece = tuple[str, bytes]
+
+
+def pieces(gate: Gate, scale: float, state: Placement | None) -> tuple[Piece, ...]:
+    """The section in labelled pieces, the record first; the image pads each to its alignment.
+
+    `scale` is that of the network's outputs, `state` where the gate's state lies.
+    """
+    order = tree(gate)
+    parts: dict[str, bytes] = {
+        "paths": b"".join(_paths(gate, order)),
+        "first": b"".join(
+            FIRST.pack(at, order.index(gate.paths.index((level,)))) for at, level in gate.first
+        ),
+    }
+    if not isinstance(gate.form, gates.Static):
+        parts["exponentials"] = _half_words(gates.exponentials(scale))
+        parts["entropies"] = _half_words(gates.entropies(gate.classes))
+    if isinstance(gate.form, Mlp):
+        parts["sigmoids"] = _half_words(gates.sigmoids())
+        parts["predictor"] = b"".join(_layer(gate, layer) for layer in gate.form.layers)
+    if isinstance(gate.form, Table):
+        rows = (_errors(gate, gate.form, order, gate.paths[i]) for i in order)
+        parts["predictor"] = gate.form.centroids.tobytes() + b"".join(rows)
+    sizes = (len(pad(data)) for data in parts.values())
+    starts = accumulate(sizes, initial=len(pad(bytes(GATE.size))))
+    offset = dict(zip(parts, starts, strict=False))
+    record = GATE.pack(
+        FORMS.index(type(gate.form)),
+        gate.exits,
+        len(gate.paths),
+        len(gate.first),
+        gate.classes,
+        gate.size,
+        gate.level_count,
+        0,
+        gate.tradeoff,
+        0 if state is None else state.offset,
+        0 if state is None else state.bytes,
+        *(
+            offset.get(name, 0)
+            for name in ("paths", "first", "exponentials", "entropies", "sigmoids", "predictor")
+        ),
+    )
+    return (("gate", record), *((f"gate: {name}", data) for name, data in parts.items()))
+
+
+def tree(gate: Gate) -> list[int]:
+    """The paths by index, each before those that continue it, these by their levels."""
+    return sorted(range(len(gate.paths)), key=lambda i: gate.paths[i])
+
+
+def code(path: Path) -> int:
+    """The levels of a path as the device has them: 4 bits a block, the first block lowest."""
+    return sum(level << 4 * block for block, level in enumerate(path))
+
+
+def _paths(gate: Gate, order: Sequence[int]) -> Iterator[bytes]:
+    before = 0
+    for index in order:
+        path, options = gate.paths[index], len(gate.options(gate.paths[index]))
+        decides = isinstance(gate.form, Table) and len(path) < gate.exits
+        errors = before if decides else 0
+        yield PATH.pack(code(path), gate.costs[index], errors, len(path), options)
+        before += options if decides else 0
+
+
+def _errors(gate: Gate, table: Table, order: Sequence[int], path: Path) -> bytes:
+    """The errors behind `path`: its options in the order of the tree."""
+    if len(path) == gate.exits:
+        return b""
+    options = gate.options(path)
+    columns = [options.index(i) for i in order if i in options]
+    return np.ascontiguousarray(table.errors[path][:, columns]).tobytes()
+
+
+def _layer(gate: Gate, layer: Layer) -> bytes:
+    seen = layer.hidden.shape[1] - gate.exits - 1
+    weights = (layer.hidden[:, :seen], layer.hidden[:, seen:].T, layer.output)
+    data = LAYER.pack(*layer.hidden_scale, layer.output_bias, *layer.output_scale)
+    data += layer.hidden_bias.astype("<i4").tobytes()
+    data += b"".join(np.ascontiguousarray(part, np.int8).tobytes() for part in weights)
+    return data + bytes(-len(data) % 4)
+
+
+def _half_words(values: gates.Half) -> bytes:
+    return values.astype("<u2").tobytes()

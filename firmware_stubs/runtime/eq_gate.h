@@ -1,0 +1,89 @@
+/*
+ * eq_gate.h - what the gates of a model do between its blocks: the C twin of edgeq/gates.py.
+ *
+ * All of it is reached through the row of EQ_FAMILY_GATE in the kernel list: firmware without gated
+ * models has none. No block runs here.
+ */
+#ifndef EQ_GATE_H
+#define EQ_GATE_H
+
+#include "edgeq.h"
+#include "eq_image.h"
+
+typedef enum {
+    EQ_GATE_CHECK, /* the section of a context that is filled otherwise; then as EQ_GATE_START */
+    EQ_GATE_START, /* chooses the first block's level, if no run has begun */
+    EQ_GATE_NEXT,  /* a block has ended: what comes then, or EQ_OK */
+    EQ_GATE_FORCE  /* eq_force */
+} eq_gate_what_t;
+
+/* What eq_gate_s8_ref gets: it lies where `scratch` of its call points. */
+typedef struct {
+    eq_ctx_t *ctx;
+    eq_gate_what_t what;
+    uint32_t path; /* EQ_GATE_FORCE: as eq_force has them */
+    uint32_t exit;
+    eq_status_t status; /* of it all */
+} eq_gate_task_t;
+
+/* EQ_E_KERNEL where the firmware has no gates (eq_run.c). */
+eq_status_t eq_gate_do(eq_ctx_t *ctx, eq_gate_what_t what, uint32_t path, uint32_t exit);
+
+/* Of the section of a context that is filled otherwise (eq_gate_check.c). */
+eq_status_t eq_gate_check(const eq_ctx_t *ctx);
+
+/// What the files of a gate share ///
+
+#define EQ_GATE_FEATURES (EQ_GATE_TOP + 1u)
+
+static inline const void *eq_gate_at(const eq_gate_t *gate, uint32_t offset)
+{
+    return (const uint8_t *)gate + offset;
+}
+
+static inline const eq_path_t *eq_gate_paths(const eq_gate_t *gate)
+{
+    return eq_gate_at(gate, gate->paths);
+}
+
+/* The level of a block on a path that reaches it. */
+static inline uint32_t eq_path_level(const eq_path_t *path, uint32_t block)
+{
+    return path->levels >> 4 * block & 15u;
+}
+
+/* What the network of a gate reads of its exit; a table looks at as many probabilities. */
+static inline uint32_t eq_gate_seen_bytes(const eq_gate_t *gate)
+{
+    return gate->form == EQ_FORM_MLP ? 2u * gate->classes + 4u : gate->classes;
+}
+
+/* eq_gate_layer_t with what follows it. */
+static inline uint32_t eq_gate_layer_bytes(const eq_gate_t *gate)
+{
+    const uint32_t inputs = eq_gate_seen_bytes(gate) + gate->exits + 1u;
+    const uint32_t weights = gate->size * (inputs + 1u);
+    return (uint32_t)(sizeof(eq_gate_layer_t) + gate->size * sizeof(int32_t)) +
+           ((weights + 3u) & ~3u);
+}
+
+/// eq_gate.c ///
+
+/* Arena bytes that a gate keeps for a run. */
+uint32_t eq_gate_state_bytes(const eq_gate_t *gate);
+
+/* The path, by index, of the first block. */
+uint32_t eq_gate_first(const eq_gate_t *gate, uint32_t tradeoff);
+
+/* The path that goes on from `taken` (EQ_ROUTE: the first) towards `goal`, which continues it. */
+uint32_t eq_gate_toward(const eq_gate_t *gate, uint32_t taken, uint32_t goal);
+
+/*
+ * Where an input goes that came by the path `taken`, which ends before the last exit, and left these
+ * logits there: the path that is a block longer, or `taken` itself: exit. `state` remembers what the
+ * gates of this run saw.
+ */
+uint32_t eq_gate_next(const eq_gate_t *gate, uint32_t taken, uint32_t tradeoff,
+                      const int8_t *logits, uint8_t *state);
+
+#endif
