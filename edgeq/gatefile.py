@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgeq import gates
+from edgeq import gates, report
 from edgeq.errors import PolicyError
 from edgeq.gates import Gate, Layer, Mlp, Static, Table
 
@@ -145,6 +145,7 @@ class Fitted(_Section):
     heads: tuple[HeadSection, ...]
     weights: Mapping[str, Array] = {}
     priced: CostsSection
+    report: report.Gate | None = None  # what they are worth, for the report of every build
 
 
 def require_version(data: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from edgeq import build, costs, exits, fit, gatefile, gates, levels, parity, pip
 from edgeq.build import sha256
 from edgeq.errors import UsageError
 from edgeq.exits import Cut, Head
-from edgeq.fit import Outputs, Settings, baselines, execute, heads, summary
+from edgeq.fit import Outputs, Settings, baselines, choose, execute, heads, summary
 from edgeq.fit.fitting import HELD_OUT
 from edgeq.gates import Costs
 from edgeq.ir import Array, Graph, Network, qparams_of
@@ -105,6 +105,7 @@ def run(request: Request, progress: Progress) -> tuple[Policy, Gate]:
     """
     folds = _split(request)
     policy = request.policy
+    names = _level_names(request)
     if not request.recost:
         policy = _with_heads(request, folds, progress)
     assert policy.gate is not None  # `_with_heads` sees to it, or `recost` was refused
@@ -120,19 +121,18 @@ def run(request: Request, progress: Progress) -> tuple[Policy, Gate]:
     )
     program = compiled.program
     outputs = _outputs(program, folds, progress)
-    costs = _costs(request, program, progress)
+    priced = _costs(request, program, progress)
     before = gatefile.to_gate(policy.gate)
     if request.recost:
         fitted = fit.kept(before, priced, outputs.val)
     else:
         progress("fitting gates", 0, 1)
-        fitted = fit.fit(outputs, costs, _settings(outputs, request.seed))
+        fitted = fit.fit(outputs, priced, _settings(outputs, request.seed))
         progress("fitting gates", 1, 1)
-    names = _level_names(request, policy)
     others = {}
     if request.baselines:
         others = summary.compared(
-            outputs, costs, names[0], request.seed, lambda name: progress(name, 0, 1)
+            outputs, priced, names[0], request.seed, lambda name: progress(name, 0, 1)
         )
     about = summary.About(
         target=request.target.name,
@@ -140,20 +140,14 @@ def run(request: Request, progress: Progress) -> tuple[Policy, Gate]:
         levels=names,
         accuracy=_accuracy(request.model, folds.test, outputs),
         folds=folds.described,
-        dropped=_dropped(fitted, names),
+        dropped=_dropped(priced, outputs, names),
         seed=request.seed,
         notes=folds.notes,
     )
-    section = summary.describe(fitted, outputs, costs, about, others)
-    found = gatefile.of_gate(
-        fitted.gate,
-        gatefile.heads_of(policy.gate),
-        costs,
-        request.model.sha256,
-        gatefile.weights_of(policy.gate),
-        section,
-    )
-    return policy.model_copy(update={"gate": found}), section
+    section = summary.describe(fitted, outputs, priced, about, others)
+    learned = {"heads": policy.gate.heads, "weights": policy.gate.weights, "report": section}
+    found = gatefile.of_gate(fitted.gate, (), priced, request.model.sha256)
+    return policy.model_copy(update={"gate": found.model_copy(update=learned)}), section
 
 
 def write(file: Path, request: Request, progress: Progress) -> Gated:
@@ -353,17 +347,34 @@ def _settings(outputs: Outputs, seed: int) -> Settings:
     return Settings(clusters=few or Settings().clusters[:1], seed=seed)
 
 
-def _level_names(request: Request, policy: Policy, model: Model) -> tuple[str, ...]:
+def _level_names(request: Request) -> tuple[str, ...]:
     """Each level by the bits that most of its multiplications have, as policies are called."""
     names = []
-    for bits in levels.resolve(policy, model.graph, request.target.isa):
+    graph = request.model.graph
+    for bits in levels.resolve(request.policy, graph, request.target.isa):
         counts: Counter[str] = Counter()
-        for node in model.graph.nodes:
+        for node in graph.nodes:
             if OPS[node.op].weighted:
                 one = bits[node.name]
-                counts[f"w{one.weights}a{one.activations}"] += macs(model.graph, node)
+                counts[f"w{one.weights}a{one.activations}"] += macs(graph, node)
         names.append(counts.most_common(1)[0][0] if counts else "w8a8")
     return tuple(f"{n}, level {i}" if names.count(n) > 1 else n for i, n in enumerate(names))
+
+
+def _dropped(priced: Costs, outputs: Outputs, names: Sequence[str]) -> tuple[Dropped, ...]:
+    """The levels that no path takes, since they save nothing here."""
+    found = []
+    for block, level in sorted(choose.dominated(priced, outputs.levels)):
+        price = priced.blocks[block]
+        better = min((other for other in price if other < level), key=lambda other: price[other])
+        found.append(
+            Dropped(
+                block + 1,
+                names[level],
+                f"{price[level]:,.0f} {priced.unit}, {names[better]} takes {price[better]:,.0f}",
+            )
+        )
+    return tuple(found)
 
 
 def _accuracy(model: Model, test: Samples, outputs: Outputs) -> Accuracy:
