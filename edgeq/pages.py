@@ -268,7 +268,6 @@ def how_gates(gate: Gate) -> tuple[str, ...]:
         f"{gate.dearest:,.0f}, the ungated network {gate.ungated:.1%} of it",
         f"samples: {samples}; seed {gate.seed}",
     ]
-    lines += [f"block {one.block} has no level {one.level}: {one.reason}" for one in gate.dropped]
     return (*lines, *(f"note: {note}" for note in gate.notes))
 
 
