@@ -400,8 +400,8 @@ def fit_gate(
     if os.fspath(model) in examples.names():
         name = os.fspath(model)
         folder = examples.path(name)
-        policy, calib = policy or examples.policy(name), calib or folder / "calib.npz"
-        inputs = {**policies.load(examples.policy(name)).input, **inputs}
+        policy, calib = policy or (folder / "policy.toml"), calib or folder / "calib.npz"
+        inputs = {**policies.load((folder / "policy.toml")).input, **inputs}
         model = folder / "model.onnx"
     if calib is None:
         raise UsageError("EQ0202", "gate needs --calib: samples to find activation ranges on")

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgeq import gates, report
+from edgeq import gates
 from edgeq.errors import PolicyError
 from edgeq.gates import Gate, Layer, Mlp, Static, Table
+from edgeq.report import Gate as Section
 
 VERSION = 1
 DTYPES = Literal["float32", "int32", "int8", "uint8"]
@@ -145,7 +146,7 @@ class Fitted(_Section):
     heads: tuple[HeadSection, ...]
     weights: Mapping[str, Array] = {}
     priced: CostsSection
-    report: report.Gate | None = None  # what they are worth, for the report of every build
+    report: Section | None = None  # what they are worth, for the report of every build
 
 
 def require_version(data: object) -> None:

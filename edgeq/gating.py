@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq import build, costs, exits, fit, gatefile, gates, levels, parity, pipeline
-from edgeq.build import sha256
+from edgeq.build import sha256 as hashed
 from edgeq.errors import UsageError
 from edgeq.exits import Cut, Head
 from edgeq.fit import Outputs, Settings, baselines, choose, execute, heads, summary
 from edgeq.fit.fitting import HELD_OUT
-from edgeq.gates import Costs
+from edgeq.gates import Costs, Levels
 from edgeq.ir import Array, Graph, Network, qparams_of
 from edgeq.ops import OPS, macs
 from edgeq.pipeline import Model, Progress
@@ -94,7 +94,7 @@ def read(path: Path, model: Model, specs: Mapping[str, InputSpec], labelled: boo
     found = pipeline.read_samples(path, model, specs)
     if labelled and found.labels is None:
         raise UsageError("EQ0260", f"{path}: gates are fitted to labels; the file needs an array y")
-    return File(found, sha256(path.read_bytes()))
+    return File(found, hashed(path.read_bytes()))
 
 
 def run(request: Request, progress: Progress) -> tuple[Policy, Gate]:
@@ -109,8 +109,9 @@ def run(request: Request, progress: Progress) -> tuple[Policy, Gate]:
     if not request.recost:
         policy = _with_heads(request, folds, progress)
     assert policy.gate is not None  # `_with_heads` sees to it, or `recost` was refused
+    model = pipeline.prepared(request.model, policy)
     compiled = pipeline.compile(
-        request.model,
+        model,
         policy,
         request.specs,
         request.calibration.samples,
@@ -136,9 +137,9 @@ def run(request: Request, progress: Progress) -> tuple[Policy, Gate]:
         )
     about = summary.About(
         target=request.target.name,
-        exits=(*policy.exits, request.model.graph.nodes[-1].name),
+        exits=(*policy.exits, model.graph.nodes[-1].name),
         levels=names,
-        accuracy=_accuracy(request.model, folds.test, outputs),
+        accuracy=_accuracy(model, folds.test, outputs),
         folds=folds.described,
         dropped=_dropped(priced, outputs, names),
         seed=request.seed,
@@ -222,10 +223,13 @@ def _with_heads(request: Request, folds: _Folds, progress: Progress) -> Policy:
     graph = pipeline.prepared(request.model, request.policy).graph
     layers = request.policy.exits or exits.proposed(graph)
     policy = request.policy.model_copy(update={"exits": layers, "gate": None})
-    weights: dict[str, Array] = {}
-    if request.joint:
-        weights = _joint(request, policy, graph, folds, progress)
-    model = pipeline.with_weights(pipeline.prepared(request.model, policy), weights)
+    weights = _joint(request, policy, graph, folds, progress) if request.joint else {}
+    sha256 = request.model.sha256
+    if weights:
+        started = gates.static(2, ((0,),) * (len(layers) + 1))
+        tuned = gatefile.of_gate(started, (), _unpriced(((0,),)), sha256, weights)
+        policy = policy.model_copy(update={"gate": tuned})
+    model = pipeline.prepared(request.model, policy)
     chain, _ = pipeline.with_exits(
         model, policy, None, request.calibration.samples, request.target.isa, progress
     )
@@ -244,12 +248,10 @@ def _with_heads(request: Request, folds: _Folds, progress: Progress) -> Policy:
         train, _labels(folds.train), val, _labels(folds.val), classes, request.seed
     )
     progress("training heads", 1, 1)
+    has = levels.levels_of(bodies)
+    learned = tuple((one.head.weights, one.head.bias) for one in found)
     fitted = gatefile.of_gate(
-        gates.static(classes, levels.levels_of(bodies)),
-        tuple((one.head.weights, one.head.bias) for one in found),
-        _unpriced(bodies),
-        request.model.sha256,
-        weights,
+        gates.static(classes, has), learned, _unpriced(has), sha256, weights
     )
     return policy.model_copy(update={"gate": fitted})
 
@@ -290,11 +292,10 @@ def _random_head(graph: Graph, cut: Cut, classes: int, rng: np.random.Generator)
     return Head(weights, np.zeros(classes, np.float32))
 
 
-def _unpriced(bodies: Network) -> Costs:
-    """Costs before there are any: the blocks alike."""
-    count = len(bodies.blocks)
-    blocks = tuple({v.level: 1.0 for v in block.variants} for block in bodies.blocks)
-    return Costs("bops", "none", blocks, (0.0,) * (count - 1), (0.0,) * (count - 1))
+def _unpriced(has: Levels) -> Costs:
+    """Costs before there are any: blocks alike."""
+    free = (0.0,) * (len(has) - 1)
+    return Costs("bops", "none", tuple(dict.fromkeys(block, 1.0) for block in has), free, free)
 
 
 # What the integers give, and what they cost.

@@ -192,16 +192,16 @@ def _symbols(profile: Profile, most: int) -> Table:
 
 def operating(gate: Gate) -> Table:
     """What the gates do at the tradeoffs that have names."""
-    titles = ("at", ">tradeoff", ">accuracy", ">mean cost", f">mean {gate.unit}",
-              f">worst {gate.unit}", ">leave at", ">run at")  # fmt: skip
+    titles = ("at", ">tradeoff", ">accuracy", ">mean", ">worst", ">of dearest", ">leave at",
+              ">run at")  # fmt: skip
     rows = tuple(
         (
-            point.name,
+            point.name + " *" * (point.tradeoff == gate.tradeoff),
             f"{point.tradeoff:.4f}",
             f"{point.accuracy:.2%}",
+            _millions(point.mean),
+            _millions(point.worst),
             f"{point.cost:.1%}",
-            f"{point.mean:,.0f}",
-            f"{point.worst:,.0f}",
             _shares(point.exits),
             _shares(point.levels),
         )
@@ -210,33 +210,32 @@ def operating(gate: Gate) -> Table:
     return Table(titles, rows)
 
 
+def _millions(cost: float) -> str:
+    return f"{cost / 1e6:.2f} M" if cost >= 1e6 else f"{cost:,.0f}"
+
+
 def _shares(parts: Sequence[float]) -> str:
     """Shares of a whole, in percent, in their order."""
-    return " / ".join(f"{100 * part:.0f}" for part in parts) + " %"
+    return "/".join(f"{100 * part:.0f}" for part in parts) + "%"
 
 
 def baselines(gate: Gate) -> Table:
     """The gates beside each baseline; a tie is called one."""
     rows = tuple(
-        (name, one.figure, _difference(one), _bounds(one), one.standing or "out of reach")
+        (name, one.figure, _difference(one), one.standing or "out of reach")
         for name, baseline in gate.baselines.items()
         for one in baseline.comparisons
     )
-    return Table(("baseline", "figure", ">gates", ">95 % interval", "so the gates are"), rows)
+    return Table(("beside", "figure", ">gates: points, or ratio", "so they are"), rows)
 
 
 def _difference(one: Comparison) -> str:
-    if one.value is None:
-        return ""
-    return f"{one.value:.2f} x" if one.ratio else f"{100 * one.value:+.2f} points"
-
-
-def _bounds(one: Comparison) -> str:
-    if one.low is None or one.high is None:
+    if one.value is None or one.low is None or one.high is None:
         return ""
     if one.ratio:
-        return f"{one.low:.2f} .. {one.high:.2f}"
-    return f"{100 * one.low:+.2f} .. {100 * one.high:+.2f}"
+        return f"x {one.value:.2f} ({one.low:.2f} .. {one.high:.2f})"
+    value, low, high = (100 * part for part in (one.value, one.low, one.high))
+    return f"{value:+.2f} ({low:+.2f} .. {high:+.2f})"
 
 
 def by_class(gate: Gate) -> Table:
@@ -261,12 +260,19 @@ def forms(gate: Gate) -> Table:
 
 def how_gates(gate: Gate) -> tuple[str, ...]:
     """Where the figures of gates come from, and what a reader must know of them."""
+    accuracy, whole = gate.accuracy, ""
+    if accuracy is not None:
+        whole = f"; the whole network at {gate.levels[0]}: {accuracy.int:.2%}, " + (
+            f"float {accuracy.float:.2%}"
+        )
     samples = ", ".join(f"{fold.samples:,} to {fold.name}" for fold in gate.folds)
     lines = [
-        f"inputs leave at {', '.join(gate.exits)}; levels {', '.join(gate.levels)}",
+        "* at start; points are below the best accuracy, on the samples that choose tradeoffs; "
+        "figures are of others",
+        f"inputs leave at {', '.join(gate.exits)}; blocks run at {', '.join(gate.levels)}",
         f"costs: {gate.unit}, {gate.cost_source}; the dearest of {gate.paths} paths takes "
-        f"{gate.dearest:,.0f}, the ungated network {gate.ungated:.1%} of it",
-        f"samples: {samples}; seed {gate.seed}",
+        f"{gate.dearest:,.0f}, the ungated network {gate.ungated:.1%} of that",
+        f"samples: {samples}; seed {gate.seed}{whole}",
     ]
     return (*lines, *(f"note: {note}" for note in gate.notes))
 

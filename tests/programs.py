@@ -187,7 +187,7 @@ def sample_gate() -> Gate:
         (
             Comparison("area", False, 0.011, 0.004, 0.018, Standing.AHEAD),
             Comparison("cost at top - 0.5", True, 0.99, 0.91, 1.08, Standing.TIE),
-            Comparison("accuracy at cost 0.1", False, None, None, None, None),
+            Comparison("at cost 0.1", False, None, None, None, None),
         ),
     )
     return Gate(
@@ -208,7 +208,7 @@ def sample_gate() -> Gate:
         area=0.911,
         points=points,
         baselines={
-            "thresholding at w8a8": threshold,
+            "thresholds at w8a8": threshold,
             "plain PTQ": Baseline((curve[0], replace(curve[1], accuracy=0.88)), 0.88, ()),
         },
         forms=(FormFit("table", 1234, 0.911, True), FormFit("mlp", 900, 0.909, False)),

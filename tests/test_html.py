@@ -103,7 +103,7 @@ def test_every_layer_and_every_chart_is_on_the_page(report: Report) -> None:
 
 def test_gates_are_on_the_page_with_their_ties(report: Report) -> None:
     for text in (pages.page(report), pages.text(report)):
-        for found in ("top - 0.5", "thresholding at w8a8", "tie", "ahead", "out of reach"):
+        for found in ("top - 0.5", "thresholds at w8a8", "tie", "ahead", "out of reach"):
             assert found in text
         assert "QuEE comes down to early exit" in text
 

@@ -35,7 +35,7 @@ from edgeq.report import (
 
 DROPS = (0.0, 0.5, 1.0, 2.0, 5.0)  # points below the best accuracy, of the operating points
 COMPARED_COSTS = (0.25, 0.5)
-COMPARED_DROP = 0.5  # points below the whole network, where costs are compared
+COMPARED_DROP = 0.5  # points below the top, the whole network at level 0
 DIGITS = 6
 
 Progress = Callable[[str], None]
@@ -111,8 +111,8 @@ def compared(
     """The curve of every baseline on the test fold; `level` is what level 0 is called."""
     test = _test(outputs)
     rows: dict[str, Callable[[], Curve]] = {
-        f"thresholding at {level}": lambda: baselines.thresholds(outputs, test, costs),
-        "thresholding on the best static path": lambda: baselines.static_thresholds(
+        f"thresholds at {level}": lambda: baselines.thresholds(outputs, test, costs),
+        "thresholds, best path": lambda: baselines.static_thresholds(
             outputs, test, costs
         ),
         "plain PTQ": lambda: baselines.plain(outputs, test, costs),
@@ -205,7 +205,7 @@ def _worst(gate: Gate, costs: Costs, tradeoff: int) -> float:
 def _baseline(ours: Curve, other: Curve, whole: Curve) -> Baseline:
     top = replace(whole, parameters=whole.parameters[:1], taken=whole.taken[:1],
                   correct=whole.correct[:1])  # fmt: skip
-    drop = f"cost at {COMPARED_DROP:g} points below the ungated network"
+    drop = f"cost at top - {COMPARED_DROP:g}"
     return Baseline(
         _points(other),
         _round(other.points().area()),
@@ -213,7 +213,7 @@ def _baseline(ours: Curve, other: Curve, whole: Curve) -> Baseline:
             _difference("area", interval([[ours, other]], curves.area_difference())),
             *(
                 _difference(
-                    f"accuracy at cost {cost:g}",
+                    f"at cost {cost:g}",
                     interval([[ours, other]], curves.accuracy_difference(cost)),
                 )
                 for cost in COMPARED_COSTS
