@@ -24,7 +24,7 @@ from graphs import FUNCTIONS, Builder, same_window
 from programs import compiled, model, uniform
 
 from edgeq import pipeline, rebuild, targets
-from edgeq.ir import Graph, Op, Window
+from edgeq.ir import Graph, Op, Window, single
 from edgeq.kernels import ALIASED, Cycles, Kernel, Optimize, options, table
 from edgeq.packing import LAYOUTS
 from edgeq.plan import plan
@@ -161,7 +161,7 @@ def measured(kernel: Kernel, bits: int, optimize: Optimize = "flash") -> Iterato
         for name, choices in served.items()
         if any(choice.kernel is kernel for choice in choices)
     }
-    program = pipeline.place(model(graph), integer, {}, target, optimize, (), forced=forced)
+    program = pipeline.place(model(graph), single(integer), {}, target, optimize, (), forced=forced)
     scratch = {name: choice.scratch_bytes for name, choice in program.choices.items()}
     program = replace(program, plan=plan(program.network, scratch))  # no output over its input
     linked = rebuild.link(program, toolchain.find(toolchain.rows_for(target)))

@@ -5,7 +5,9 @@
 Needs the extra torch, Pillow, and in the folder that EDGEQ_DATA names `load_cifar10.py` and
 `cifar10_jpegpack.npz`. START is a state dictionary of the backbone to begin from. The last 5,000
 training images are left out (`quee.py` has them as its validation fold); the test images serve for
-nothing but the accuracy printed at the end. FOLDER gets `checkpoint.pt` after each epoch.
+nothing but the accuracy printed at the end. FOLDER gets `checkpoint.pt` after each epoch, from
+which a run that was broken off goes on, and at the end `model.onnx`, the backbone, and `heads.npz`,
+weights over the pooled channels (in PyTorch's order: channel, row, column) and biases.
 """
 
 from __future__ import annotations
@@ -13,14 +15,18 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+import re
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from edgeq.examples import train as recipe
 
 DATA = Path(os.environ.get("EDGEQ_DATA", ""))
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -28,6 +34,16 @@ HELD_OUT = 5_000  # training images of no use here
 BATCH, RATE, DECAY, SHIFT = 128, 0.1, 2e-4, 4
 WEIGHTS = (0.1, 0.3, 0.5, 1.0)  # of the exits' losses; the last exit's is the network's own
 SIDE = 4  # of what a head pools to
+EXITS = ("conv", "stack1.add", "stack2.add")  # the layers of the ONNX file that they stand behind
+# of the checkpoint in the shared data
+NAMES = {
+    r"^c\.": "conv.",
+    r"^b\.": "norm.",
+    r"^l(\d)\.": r"stack\1.",
+    r"\.c(\d)\.": r".conv\1.",
+    r"\.b(\d)\.": r".norm\1.",
+    r"\.sc\.": ".shortcut.",
+}
 
 
 class Stack(nn.Module):
@@ -36,18 +52,20 @@ class Stack(nn.Module):
     def __init__(self, inputs: int, channels: int) -> None:
         super().__init__()
         stride = 1 if inputs == channels else 2
-        self.c1 = nn.Conv2d(inputs, channels, 3, stride, 1, bias=False)
-        self.b1 = nn.BatchNorm2d(channels)
-        self.c2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.b2 = nn.BatchNorm2d(channels)
-        self.sc = nn.Sequential()
+        self.conv1 = nn.Conv2d(inputs, channels, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
+        self.shortcut = nn.Sequential()
         if stride != 1:
-            self.sc.append(nn.Conv2d(inputs, channels, 1, stride, bias=False))
-            self.sc.append(nn.BatchNorm2d(channels))
+            self.shortcut.append(nn.Conv2d(inputs, channels, 1, stride, bias=False))
+            self.shortcut.append(nn.BatchNorm2d(channels))
+        self.relu2 = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        y = functional.relu(self.b1(self.c1(x)))
-        return functional.relu(self.b2(self.c2(y)) + self.sc(x))
+        y = self.relu1(self.norm1(self.conv1(x)))
+        return self.relu2(self.norm2(self.conv2(y)) + self.shortcut(x))
 
 
 class Head(nn.Module):
@@ -67,16 +85,18 @@ class ResNet8(nn.Module):
 
     def __init__(self, classes: int = 10) -> None:
         super().__init__()
-        self.c = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
-        self.b = nn.BatchNorm2d(16)
-        self.l1, self.l2, self.l3 = Stack(16, 16), Stack(16, 32), Stack(32, 64)
+        self.conv = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        self.norm = nn.BatchNorm2d(16)
+        self.relu = nn.ReLU()
+        self.stack1, self.stack2, self.stack3 = Stack(16, 16), Stack(16, 32), Stack(32, 64)
+        self.pool, self.flatten = nn.AvgPool2d(8), nn.Flatten()
         self.fc = nn.Linear(64, classes)
 
     def boundaries(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        first = functional.relu(self.b(self.c(x)))
-        second = self.l1(first)
-        third = self.l2(second)
-        return [first, second, third], self.fc(self.l3(third).mean((2, 3)))
+        first = self.relu(self.norm(self.conv(x)))
+        second = self.stack1(first)
+        third = self.stack2(second)
+        return [first, second, third], self.fc(self.flatten(self.pool(self.stack3(third))))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.boundaries(x)[1]
@@ -102,10 +122,47 @@ def main() -> None:
     images, labels, test, answers = cifar()
     module = WithExits().to(memory_format=torch.channels_last)
     if len(sys.argv) > 3:
-        module.backbone.load_state_dict(torch.load(sys.argv[3], weights_only=True))
+        module.backbone.load_state_dict(renamed(torch.load(sys.argv[3], weights_only=True)))
     train(module, images[:-HELD_OUT], labels[:-HELD_OUT], epochs, folder / "checkpoint.pt")
     found = accuracy(module, test, answers)
     print("test:", ", ".join(f"{one:.2%}" for one in found), flush=True)
+    module.eval()
+    onnx.save(exported(module.backbone), folder / "model.onnx")
+    heads = {
+        f"{name}.{what}": getattr(head.fc, what).detach().numpy()
+        for name, head in zip(EXITS, module.heads, strict=True)
+        for what in ("weight", "bias")
+    }
+    np.savez(folder / "heads.npz", **heads)
+
+
+def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dictionary with the names of this file's modules."""
+    found = {}
+    for name, value in state.items():
+        for pattern, new in NAMES.items():
+            name = re.sub(pattern, new, name)
+        found[name] = value
+    return found
+
+
+def exported(module: nn.Module) -> onnx.ModelProto:
+    """The backbone in ONNX, layers named as its modules."""
+    program = torch.onnx.export(
+        module,
+        (torch.zeros(2, 3, 32, 32),),
+        input_names=["x"],
+        output_names=["logits"],
+        dynamic_shapes=({0: "batch"},),
+        opset_version=18,
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    recipe.rename_layers(program.model_proto.graph)
+    recipe.strip_notes(program.model_proto.graph)
+    onnx.checker.check_model(program.model_proto, full_check=True)
+    return program.model_proto
 
 
 def train(module: WithExits, images: Tensor, labels: Tensor, epochs: int, file: Path) -> None:
@@ -114,7 +171,12 @@ def train(module: WithExits, images: Tensor, labels: Tensor, epochs: int, file: 
     parts.append({"params": [p for p in module.parameters() if p.ndim == 1], "weight_decay": 0.0})
     optimiser = torch.optim.SGD(parts, RATE, momentum=0.9, nesterov=True)
     steps = len(images) // BATCH
-    for epoch in range(epochs):
+    first = 0
+    if file.exists():
+        saved = torch.load(file, weights_only=True)
+        module.load_state_dict(saved["state"])
+        first = saved["epochs"]
+    for epoch in range(first, epochs):
         start, total = time.perf_counter(), 0.0
         module.train()
         order = torch.randperm(len(images))
@@ -131,7 +193,7 @@ def train(module: WithExits, images: Tensor, labels: Tensor, epochs: int, file: 
             loss.backward()
             optimiser.step()
             total += float(loss.detach())
-        torch.save(module.state_dict(), file)
+        torch.save({"epochs": epoch + 1, "state": module.state_dict()}, file)
         print(f"{epoch + 1}: {total / steps:.3f}, {time.perf_counter() - start:.0f} s", flush=True)
 
 

@@ -114,6 +114,7 @@ def export(
         calib, data = calib or folder / "calib.npz", data or folder / "test.npz"
     read = pipeline.read(Path(model), shapes, name, None if calib is None else Path(calib))
     chosen = policies.load(policy or policies.DEFAULT)
+    read = pipeline.prepared(read, chosen)
     specs = pipeline.input_specs(read, chosen, inputs)
     calibration = None if calib is None else pipeline.read_samples(Path(calib), read, specs)
     labelled = None if data is None else pipeline.read_samples(Path(data), read, specs)

@@ -18,6 +18,7 @@ from edgeq import (
     budget,
     footprint,
     formats,
+    gates,
     kernels,
     layers,
     pages,
@@ -34,6 +35,7 @@ from edgeq.errors import (
 )
 from edgeq.exporters import c_arrays, image, python_runner
 from edgeq.exporters.c_arrays import Case
+from edgeq.exporters.gate_section import code
 from edgeq.exporters.image import Image, Kind
 from edgeq.ir import Array
 from edgeq.kernels import Kernel, Optimize
@@ -45,11 +47,14 @@ from edgeq.report import (
     Accuracy,
     Artefact,
     Budget,
+    ExitUse,
     Export,
     Flash,
     NotCounted,
+    PathUse,
     Ram,
     Report,
+    Routing,
     Row,
     Validate,
     dumps,
@@ -66,6 +71,8 @@ Check = Literal["none", "host", "emulator"]
 GOLDEN_CASES = 2
 HOST_SAMPLES = 64
 EMULATED_SAMPLES = 4
+HOST_FORCED = 8  # samples on every path of a network with exits; one on the emulated core
+LAST_EXIT = "end"
 _DRAWN = "no samples given: checked on random inputs"
 DEPENDENCIES = ("numpy", "onnx", "onnx-ir", "onnxruntime")  # named in the manifest
 
@@ -177,7 +184,7 @@ def run(request: Request, tools: Tools, out: Path, progress: Progress) -> Build:
         built = c_arrays.export(program, folder, cases, request.linked)
         artefacts = _write_artefacts(program, folder, built)
         if request.compiled.ranges is not None:
-            ranges = dumps(to_json(request.compiled.ranges))
+            ranges = dumps(to_json(request.compiled.ranges, request.compiled.lower))
             (folder / "ranges.json").write_text(ranges, "utf-8")
         if request.compiled.learned:
             rounding = adaround.to_json(request.compiled.learned)
@@ -186,7 +193,7 @@ def run(request: Request, tools: Tools, out: Path, progress: Progress) -> Build:
         budget.check(
             program, measured.flash, measured.ram, request.budget, request.optimize, artefacts
         )
-        report = _report(request, tools, measured, artefacts, samples, expected.outputs)
+        report = _report(request, tools, measured, artefacts, samples, expected)
         write_files(folder, pages.files(report, plots=request.plots))
         write_records(folder, report, _facts(request, tools))
     return Build(out, report)
@@ -232,6 +239,7 @@ def _measure(
         with contextlib.closing(HostProgram(folder / c_arrays.RUNTIME, tools.host)) as compiled:
             host = HostRunner(compiled, built.data)
             rows.append(_row(request, host, expected, HOST_SAMPLES, progress))
+            rows += _paths_row(program, host, expected, HOST_FORCED, progress)
         rows += _execute_artefacts(request, folder, expected.take(HOST_SAMPLES), progress)
     if tools.target is None:
         flash, ram = footprint.estimate(program, built, request.linked)
@@ -248,22 +256,46 @@ def _measure(
                     f"{emulated.failed_cases} golden vectors fail on {program.target.name}",
                 )
             rows.append(_row(request, emulated, expected, EMULATED_SAMPLES, progress))
-            stack = emulated.measure_stack(parity.sample_bytes(list(expected.inputs.values()), 0))
-    code = footprint.measure(firmware, program.name, request.linked)
-    weights = built.bytes_of(Kind.WEIGHTS)
+            rows += _paths_row(program, emulated, expected, 1, progress)
+            sample = parity.sample_bytes(list(expected.inputs.values()), 0)
+            stack = emulated.measure_stack(sample, _whole_paths(program))
+    used = footprint.measure(firmware, program.name, request.linked)
+    weights, routing = built.bytes_of(Kind.WEIGHTS), built.bytes_of(Kind.GATE)
     flash = Flash(
-        runtime=code.runtime,
-        kernels=code.kernels,
+        runtime=used.runtime,
+        kernels=used.kernels,
         weights=weights,
-        tables=code.model - weights,
-        gates=0,
-        total=code.runtime + code.kernels + code.model,
+        tables=used.model - weights - routing,
+        gates=routing,
+        total=used.runtime + used.kernels + used.model,
     )
     context = firmware.symbol("harness_context").bytes
     arena = program.plan.arena_bytes
     ram = Ram(arena, context, 0, stack, arena + context + stack)
     harness_ram = footprint.ram(firmware) - arena - context
-    return _Measured(flash, ram, NotCounted(code.harness, harness_ram), tuple(rows))
+    return _Measured(flash, ram, NotCounted(used.harness, harness_ram), tuple(rows))
+
+
+def _whole_paths(program: Program) -> list[tuple[int, int]]:
+    """The paths to the last exit, as runners are told them; none without gates."""
+    gate = program.gate
+    if gate is None:
+        return []
+    return [(code(path), len(path) - 1) for path in gate.paths if len(path) == gate.exits]
+
+
+def _paths_row(
+    program: Program, runner: Runner, expected: Expectation, samples: int, progress: Progress
+) -> Iterator[Row]:
+    """A row for every path of a network with exits, forced; a difference ends the export."""
+    if program.gate is None:
+        return
+    stage = f"running {runner.name}, every path"
+    progress(stage, 0, 1)
+    row = parity.compare_paths(program, runner, expected.take(samples))
+    progress(stage, 1, 1)
+    parity.require_equal(row)
+    yield row
 
 
 def _refuse_unlinkable(request: Request, built: Image) -> None:
@@ -352,12 +384,15 @@ def _report(
     measured: _Measured,
     artefacts: tuple[Artefact, ...],
     samples: Samples,
-    expected: Sequence[Array],
+    expected: Expectation,
 ) -> Report:
     program, compiled = request.program, request.compiled
-    integer = program.network.blocks[0].variants[0].graph
     real = (request.calibration or samples).real()
-    noise = sqnr.by_layer(request.model.graph, integer, real)
+    chain = compiled.chain
+    if chain is None:
+        noise = sqnr.by_layer(request.model.graph, program.network.graphs[0], real)
+    else:
+        noise = sqnr.by_node(chain.graph, program.network.graphs, chain.origin, real, chain.entries)
     checked = () if tools.target is not None else (_unchecked(program.target, measured.rows),)
     section = Export(
         layers=layers.describe(program, compiled.bits, noise),
@@ -366,7 +401,7 @@ def _report(
         ram=measured.ram,
         not_counted=measured.not_counted,
         budget=request.budget,
-        accuracy=_accuracy(request, expected),
+        accuracy=_accuracy(request, expected.outputs),
         compiler=None if tools.target is None else str(tools.target),
         optimize=request.optimize,
         notes=(
@@ -379,8 +414,42 @@ def _report(
         arena=layers.arena(program),
         artefacts=artefacts,
         forced=request.forced,
+        routing=_routing(request, expected),
     )
     return Report(program.name, program.target.name, section, Validate(measured.rows))
+
+
+def _routing(request: Request, expected: Expectation) -> Routing | None:
+    """Where the gates send the samples, and what that costs."""
+    gate, costs = request.program.gate, request.compiled.costs
+    if gate is None or costs is None or expected.paths is None:
+        return None
+    taken = [gate.paths[index] for index in expected.paths]
+    by_path = {path: costs.of(path) for path in gate.paths}
+    first = [block[0] for block in gate.levels]
+    plain = sum(block[level] for block, level in zip(costs.blocks, first, strict=True))
+    names = [block.name for block in request.program.network.blocks if block.head]
+    uses = []
+    for number, name in enumerate([*names, LAST_EXIT], start=1):
+        here = np.array([len(path) == number for path in taken])
+        right = None
+        if expected.labels is not None and here.any():
+            right = parity.top1([expected.outputs[0][here]], expected.labels[here])
+        uses.append(ExitUse(name, float(here.mean()), right))
+    return Routing(
+        samples=len(taken),
+        tradeoff=gate.tradeoff / gates.ONE,
+        unit=costs.unit,
+        source=costs.source,
+        mean_cost=float(np.mean([by_path[path] for path in taken])),
+        worst_cost=max(by_path.values()),
+        whole_cost=costs.of(tuple(first)),
+        plain_cost=plain,
+        exits=tuple(uses),
+        paths=tuple(
+            PathUse(path, cost, taken.count(path) / len(taken)) for path, cost in by_path.items()
+        ),
+    )
 
 
 def _unchecked(target: Target, rows: Sequence[Row]) -> str:

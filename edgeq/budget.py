@@ -89,6 +89,7 @@ def check(
             "kernels": flash.kernels,
             "weights": flash.weights,
             "tables": flash.tables,
+            **({"gates": flash.gates} if flash.gates else {}),
         }
         advice = _lighter_policy(program, flash.total - budget.flash)
         if optimize in ("time", "ram"):

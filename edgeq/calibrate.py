@@ -193,14 +193,16 @@ _BOUNDS: Mapping[str, Callable[[_Observer, int, Calibration], tuple[float, float
 }
 
 
-def to_json(ranges: Ranges) -> dict[str, object]:
-    """What `ranges.json` holds."""
+def to_json(ranges: Ranges, lower: Sequence[Ranges] = ()) -> dict[str, object]:
+    """What `ranges.json` holds: of lower levels the bounds alone, since means are those of floats."""
+    levels = [{name: list(pair) for name, pair in level.bounds.items()} for level in lower]
     return {
         "schema": 1,
         "method": ranges.method,
         "samples": ranges.samples,
         "bounds": {name: list(pair) for name, pair in ranges.bounds.items()},
         "means": {name: _flat(mean) for name, mean in ranges.means.items()},
+        **({"levels": levels} if levels else {}),
     }
 
 
@@ -217,6 +219,18 @@ def from_json(data: Mapping[str, Any]) -> Ranges:
         means = {name: np.array(mean, np.float64) for name, mean in data["means"].items()}
         return Ranges(bounds, means, str(data["method"]), int(data["samples"]))
     except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"no ranges: {error}") from error
+
+
+def lower_from_json(data: Mapping[str, Any]) -> tuple[Ranges, ...]:
+    """The ranges of the lower levels that `to_json` wrote.
+
+    Raises:
+        ValueError: it is no such thing.
+    """
+    try:
+        return tuple(from_json({**data, "bounds": bounds}) for bounds in data.get("levels", []))
+    except TypeError as error:
         raise ValueError(f"no ranges: {error}") from error
 
 

@@ -172,6 +172,13 @@ def pooled_shape(shape: Sequence[int]) -> tuple[int, ...]:
     return (shape[0], *head_window(*shape[1:3]).output_size(*shape[1:3]), shape[3])
 
 
+def no_head(graph: Graph, cut: Cut) -> Head:
+    """A head at `cut` that has the right size, and knows nothing: zeros."""
+    classes = graph.tensors[graph.outputs[0]].elements
+    values = math.prod(pooled_shape(graph.tensors[cut.tensor].shape)[1:])
+    return Head(np.zeros((classes, values), np.float32), np.zeros(classes, np.float32))
+
+
 def head_names(index: int) -> tuple[str, str, str]:
     """The names of the nodes of head `index`, counted from 0: pool, flatten, layer."""
     return f"exit{index + 1}.pool", f"exit{index + 1}.flatten", f"exit{index + 1}.fc"

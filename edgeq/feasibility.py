@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgeq import footprint, frontends, pipeline
+from edgeq import exits, footprint, frontends, gates, levels, pipeline
 from edgeq import plan as planner
 from edgeq import policy as policies
 from edgeq.budget import excess
 from edgeq.calibrate import Ranges
 from edgeq.errors import ModelError, PolicyError
 from edgeq.exporters import c_arrays, image
-from edgeq.ir import Graph, Node
+from edgeq.ir import Graph, Node, single
 from edgeq.ops import OPS, macs
 from edgeq.packing import stored_bytes
 from edgeq.pipeline import Model
@@ -53,7 +53,8 @@ def run(
     if survey.source is not None:
         notes = survey.source.notes
         try:
-            model = pipeline.tidied(survey.source, name)
+            model = pipeline.prepared(pipeline.tidied(survey.source, name), policy)
+            notes = model.source.notes
             program = _stand_in(model, policy, target, inputs or {}, budget)
         except PolicyError:
             raise
@@ -84,11 +85,35 @@ def _stand_in(
     """The program of `model` with invented ranges."""
     graph = model.graph
     specs = pipeline.input_specs(model, policy, inputs)
+    if policy.gated:
+        return _gated_stand_in(model, policy, target, specs, budget)
     bits = policies.resolve(policy, graph)
     names = [*graph.inputs, *(node.output for node in graph.nodes)]
     ranges = Ranges(dict.fromkeys(names, STAND_IN), {}, "none", 0)
     integer = pipeline.to_integers(model, bits, ranges, SETTINGS)
-    return pipeline.place(model, integer, specs, target, "flash", (), budget)
+    return pipeline.place(model, single(integer), specs, target, "flash", (), budget)
+
+
+def _gated_stand_in(
+    model: Model,
+    policy: Policy,
+    target: Target,
+    specs: Mapping[str, InputSpec],
+    budget: Budget,
+) -> Program:
+    """The same of a network with exits: heads without weights, and no gates but those of `policy`."""
+    graph = model.graph
+    cuts = exits.named(graph, policy.exits)
+    bits = levels.resolve(policy, graph, target.isa)
+    heads = [exits.no_head(graph, cut) for cut in cuts]
+    seen = exits.attach(graph, cuts, heads)
+    names = [*seen.inputs, *(node.output for node in seen.nodes)]
+    ranges = Ranges(dict.fromkeys(names, STAND_IN), {}, "none", 0)
+    chain = levels.run(graph, cuts, bits, [ranges] * len(bits), SETTINGS, heads, target.isa)
+    gate = gates.static(model.classes, levels.levels_of(chain.network))
+    if policy.gate is not None:
+        gate = pipeline.fitted(model, policy).gate_for(chain.network)
+    return pipeline.place(model, chain.network, specs, target, "flash", (), budget, None, gate)
 
 
 def _layers(program: Program) -> tuple[CheckedLayer, ...]:

@@ -95,14 +95,15 @@ def estimate(program: Program, built: Image, linked: Iterable[Kernel]) -> tuple[
     kernel_bytes = kernels.linked_bytes(linked)
     weights = built.bytes_of(Kind.WEIGHTS)
     luts = sum(port.lut.nbytes for port in program.inputs if port.lut is not None)
-    tables = len(built.data) - weights + luts
+    gates = built.bytes_of(Kind.GATE)
+    tables = len(built.data) - weights - gates + luts
     flash = Flash(
         runtime=code.runtime,
         kernels=kernel_bytes,
         weights=weights,
         tables=tables,
-        gates=0,
-        total=code.runtime + kernel_bytes + weights + tables,
+        gates=gates,
+        total=code.runtime + kernel_bytes + weights + gates + tables,
         estimated=True,
     )
     arena = program.plan.arena_bytes

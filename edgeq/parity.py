@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from edgeq import floatrun, reference, sqnr
 from edgeq.errors import MismatchError
+from edgeq.exporters.gate_section import code
 from edgeq.ir import Array, Graph, Tensor, qparams_of
 from edgeq.kernels import ALIASED
 from edgeq.packing import pack_activations, unpack_activations
@@ -29,7 +30,8 @@ FLOAT_BATCH = 100  # of one run of the float network
 class Expectation:
     """What a runner is held to: quantised inputs by tensor, and the outputs under `rounding`.
 
-    `real` are the float network's outputs, for cosine and SQNR. All have the batch first.
+    `real` are the float network's outputs, for cosine and SQNR. `paths` are those taken, by index,
+    where gates route. All have the batch first.
     """
 
     inputs: Mapping[str, Array]
@@ -37,6 +39,7 @@ class Expectation:
     rounding: Rounding = Rounding.DOUBLE
     labels: npt.NDArray[np.int64] | None = None
     real: Sequence[Array] | None = None
+    paths: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.outputs[0])
@@ -49,6 +52,7 @@ class Expectation:
             self.rounding,
             None if self.labels is None else self.labels[:samples],
             None if self.real is None else [array[:samples] for array in self.real],
+            None if self.paths is None else self.paths[:samples],
         )
 
 
@@ -73,21 +77,37 @@ def expect(
     labels: npt.NDArray[np.int64] | None = None,
 ) -> Expectation:
     """What runners of quantised `inputs` are held to, by the reference."""
-    return Expectation(inputs, predict(program, inputs, rounding), rounding, labels)
+    if program.gate is None:
+        return Expectation(inputs, predict(program, inputs, rounding), rounding, labels)
+    parts = [
+        reference.route(program.network, program.gate, batch, None, rounding)
+        for batch in _batches(inputs)
+    ]
+    shape = program.network.outputs[0].shape[1:]
+    outputs = np.concatenate([part.outputs for part in parts]).reshape(-1, *shape)
+    paths = np.concatenate([part.paths for part in parts])
+    return Expectation(inputs, [outputs], rounding, labels, paths=paths)
 
 
 def predict(
     program: Program, inputs: Mapping[str, Array], rounding: Rounding = Rounding.DOUBLE
 ) -> list[Array]:
-    """The reference's outputs for quantised inputs, one array per output, batch first."""
+    """The reference's outputs for quantised inputs, one array per output, batch first.
+
+    Of a network without exits: gates route (`expect`).
+    """
     names = [tensor.name for tensor in program.network.outputs]
     parts: dict[str, list[Array]] = {name: [] for name in names}
-    for start in range(0, len(next(iter(inputs.values()))), BATCH):
-        batch = {name: array[start : start + BATCH] for name, array in inputs.items()}
+    for batch in _batches(inputs):
         values = reference.run(program.network, batch, rounding)
         for name, kept in parts.items():
             kept.append(values[name])
     return [np.concatenate(parts[name]) for name in names]
+
+
+def _batches(inputs: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
+    for start in range(0, len(next(iter(inputs.values()))), BATCH):
+        yield {name: array[start : start + BATCH] for name, array in inputs.items()}
 
 
 def real_outputs(graph: Graph, samples: Samples) -> list[Array]:
@@ -117,15 +137,54 @@ def compare(
     """The row of `runner`, which runs the model's C."""
     inputs = list(expected.inputs.values())
     samples = [sample_bytes(inputs, i) for i in range(len(expected))]
-    got = runner.run(samples, progress)
+    if expected.paths is None:
+        got = runner.run(samples, progress)
+        astray: set[int] = set()
+    else:
+        got, astray = _routed(program, runner, expected, samples)
     wanted = [output_bytes(program, expected.outputs, i) for i in range(len(samples))]
-    wrong = [i for i, (a, b) in enumerate(zip(got, wanted, strict=True)) if a != b]
+    wrong = [i for i, (a, b) in enumerate(zip(got, wanted, strict=True)) if a != b or i in astray]
     return replace(
         describe(program, runner.name, runner.version, expected, _outputs(program, got)),
         mismatches=len(wrong),
         first_diverging_layer=_diverging(program, runner, expected, wrong[0]) if wrong else None,
         verdict=Verdict.DIFFERS if wrong else Verdict.EXACT,
     )
+
+
+def _routed(
+    program: Program, runner: Runner, expected: Expectation, samples: Sequence[bytes]
+) -> tuple[list[bytes], set[int]]:
+    """The outputs that `runner` gives, and which samples went another way than predicted."""
+    gate = program.gate
+    assert gate is not None and expected.paths is not None  # gates route
+    results = runner.results(samples, gate.tradeoff)
+    astray = {
+        i
+        for i, (result, path) in enumerate(zip(results, expected.paths, strict=True))
+        if (result.path, result.exit, result.cost)
+        != (code(gate.paths[path]), len(gate.paths[path]) - 1, gate.costs[path])
+    }
+    return [result.outputs for result in results], astray
+
+
+def compare_paths(program: Program, runner: Runner, expected: Expectation) -> Row:
+    """The row of `runner` where every path of the gates is forced on the samples in turn."""
+    gate = program.gate
+    assert gate is not None
+    inputs = list(expected.inputs.values())
+    samples = [sample_bytes(inputs, i) for i in range(len(expected))]
+    name = program.network.outputs[0].name
+    got: list[bytes] = []
+    wanted: list[Array] = []
+    for path in gate.paths:
+        values = reference.run_path(program.network, expected.inputs, path, expected.rounding)
+        wanted.append(values[name])
+        forced = runner.results(samples, 0, (code(path), len(path) - 1))
+        got += [result.outputs for result in forced]
+    outputs = [np.concatenate(wanted)]
+    whole = Expectation(expected.inputs, outputs, expected.rounding)
+    return describe(program, f"{runner.name}-paths", runner.version, whole, _outputs(program, got))
 
 
 def compare_executor(program: Program, executor: Executor, expected: Expectation) -> Row:
@@ -245,22 +304,37 @@ def _outputs(program: Program, samples: Sequence[bytes]) -> list[Array]:
 
 
 def _diverging(program: Program, runner: Runner, expected: Expectation, sample: int) -> str | None:
-    """The first layer whose output differs, found in the arena after each operator."""
-    one = {name: array[sample : sample + 1] for name, array in expected.inputs.items()}
-    values = reference.run(program.network, one)
-    arenas = runner.trace(sample_bytes(list(one.values()), 0))
+    """The first layer whose output differs, found in the arena after each operator.
+
+    None where all are equal: then a gate decided otherwise.
+    """
+    values: dict[str, Array] = {
+        name: array[sample : sample + 1] for name, array in expected.inputs.items()
+    }
+    arenas = runner.trace(sample_bytes(list(values.values()), 0))
     size = program.plan.arena_bytes
-    tensors = {name: t for graph in program.network.graphs for name, t in graph.tensors.items()}
-    nodes = [
-        node
-        for block in program.network.blocks
-        for node in block.variants[0].graph.nodes
-        if node.op not in ALIASED
-    ]
-    for step, node in enumerate(nodes):
-        place = program.plan.tensors[node.output]
-        start = step * size + place.offset
-        wanted = _stored(tensors[node.output], values[node.output])
-        if arenas[start : start + len(wanted)] != wanted:
-            return node.name
+    step = 0
+    for graph in _graphs_on(program, expected, sample):
+        for node in graph.nodes:
+            values[node.output] = reference.compute(graph, node, values, expected.rounding)
+            if node.op in ALIASED:
+                continue
+            start = step * size + program.plan.tensors[node.output].offset
+            wanted = _stored(graph.tensors[node.output], values[node.output])
+            if arenas[start : start + len(wanted)] != wanted:
+                return node.name
+            step += 1
     return None
+
+
+def _graphs_on(program: Program, expected: Expectation, sample: int) -> list[Graph]:
+    """What the sample should run through."""
+    network, gate = program.network, program.gate
+    if gate is None or expected.paths is None:
+        return [block.variants[0].graph for block in network.blocks]
+    path = gate.paths[expected.paths[sample]]
+    found = []
+    for body, level in enumerate(path):
+        found.append(reference.variant(network, 2 * body, level))
+        found += [v.graph for b in network.blocks[2 * body + 1 : 2 * body + 2] for v in b.variants]
+    return found

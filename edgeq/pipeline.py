@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from edgeq import calibrate, dispatch, frontends, passes, policy, quantize, samples
+from edgeq import (
+    calibrate,
+    dispatch,
+    exits,
+    frontends,
+    gatefile,
+    levels,
+    passes,
+    policy,
+    quantize,
+    samples,
+)
 from edgeq.adaround import AdaRound, Learned, learned_layers
 from edgeq.calibrate import Ranges
 from edgeq.dispatch import UNLIMITED
@@ -15,8 +26,11 @@ from edgeq.errors import PolicyError, UsageError
 from edgeq.exporters import image
 from edgeq.exporters.image import Kind
 from edgeq.frontends import Source
-from edgeq.ir import Graph, single
+from edgeq.exits import Head
+from edgeq.gates import Costs, Gate
+from edgeq.ir import Graph, Network, single
 from edgeq.kernels import Optimize, code_bytes, flash_bytes
+from edgeq.levels import Chain
 from edgeq.policy import Bits, Calibration, InputSpec, Policy
 from edgeq.program import Program, make_input
 from edgeq.report import Budget
@@ -62,13 +76,17 @@ class Model:
 class Compiled:
     """A program with the decisions that led to it.
 
-    `ranges` is None for a model that kept its own and needed no others.
+    `ranges` is None for a model that kept its own and needed no others; `lower` are those of the
+    levels below the first. `chain` and `costs` are of a network with exits.
     """
 
     program: Program
     bits: Mapping[str, Bits]
     ranges: Ranges | None
     learned: tuple[Learned, ...] = ()  # what AdaRound did, by layer
+    lower: tuple[Ranges, ...] = ()
+    chain: Chain | None = None
+    costs: Costs | None = None
 
 
 def read(
@@ -141,11 +159,17 @@ def compile(
     """
     if labels and len(labels) != model.classes:
         raise UsageError("EQ0227", f"{len(labels)} labels for {model.classes} outputs")
+    if chosen.gated:
+        held = fitted(model, chosen)
+        chain, seen = with_exits(model, chosen, held.heads, calibration, target.isa, progress)
+        gate = held.gate_for(chain.network)
+        program = place(model, chain.network, specs, target, optimize, labels, budget, forced, gate)
+        return Compiled(program, chain.bits, seen[0], (), seen[1:], chain, held.costs)
     bits = policy.resolve(chosen, model.graph)
     decide = _calibrated if model.source.quantized is None else _kept
     ranges, rounder = decide(model, bits, chosen.calibration, calibration, progress)
     integer = to_integers(model, bits, ranges, chosen.calibration, rounder)
-    program = place(model, integer, specs, target, optimize, labels, budget, forced)
+    program = place(model, single(integer), specs, target, optimize, labels, budget, forced)
     return Compiled(program, bits, ranges, tuple(rounder.log) if rounder is not None else ())
 
 
@@ -208,22 +232,22 @@ def to_integers(
 
 def place(
     model: Model,
-    integer: Graph,
+    network: Network,
     specs: Mapping[str, InputSpec],
     target: Target,
     optimize: Optimize,
     labels: tuple[str, ...],
     budget: Budget = UNLIMITED,
     forced: Mapping[str, str] | None = None,
+    gate: Gate | None = None,
 ) -> Program:
-    """The integer graph of `model` as a program: kernels chosen, arena planned."""
+    """The integer network of `model` as a program: kernels chosen, arena planned."""
     ports = model.source.inputs
-    network = single(integer)
     retained = [p.tensor for p in ports if p.name in specs and specs[p.name].retain]
-    chosen = dispatch.run(network, target.isa, optimize, budget, forced, retained)
-    inputs = tuple(
-        make_input(port, integer.tensors[port.tensor], specs.get(port.name)) for port in ports
-    )
+    state = 0 if gate is None else gate.state_bytes
+    chosen = dispatch.run(network, target.isa, optimize, budget, forced, retained, state)
+    given = {tensor.name: tensor for tensor in network.inputs}
+    inputs = tuple(make_input(port, given[port.tensor], specs.get(port.name)) for port in ports)
     program = Program(
         name=model.name,
         network=network,
@@ -235,6 +259,7 @@ def place(
         labels=labels,
         model_sha256=model.sha256,
         next_best=chosen.next_best,
+        gate=gate,
     )
     if optimize not in ("balanced", "flash") or budget.flash is None:
         return program
@@ -242,8 +267,136 @@ def place(
     if code_bytes().runtime + flash_bytes(chosen.choices.values()) <= left:
         return program
     tighter = replace(budget, flash=left)
-    chosen = dispatch.run(network, target.isa, optimize, tighter, forced, retained)
+    chosen = dispatch.run(network, target.isa, optimize, tighter, forced, retained, state)
     return replace(program, choices=chosen.choices, plan=chosen.plan, next_best=chosen.next_best)
+
+
+# Networks with exits #
+
+NO_SOFTMAX = "the softmax at the end was left out: gates see what would go into it"
+
+
+@dataclass(frozen=True, slots=True)
+class FittedGate:
+    """What a policy holds beside exits and levels: heads, gates, and the costs they go by."""
+
+    heads: tuple[Head, ...]
+    gate: Gate
+    costs: Costs
+
+    def gate_for(self, network: Network) -> Gate:
+        """The gate, which must be one for the bodies of `network`.
+
+        Raises:
+            PolicyError: it is for other exits or levels.
+        """
+        own, classes = levels.levels_of(network), network.outputs[0].elements
+        if (self.gate.levels, self.gate.classes) != (own, classes):
+            raise PolicyError(
+                "EQ0393",
+                f"gate: fitted for {self.gate.classes} classes and blocks of levels "
+                f"{self.gate.levels}; the policy's exits and levels make {classes} and {own}: fit "
+                "the gates again",
+            )
+        return self.gate
+
+
+def prepared(model: Model, chosen: Policy) -> Model:
+    """`model` as a policy with exits takes it; the same model where there are none.
+
+    A final softmax is left out, and weights that were trained with the gates take their place.
+
+    Raises:
+        PolicyError: the model or the policy's other settings do not go with exits.
+    """
+    if not chosen.gated:
+        return model
+    if model.source.quantized is not None or chosen.calibration.rounding != "nearest":
+        what = (
+            "a model that is quantised already"
+            if model.source.quantized is not None
+            else ('rounding = "adaround"')
+        )
+        raise PolicyError(
+            "EQ0388", f"{model.name}: no exits for {what} yet; a float model, rounded to nearest"
+        )
+    graph = exits.without_softmax(_tuned(model, chosen))
+    notes = model.source.notes
+    if graph.outputs != model.graph.outputs:
+        notes = (*notes, NO_SOFTMAX)
+    ports = tuple(
+        replace(port, tensor=name)
+        for port, name in zip(model.source.outputs, graph.outputs, strict=True)
+    )
+    return replace(model, graph=graph, source=replace(model.source, outputs=ports, notes=notes))
+
+
+def _tuned(model: Model, chosen: Policy) -> Graph:
+    """The model's graph with the weights that were trained together with its heads."""
+    tensors = dict(model.graph.tensors)
+    for name, data in (chosen.gate.weights if chosen.gate is not None else {}).items():
+        own = tensors.get(name)
+        if own is None or own.data is None:
+            raise PolicyError("EQ0393", f"gate: {name} is no constant of {model.name}")
+        tensors[name] = replace(own, data=data.values(name, "float32", own.shape))
+    return replace(model.graph, tensors=tensors)
+
+
+def fitted(model: Model, chosen: Policy) -> FittedGate:
+    """The gates of `chosen`, which must be of this model and its exits.
+
+    Raises:
+        PolicyError: there are none, or they are of another model, version or policy.
+    """
+    held = chosen.gate
+    exits.named(model.graph, chosen.exits)
+    if held is None:
+        raise PolicyError(
+            "EQ0392",
+            "the policy has exits, but no gates yet: fit them with edgeq gate, and export what that "
+            "writes",
+        )
+    gatefile.require_model(held, model.sha256)
+    if len(held.heads) != len(chosen.exits):
+        raise PolicyError(
+            "EQ0393", f"gate: {len(held.heads)} heads for {len(chosen.exits)} exits of the policy"
+        )
+    heads = tuple(
+        Head(
+            head.weights.values(f"the weights of head {number}", "float32"),
+            head.bias.values(f"the bias of head {number}", "float32"),
+        )
+        for number, head in enumerate(held.heads, start=1)
+    )
+    return FittedGate(heads, gatefile.to_gate(held), gatefile.costs_of(held))
+
+
+def with_exits(
+    model: Model,
+    chosen: Policy,
+    heads: Sequence[Head] | None,
+    calibration: Samples | None,
+    isa: Iterable[str],
+    progress: Progress = quiet,
+) -> tuple[Chain, tuple[Ranges, ...]]:
+    """The integer network of a prepared model at every level, and the ranges of each.
+
+    Without heads there are the bodies alone, on which heads are trained.
+    """
+    if calibration is None:
+        raise UsageError("EQ0202", "export needs --calib: samples to find activation ranges on")
+    cuts = exits.named(model.graph, chosen.exits)
+    bits = levels.resolve(chosen, model.graph, isa)
+    seen = model.graph if heads is None else exits.attach(model.graph, cuts, heads)
+    ranges = calibrate.by_level(
+        seen,
+        bits,
+        calibration.real(),
+        chosen.calibration,
+        lambda done, total: progress("calibrating", done, total),
+    )
+    chain = levels.run(model.graph, cuts, bits, ranges, chosen.calibration, heads, isa)
+    return chain, ranges
 
 
 def _fixed_bytes(program: Program) -> int:

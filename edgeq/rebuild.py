@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeq import calibrate, examples, footprint, kernels, pipeline, profiler
+from edgeq import calibrate, examples, exits, footprint, kernels, levels, pipeline, profiler
 from edgeq import policy as policies
 from edgeq.build import Build, read_manifest, sha256
 from edgeq.calibrate import Ranges
@@ -24,7 +24,8 @@ from edgeq.errors import IntegrityError, MissingToolError, UsageError
 from edgeq.exporters import c_arrays, image
 from edgeq.exporters.c_arrays import Case
 from edgeq.footprint import CodeBytes
-from edgeq.ir import Array, Tensor
+from edgeq.gates import Gate
+from edgeq.ir import Array, Network, Tensor, single
 from edgeq.kernels import Optimize
 from edgeq.pipeline import Model
 from edgeq.policy import Bits, InputSpec, Policy
@@ -65,26 +66,45 @@ class Rebuilt:
     learned_on: Samples | None  # what AdaRound saw
     budget: Budget
     forced: Mapping[str, str]  # kernels, by layer
+    lower: tuple[Ranges, ...] = ()  # of the levels of a network with exits
 
     @cached_property
     def program(self) -> Program:
         """The program, made anew."""
         settings = self.policy.calibration
+        if self.policy.gated:
+            return self._with_exits()
         rounder = None
         if self.learned_on is not None:
             rounder = pipeline.learner(
                 self.model.graph, self.bits, self.learned_on, settings, pipeline.quiet
             )
         integer = pipeline.to_integers(self.model, self.bits, self.ranges, settings, rounder)
+        return self._place(single(integer))
+
+    def _with_exits(self) -> Program:
+        """The same of a network with exits: the policy says its bits, too."""
+        graph = self.model.graph
+        held = pipeline.fitted(self.model, self.policy)
+        cuts = exits.named(graph, self.policy.exits)
+        bits = levels.resolve(self.policy, graph, self.target.isa)
+        ranges = (*(() if self.ranges is None else (self.ranges,)), *self.lower)
+        chain = levels.run(
+            graph, cuts, bits, ranges, self.policy.calibration, held.heads, self.target.isa
+        )
+        return self._place(chain.network, held.gate_for(chain.network))
+
+    def _place(self, network: Network, gate: Gate | None = None) -> Program:
         return pipeline.place(
             self.model,
-            integer,
+            network,
             self.specs,
             self.target,
             self.optimize,
             (),
             self.budget,
             self.forced,
+            gate,
         )
 
     def samples(self, path: Path) -> Samples:
@@ -124,10 +144,19 @@ def run(build: Build, target: Target, given: Given) -> Rebuilt:
         for layer in report.export.layers
     }
     chosen = policies.load(policy) if policy else Policy()
+    if chosen.gated != (report.export.routing is not None):
+        has, lacks = ("exits", "none") if chosen.gated else ("no exits", "some")
+        raise UsageError(
+            "EQ0253",
+            f"the policy has {has}, the build {lacks}; name the one that it was made with by "
+            "--policy",
+        )
+    read = pipeline.prepared(read, chosen)
     specs = pipeline.input_specs(read, chosen, given.inputs)
     try:
         file = build.folder / "ranges.json"
-        ranges = calibrate.from_json(json.loads(file.read_bytes())) if file.is_file() else None
+        found = json.loads(file.read_bytes()) if file.is_file() else None
+        ranges = None if found is None else calibrate.from_json(found)
         again = Rebuilt(
             model=read,
             bits=bits,
@@ -139,6 +168,7 @@ def run(build: Build, target: Target, given: Given) -> Rebuilt:
             learned_on=_learned_on(build, read, specs, given),
             budget=report.export.budget,
             forced=dict(entry.rsplit("=", 1) for entry in report.export.forced),
+            lower=() if found is None else calibrate.lower_from_json(found),
         )
         program = again.program
     except (ValueError, KeyError) as error:

@@ -58,6 +58,10 @@ def export(program: Program, path: Path) -> None:
 def model(program: Program) -> onnx.ModelProto:
     """`program` as an ONNX model that the checker of onnx accepts."""
     _refuse_wide(program)
+    if program.gate is not None:
+        raise GraphError(
+            "EQ0346", f"{program.name} has exits; ONNX takes a network without them in this version"
+        )
     writer = _Writer(int4=program.target.int4_weights)
     for source in program.inputs:
         writer.input(source.port.name, source.port.layout, source.tensor)

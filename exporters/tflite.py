@@ -49,7 +49,7 @@ def build(program: Program) -> bytes:
             TFLite cannot say, an addition in which LiteRT overflows, a layer that XNNPACK does not
             load, or scales from which TFLite derives other multipliers.
     """
-    if len(program.network.graphs) != 1:
+    if len(program.network.graphs) != 1 or program.gate is not None:
         raise GraphError(
             "EQ0381", f"{program.name}: TFLite takes one block at one level, the network has more"
         )

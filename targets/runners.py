@@ -11,7 +11,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -67,6 +67,11 @@ class Runner(Protocol):
 
     def trace(self, sample: bytes) -> bytes:
         """The arena after every operator, back to back."""
+
+    def results(
+        self, samples: Sequence[bytes], tradeoff: int = 0, forced: tuple[int, int] | None = None
+    ) -> list[Result]:
+        """What every sample of a model with gates gives, routed at `tradeoff` or forced."""
 
 
 def harness_header(name: str) -> str:
@@ -372,11 +377,16 @@ class EmulatorRunner:
         """Bytes of one sample."""
         return sum(size for _, size in self._ports("input"))
 
-    def measure_stack(self, sample: bytes) -> int:
-        """Bytes of stack that checking the image and running one sample take, by painting."""
+    def measure_stack(self, sample: bytes, forced: Iterable[tuple[int, int]] = ()) -> int:
+        """Bytes of stack that checking the image and running one sample take, by painting.
+
+        The sample runs on every path of `forced`, too.
+        """
         self.board.paint_stack()
         self._call("harness_init")
         self.run([sample])
+        for path in forced:
+            self.results([sample], 0, path)
         return self.board.stack_bytes()
 
     def measure_arena(self, sample: bytes) -> int:

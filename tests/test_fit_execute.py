@@ -14,6 +14,7 @@ from edgeq import gates, reference
 from edgeq.fit import execute
 from edgeq.gates import Path
 from edgeq.ir import Array, Block, DType, Graph, Network, Node, Op, QParams, Tensor, Variant, Window
+from edgeq.levels import levels_of
 from edgeq.program import Program
 
 GRAPHS = range(40)
@@ -142,7 +143,7 @@ def network(program: Program) -> Network:
 
 def test_every_path_gives_the_integers_of_its_blocks(program: Program, network: Network) -> None:
     values = quantised(program, SAMPLES)
-    levels = execute.levels(network)
+    levels = levels_of(network)
     assert levels == ((0,), (0, 1), (0, 1))
     expected = {path: along(network, path, values) for path in gates.all_paths(levels)}
     assert len({outputs.tobytes() for _, outputs in expected.values()}) == len(expected)
@@ -195,7 +196,7 @@ def test_what_paths_share_runs_once(program: Program, network: Network) -> None:
     last = network.blocks[-1].variants[1].graph.nodes[-1].name
     assert ran.count(stem) == 1
     assert ran.count(last) == len(
-        [p for p in gates.all_paths(execute.levels(network)) if len(p) == 3 and p[2] == 1]
+        [p for p in gates.all_paths(levels_of(network)) if len(p) == 3 and p[2] == 1]
     )
 
 

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq import gates, reference
-from edgeq.gates import Levels, Path
+from edgeq.gates import Path
 from edgeq.ir import Array, Block, Graph, Network, Node, Variant
+from edgeq.levels import levels_of
 
 BATCH = 256
 
@@ -44,11 +45,6 @@ def bodies(network: Network) -> tuple[tuple[Block, Block | None], ...]:
     )
 
 
-def levels(network: Network) -> Levels:
-    """The levels of each body."""
-    return tuple(tuple(v.level for v in block.variants) for block, _ in bodies(network))
-
-
 def fastest() -> Compute:
     """What computes the reference's integers fastest here."""
     if importlib.util.find_spec("torch") is None:
@@ -66,7 +62,7 @@ def walk(
     batch: int = BATCH,
 ) -> Iterator[Reached]:
     """The end of every path in `paths` (all, by default) for every batch of quantised inputs."""
-    wanted = set(gates.all_paths(levels(network)) if paths is None else paths)
+    wanted = set(gates.all_paths(levels_of(network)) if paths is None else paths)
     run = _Run(bodies(network), wanted, compute or fastest())
     count = len(next(iter(inputs.values())))
     for start in range(0, count, batch):

@@ -3,8 +3,6 @@
 #include "eq_gate.h"
 #include "eq_kernel.h"
 
-enum { ROUTED = 0xFF }; /* no goal: paths are fewer */
-
 /* Block b, body or head, is the next to run. */
 static void enter(eq_ctx_t *ctx, uint32_t b, uint32_t level)
 {
@@ -31,7 +29,7 @@ static eq_status_t start(eq_ctx_t *ctx)
 {
     if (ctx->block == 0 && ctx->operator_index == 0) {
         ctx->goal = ctx->forced;
-        follow(ctx, ctx->goal == ROUTED ? eq_gate_first(ctx->gate, ctx->tradeoff)
+        follow(ctx, ctx->goal == EQ_ROUTED ? eq_gate_first(ctx->gate, ctx->tradeoff)
                                         : eq_gate_toward(ctx->gate, EQ_ROUTE, ctx->goal));
     }
     return EQ_OK;
@@ -59,7 +57,7 @@ static eq_status_t next(eq_ctx_t *ctx)
     }
     uint32_t path = eq_gate_next(gate, ctx->taken, ctx->tradeoff, ctx->output[0].data,
                                  ctx->arena + gate->state);
-    if (ctx->goal != ROUTED) {
+    if (ctx->goal != EQ_ROUTED) {
         path = eq_gate_toward(gate, ctx->taken, ctx->goal);
     }
     if (path == ctx->taken) {
@@ -69,26 +67,6 @@ static eq_status_t next(eq_ctx_t *ctx)
     return EQ_MORE;
 }
 
-static eq_status_t force(eq_ctx_t *ctx, uint32_t path, uint32_t exit)
-{
-    const eq_gate_t *gate = ctx->gate;
-    const eq_path_t *paths = eq_gate_paths(gate);
-    uint32_t found = 0;
-    if (exit == EQ_ROUTE) {
-        found = ROUTED;
-    } else {
-        while (found < gate->path_count &&
-               (paths[found].levels != path || paths[found].length - 1u != exit)) {
-            found++;
-        }
-        if (found == gate->path_count) {
-            return EQ_E_ARGUMENT;
-        }
-    }
-    ctx->forced = (uint8_t)found;
-    return start(ctx);
-}
-
 static eq_status_t check(eq_ctx_t *ctx)
 {
     const eq_status_t status = eq_gate_check(ctx);
@@ -96,24 +74,21 @@ static eq_status_t check(eq_ctx_t *ctx)
         return status;
     }
     ctx->tradeoff = ((const eq_gate_t *)ctx->gate)->tradeoff;
-    ctx->forced = ROUTED;
+    ctx->forced = EQ_ROUTED;
     return start(ctx);
 }
 
+/* The context lies where scratch of other kernels does. */
 void eq_gate_s8_ref(const eq_call_t *call)
 {
-    eq_gate_task_t *task = call->scratch;
-    switch (task->what) {
-    case EQ_GATE_CHECK:
-        task->status = check(task->ctx);
-        break;
-    case EQ_GATE_START:
-        task->status = start(task->ctx);
-        break;
-    case EQ_GATE_NEXT:
-        task->status = next(task->ctx);
-        break;
-    default:
-        task->status = force(task->ctx, task->path, task->exit);
+    eq_ctx_t *ctx = call->scratch;
+    eq_status_t status;
+    if (ctx->task == EQ_GATE_CHECK) {
+        status = check(ctx);
+    } else if (ctx->task == EQ_GATE_START) {
+        status = start(ctx);
+    } else {
+        status = next(ctx);
     }
+    ctx->status = (int8_t)status;
 }

@@ -104,6 +104,8 @@ typedef struct {
     uint8_t taken;     /* the path so far, by its index */
     uint8_t goal;      /* of this run where it is forced; so are runs to come: */
     uint8_t forced;
+    uint8_t task; /* for the gate, and what came of it */
+    int8_t status;
     uint16_t block_count;
     uint16_t block; /* where eq_step stands */
     uint16_t operator_index;

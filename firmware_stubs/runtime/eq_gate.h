@@ -13,21 +13,13 @@
 typedef enum {
     EQ_GATE_CHECK, /* the section of a context that is filled otherwise; then as EQ_GATE_START */
     EQ_GATE_START, /* chooses the first block's level, if no run has begun */
-    EQ_GATE_NEXT,  /* a block has ended: what comes then, or EQ_OK */
-    EQ_GATE_FORCE  /* eq_force */
-} eq_gate_what_t;
-
-/* What eq_gate_s8_ref gets: it lies where `scratch` of its call points. */
-typedef struct {
-    eq_ctx_t *ctx;
-    eq_gate_what_t what;
-    uint32_t path; /* EQ_GATE_FORCE: as eq_force has them */
-    uint32_t exit;
-    eq_status_t status; /* of it all */
+    EQ_GATE_NEXT   /* a block has ended: EQ_MORE and what comes then, or EQ_OK */
 } eq_gate_task_t;
 
-/* EQ_E_KERNEL where the firmware has no gates (eq_run.c). */
-eq_status_t eq_gate_do(eq_ctx_t *ctx, eq_gate_what_t what, uint32_t path, uint32_t exit);
+enum { EQ_ROUTED = 0xFF }; /* a path by index: none is forced */
+
+/* Lets eq_gate_s8_ref do a task, or EQ_E_KERNEL where the firmware has no gates (eq_run.c). */
+eq_status_t eq_gate_do(eq_ctx_t *ctx, eq_gate_task_t task);
 
 /* Of the section of a context that is filled otherwise (eq_gate_check.c). */
 eq_status_t eq_gate_check(const eq_ctx_t *ctx);

@@ -16,7 +16,7 @@ const eq_kernel_t *eq_kernel_find(uint32_t id)
     return NULL;
 }
 
-const eq_kernel_t *eq_kernel_of(uint32_t family)
+EQ_NOINLINE const eq_kernel_t *eq_kernel_of(uint32_t family)
 {
     for (uint16_t i = 0; i < eq_kernel_count; i++) {
         if (eq_kernels[i].family == family) {
@@ -69,16 +69,17 @@ static void run_operator(const eq_ctx_t *ctx, const eq_operator_t *op)
     kernel->run(&call);
 }
 
-eq_status_t eq_gate_do(eq_ctx_t *ctx, eq_gate_what_t what, uint32_t path, uint32_t exit)
+eq_status_t eq_gate_do(eq_ctx_t *ctx, eq_gate_task_t task)
 {
     const eq_kernel_t *kernel = eq_kernel_of(EQ_FAMILY_GATE);
-    eq_gate_task_t task = {ctx, what, path, exit, EQ_E_KERNEL};
     eq_call_t call;
-    call.scratch = &task;
-    if (kernel != NULL) {
-        kernel->run(&call);
+    ctx->task = (uint8_t)task;
+    call.scratch = ctx;
+    if (kernel == NULL) {
+        return EQ_E_KERNEL;
     }
-    return task.status;
+    kernel->run(&call);
+    return (eq_status_t)ctx->status;
 }
 
 eq_status_t eq_step(eq_ctx_t *ctx)
@@ -96,7 +97,7 @@ eq_status_t eq_step(eq_ctx_t *ctx)
     if (ctx->operator_index == variant->operator_count) {
         ctx->operator_index = 0;
         if (ctx->gate != NULL) {
-            return eq_gate_do(ctx, EQ_GATE_NEXT, 0, 0);
+            return eq_gate_do(ctx, EQ_GATE_NEXT);
         }
         ctx->block++;
     }
@@ -156,7 +157,7 @@ eq_status_t eq_set_tradeoff(eq_ctx_t *ctx, uint32_t lambda_q16)
         return EQ_E_GATES;
     }
     ctx->tradeoff = lambda_q16;
-    return eq_gate_do(ctx, EQ_GATE_START, 0, 0);
+    return eq_gate_do(ctx, EQ_GATE_START);
 }
 
 eq_status_t eq_force(eq_ctx_t *ctx, uint32_t path, uint32_t exit)
@@ -164,7 +165,24 @@ eq_status_t eq_force(eq_ctx_t *ctx, uint32_t path, uint32_t exit)
     if (ctx == NULL || ctx->image == NULL) {
         return EQ_E_ARGUMENT;
     }
-    return ctx->gate != NULL ? eq_gate_do(ctx, EQ_GATE_FORCE, path, exit) : EQ_E_GATES;
+    if (ctx->gate == NULL) {
+        return EQ_E_GATES;
+    }
+    const eq_gate_t *gate = ctx->gate;
+    const eq_path_t *paths = eq_gate_paths(gate);
+    uint8_t forced = EQ_ROUTED;
+    if (exit != EQ_ROUTE) {
+        forced = 0;
+        while (forced < gate->path_count &&
+               (paths[forced].levels != path || paths[forced].length - 1u != exit)) {
+            forced++;
+        }
+        if (forced == gate->path_count) {
+            return EQ_E_ARGUMENT;
+        }
+    }
+    ctx->forced = forced;
+    return eq_gate_do(ctx, EQ_GATE_START);
 }
 
 const char *eq_status_name(eq_status_t status)

@@ -1,0 +1,461 @@
+"""Gates against their baselines: accuracy over cost on three networks, three seeds each.
+
+    python bench/quee.py FOLDER [NETWORK ...] [--seeds N]
+
+Networks, all at w8a8 and w4a4 (the first layer and the last one keep 8 bits):
+
+- `fashion-resnet8`: the bundled example, frozen; it was trained on all 60,000 training images.
+- `cifar-resnet8`: FOLDER/cifar/model.onnx, trained with its exits by `quee_nets.py FOLDER/cifar`.
+- `resnet20`: the frozen checkpoint of `resnet20.py`, trained on all 50,000.
+
+EDGEQ_DATA names the folder of `fashion_mnist.npz` and CIFAR-10. Each seed draws 20,000 training
+images for heads and gates and 128 of them to calibrate on; the last 5,000 training images validate;
+10,000 test images are only reported. FOLDER keeps heads and the integers of every path, so that a
+second run only fits gates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq import costs as pricing
+from edgeq import examples, fit, gatefile, gates, levels, pipeline, targets
+from edgeq.exits import Head
+from edgeq.fit import baselines, curves, execute, heads
+from edgeq.fit.curves import Curve
+from edgeq.fit.outputs import Fold, Outputs
+from edgeq.gates import Costs
+from edgeq.ir import Array, Network, qparams_of
+from edgeq.pipeline import Model
+from edgeq.policy import InputSpec, Policy
+from edgeq.program import Program, make_input
+from edgeq.samples import Samples
+from edgeq.targets import toolchain
+
+Int64 = npt.NDArray[np.int64]
+
+DATA = Path(os.environ.get("EDGEQ_DATA", ""))
+TARGET = "stm32f405"
+VALIDATION, DRAWN, CALIBRATION = 5_000, 20_000, 128
+BATCH = 1_000  # images that are quantised at a time
+COSTS = ("bitops_linear", "measured")
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Raw images, channels last, and their classes."""
+
+    images: Array
+    labels: Int64
+
+    def take(self, at: Array | slice) -> Split:
+        """Those images alone."""
+        return Split(self.images[at], self.labels[at])
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """What trains, validates and tests."""
+
+    train: Split
+    val: Split
+    test: Split
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A network, its exits, what its images mean, and where they are."""
+
+    read: Callable[[Path], Model]
+    exits: tuple[str, ...]
+    spec: InputSpec
+    images: Callable[[], Images]
+
+    @property
+    def policy(self) -> Policy:
+        """W8a8, exits, and the level that a Cortex-M4 has by default."""
+        return Policy.model_validate({"exits": self.exits})
+
+
+@cache
+def fashion() -> Images:
+    """Fashion-MNIST."""
+    with np.load(DATA / "fashion_mnist.npz") as archive:
+        return _images(*(archive[n] for n in ("x_train", "y_train", "x_test", "y_test")))
+
+
+@cache
+def cifar() -> Images:
+    """CIFAR-10."""
+    import quee_nets
+
+    return _images(*(array.numpy() for array in quee_nets.cifar()))
+
+
+def _images(x: Array, y: Array, x_test: Array, y_test: Array) -> Images:
+    splits = []
+    for images, labels in ((x, y), (x_test, y_test)):
+        last = images[..., None] if images.ndim == 3 else np.moveaxis(images, 1, -1)
+        splits.append(Split(np.ascontiguousarray(last), labels.astype(np.int64)))
+    whole, test = splits
+    return Images(whole.take(slice(-VALIDATION)), whole.take(slice(-VALIDATION, None)), test)
+
+
+def _resnet20(folder: Path) -> Model:
+    checkpoint = DATA / "models" / "resnet20_cifar10_jpegfinetuned.pt"
+    return pipeline.read(Path(f"resnet20:ResNet20@{checkpoint}"), {"x": (1, 3, 32, 32)})
+
+
+BUNDLED = examples.path("fashion-resnet8")
+CIFAR = InputSpec(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+STACKS = ("conv", "stack1.add", "stack2.add")
+CASES: Mapping[str, Case] = {
+    "fashion-resnet8": Case(
+        lambda folder: pipeline.read(BUNDLED / "model.onnx"),
+        STACKS,
+        InputSpec(mean=(0.2860,), std=(0.3530,)),
+        fashion,
+    ),
+    "cifar-resnet8": Case(
+        lambda folder: pipeline.read(folder / "cifar" / "model.onnx"), STACKS, CIFAR, cifar
+    ),
+    "resnet20": Case(_resnet20, ("conv1", "layer1.0.add", "layer1.2.add"), CIFAR, cifar),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """One network and seed: what it gave on every path, its heads, and how good they are."""
+
+    outputs: Outputs
+    heads: tuple[Head, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """One network and seed, on its way."""
+
+    name: str
+    seed: int
+    folder: Path
+
+    @property
+    def case(self) -> Case:
+        return CASES[self.name]
+
+    def model(self) -> Model:
+        """The model, prepared for exits."""
+        return pipeline.prepared(self.case.read(self.folder), self.case.policy)
+
+    def drawn(self) -> Split:
+        """The training images of this seed."""
+        train = self.case.images().train
+        at = np.random.default_rng(self.seed).choice(len(train.labels), DRAWN, replace=False)
+        return train.take(at)
+
+    def calibration(self, model: Model) -> Samples:
+        """The images that ranges are found on."""
+        name = model.graph.inputs[0]
+        raw = self.drawn().images[:CALIBRATION]
+        return Samples({name: raw}, None, {name: self.case.spec})
+
+    def network(self, model: Model, found: Sequence[Head] | None) -> Network:
+        """The integer network, or its bodies where there are no heads."""
+        isa = targets.load(TARGET).isa
+        chosen, samples = self.case.policy, self.calibration(model)
+        return pipeline.with_exits(model, chosen, found, samples, isa)[0].network
+
+    def integers(self, model: Model, network: Network, images: Array) -> dict[str, Array]:
+        """What the device takes."""
+        port, tensor = model.source.inputs[0], network.inputs[0]
+        made = make_input(port, tensor, self.case.spec)
+        return {tensor.name: made.quantize(images)}
+
+    def run(self) -> Ran:
+        """Everything that needs the network, from the folder if it is there."""
+        model = self.model()
+        key = hashlib.sha256(f"{model.sha256} {self.case.policy.model_dump_json()}".encode())
+        file = self.folder / f"{self.name}-{self.seed}-{key.hexdigest()[:12]}.npz"
+        if file.exists():
+            return _load(file)
+        start = time.perf_counter()
+        found = self._heads(model)
+        network = self.network(model, found)
+        scale = qparams_of(network.outputs[0]).scale[0]
+        folds = {}
+        for name, split in self._splits().items():
+            logits = execute.logits(network, self.integers(model, network, split.images))
+            folds[name] = Fold(logits, split.labels, scale)
+            _say(f"{self.name}, seed {self.seed}: {name}, {time.perf_counter() - start:.0f} s")
+        ran = Ran(Outputs(levels.levels_of(network), **folds), found)
+        _save(file, ran)
+        return ran
+
+    def _splits(self) -> dict[str, Split]:
+        images = self.case.images()
+        return {"train": self.drawn(), "val": images.val, "test": images.test}
+
+    def _heads(self, model: Model) -> tuple[Head, ...]:
+        bodies = self.network(model, None)
+        train, val = self.drawn(), self.case.images().val
+        read = [
+            heads.features(bodies, self.integers(model, bodies, split.images))
+            for split in (train, val)
+        ]
+        classes = bodies.outputs[0].elements
+        found = heads.train_all(read[0], train.labels, read[1], val.labels, classes, self.seed)
+        for number, one in enumerate(found, start=1):
+            each = ", ".join(f"{path} {accuracy:.2%}" for path, accuracy in one.accuracy.items())
+            _say(f"{self.name}, seed {self.seed}: head {number} on validation images: {each}")
+        return tuple(one.head for one in found)
+
+    def program(self, ran: Ran) -> Program:
+        """The program whose costs are counted, with gates that predict nothing."""
+        model = self.model()
+        levels_of = ran.outputs.levels
+        unpriced = Costs(
+            "bops",
+            "none",
+            tuple(dict.fromkeys(block, 1.0) for block in levels_of),
+            *(((0.0,) * (len(levels_of) - 1),) * 2),
+        )
+        fitted = gatefile.of_gate(
+            gates.static(ran.outputs.val.classes, levels_of),
+            tuple((head.weights, head.bias) for head in ran.heads),
+            unpriced,
+            model.sha256,
+        )
+        chosen = self.case.policy.model_copy(update={"gate": fitted})
+        specs = {model.source.inputs[0].name: self.case.spec}
+        return pipeline.compile(
+            model,
+            chosen,
+            specs,
+            self.calibration(model),
+            targets.load(TARGET),
+            "time",
+            (),
+            pipeline.quiet,
+        ).program
+
+    def costs(self, ran: Ran, kind: str) -> Costs:
+        """What each block, head and gate takes."""
+        program = self.program(ran)
+        if kind != "measured":
+            return pricing.bitops(program.network, kind)
+        return pricing.measured(program, toolchain.find(toolchain.rows_for(program.target)))
+
+
+def _save(file: Path, ran: Ran) -> None:
+    arrays: dict[str, Array] = {"levels": np.array(json.dumps(ran.outputs.levels))}
+    for name in ("train", "val", "test"):
+        fold: Fold = getattr(ran.outputs, name)
+        arrays[f"{name}/labels"], arrays["scale"] = fold.labels, np.array(fold.scale)
+        for path, logits in fold.logits.items():
+            arrays[f"{name}/{'.'.join(map(str, path))}"] = logits
+    for number, head in enumerate(ran.heads):
+        arrays[f"head{number}/weights"], arrays[f"head{number}/bias"] = head.weights, head.bias
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(file, **arrays)
+
+
+def _load(file: Path) -> Ran:
+    with np.load(file) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    has = tuple(tuple(block) for block in json.loads(str(arrays["levels"])))
+    folds = {}
+    for name in ("train", "val", "test"):
+        logits = {
+            path: arrays[f"{name}/{'.'.join(map(str, path))}"] for path in gates.all_paths(has)
+        }
+        folds[name] = Fold(logits, arrays[f"{name}/labels"], float(arrays["scale"]))
+    found = tuple(
+        Head(arrays[f"head{number}/weights"], arrays[f"head{number}/bias"])
+        for number in range(len(has) - 1)
+    )
+    return Ran(Outputs(has, **folds), found)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+# What came of it.
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """The curves of one seed on the test images, at one kind of cost."""
+
+    quee: Curve
+    thresholds: Curve
+    static: Curve
+    plain: Curve
+    oracle: Curve
+
+
+def curves_of(ran: Ran, costs: Costs, gate: gates.Gate) -> Seed:
+    """QuEE's curve and those of the baselines that need no training."""
+    outputs, test = ran.outputs, ran.outputs.test
+    assert test is not None
+    return Seed(
+        curves.sweep(gate, test),
+        baselines.thresholds(outputs, test, costs),
+        baselines.static_thresholds(outputs, test, costs),
+        baselines.plain(outputs, test, costs),
+        baselines.oracle(outputs, test, costs),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A sentence of issue and README, the figure behind it, and what it has to be."""
+
+    text: str
+    of: Callable[[Seed], Sequence[Curve]]
+    statistic: curves.Statistic
+    most: float | None = None
+    least: float | None = None
+    outside: bool = False  # the whole interval has to hold, not the figure alone
+
+    def show(self, seeds: Sequence[Seed]) -> str:
+        """The claim's line: held or not, with its interval."""
+        found = curves.interval([self.of(seed) for seed in seeds], self.statistic)
+        low, high = (found.low, found.high) if self.outside else (found.value, found.value)
+        held = (self.most is None or high <= self.most) and (
+            self.least is None or low >= self.least
+        )
+        bound = f"at most {self.most:g}" if self.most is not None else f"at least {self.least:g}"
+        return (
+            f"| {self.text} | {found.value:.3f} | {found.low:.3f} … {found.high:.3f} | {bound} | "
+            f"{'held' if held else 'NOT held'} |"
+        )
+
+
+def _lowest(points: Sequence[curves.Points]) -> float:
+    """Cost of the first over the second's at the accuracy of the second's cheapest point."""
+    own, plain = points
+    found = own.cost_at(float(plain.accuracy[0])) / float(plain.cost[0])
+    return found if np.isfinite(found) else float("nan")
+
+
+def _least_lead(points: Sequence[curves.Points]) -> float:
+    """How far the first is ahead of the second at worst, from 1 point below the top upwards."""
+    own, other, plain = points
+    start = other.cost_at(float(plain.accuracy[-1]) - 0.01)
+    if not np.isfinite(start):
+        return float("nan")
+    at = np.linspace(max(start, float(own.cost[0])), 1.0, 256)
+    return float((own.accuracy_at(at) - other.accuracy_at(at)).min())
+
+
+def claims(name: str, kind: str) -> list[Claim]:
+    """What is claimed of that network at that kind of cost."""
+    cheaper = {
+        ("fashion-resnet8", "measured"): 1.05,
+        ("cifar-resnet8", "measured"): 0.85,
+        ("resnet20", "measured"): None,
+    }.get((name, kind), 0.8)
+    lowest = {"fashion-resnet8": 0.5, "cifar-resnet8": 0.75, "resnet20": 1.0}[name]
+    found = []
+    if cheaper is not None:
+        found.append(
+            Claim(
+                "cost at top − 0.5 over that of thresholds",
+                lambda s: (s.quee, s.thresholds, s.plain),
+                curves.cost_ratio(0.005),
+                most=cheaper,
+            )
+        )
+    if name != "fashion-resnet8":
+        found += [
+            Claim(
+                f"lead over thresholds at a cost of {cost:g}",
+                lambda s: (s.quee, s.thresholds),
+                curves.accuracy_difference(cost),
+                least=0.0,
+                outside=True,
+            )
+            for cost in (0.25, 0.3, 0.4, 0.5)
+        ]
+    found += [
+        Claim(
+            "cost at the lowest level's accuracy, over that level's",
+            lambda s: (s.quee, s.plain),
+            _lowest,
+            most=lowest,
+        ),
+        Claim(
+            "least lead over thresholds on the best static path, from top − 1",
+            lambda s: (s.quee, s.static, s.plain),
+            _least_lead,
+            least=-0.005,
+        ),
+    ]
+    return found
+
+
+def show(name: str, kind: str, seeds: Sequence[Seed]) -> None:
+    """A table of curves and one of claims."""
+    _say(f"\n## {name}, {kind}\n")
+    _say("| curve | area | cost at top − 0.5 | at 0.25 | at 0.4 | at 0.5 | at 1 |")
+    _say("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    top = np.mean([seed.plain.points().accuracy[-1] for seed in seeds])
+    for row in ("quee", "thresholds", "static", "plain", "oracle"):
+        points = [getattr(seed, row).points() for seed in seeds]
+        cost = np.mean([p.cost_at(float(top) - 0.005) for p in points])
+        at = [np.mean([p.accuracy_at(c) for p in points]) for c in (0.25, 0.4, 0.5, 1.0)]
+        area = np.mean([p.area() for p in points])
+        _say(f"| {row} | {area:.2%} | {cost:.3f} | {' | '.join(f'{a:.2%}' for a in at)} |")
+    for seed, one in enumerate(seeds):
+        points = one.plain.points()
+        each = ", ".join(
+            f"{a:.2%} at {c:.3f}" for a, c in zip(points.accuracy, points.cost, strict=True)
+        )
+        _say(f"\nPlain, seed {seed}: {each}")
+    _say("\n| claim | figure | 95 % | has to be | |\n| --- | ---: | --- | --- | --- |")
+    for claim in claims(name, kind):
+        _say(claim.show(seeds))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("networks", nargs="*", metavar="NETWORK", help=", ".join(CASES))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only-run", action="store_true", help="fill FOLDER, and fit nothing")
+    options = parser.parse_args()
+    if wrong := [name for name in options.networks if name not in CASES]:
+        parser.error(f"no network {wrong[0]!r}; there are {', '.join(CASES)}")
+    for name in options.networks or CASES:
+        runs = [Bench(name, seed, options.folder) for seed in range(options.seeds)]
+        ran = [run.run() for run in runs]
+        if options.only_run:
+            continue
+        seeds: dict[str, list[Seed]] = {kind: [] for kind in COSTS}
+        for run, one in zip(runs, ran, strict=True):
+            prices = {kind: run.costs(one, kind) for kind in COSTS}
+            start = time.perf_counter()
+            fitted = fit.fit(one.outputs, prices[COSTS[0]], fit.Settings(seed=run.seed))
+            seconds = time.perf_counter() - start
+            _say(f"{name}, seed {run.seed}: {type(fitted.gate.form).__name__}, {seconds:.0f} s")
+            for kind in COSTS:
+                gate = fit.recosted(fitted.gate, prices[kind], one.outputs.val)
+                seeds[kind].append(curves_of(one, prices[kind], gate))
+        for kind in COSTS:
+            show(name, kind, seeds[kind])
+
+
+if __name__ == "__main__":
+    main()
