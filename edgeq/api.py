@@ -108,8 +108,8 @@ def export(
     if os.fspath(model) in examples.names():
         name = os.fspath(model)
         folder = examples.path(name)
-        inputs = {**policies.load(folder / "policy.toml").input, **inputs}
-        policy = policy or folder / "policy.toml"
+        inputs = {**policies.load(examples.policy(name)).input, **inputs}
+        policy = policy or examples.policy(name)
         model = folder / "model.onnx"
         calib, data = calib or folder / "calib.npz", data or folder / "test.npz"
     read = pipeline.read(Path(model), shapes, name, None if calib is None else Path(calib))
@@ -191,7 +191,7 @@ def check(
     if os.fspath(model) in examples.names():
         name = os.fspath(model)
         folder = examples.path(name)
-        policy, model = policy or folder / "policy.toml", folder / "model.onnx"
+        policy, model = policy or examples.policy(name), folder / "model.onnx"
     chosen = policy or policies.DEFAULT
     return feasibility.run(
         Path(model),
@@ -401,8 +401,8 @@ def fit_gate(
     if os.fspath(model) in examples.names():
         name = os.fspath(model)
         folder = examples.path(name)
-        policy, calib = policy or (folder / "policy.toml"), calib or folder / "calib.npz"
-        inputs = {**policies.load((folder / "policy.toml")).input, **inputs}
+        policy, calib = policy or examples.policy(name), calib or folder / "calib.npz"
+        inputs = {**policies.load(examples.policy(name)).input, **inputs}
         model = folder / "model.onnx"
     if calib is None:
         raise UsageError("EQ0202", "gate needs --calib: samples to find activation ranges on")

@@ -14,7 +14,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from edgeq import build, costs, exits, fit, gatefile, gates, levels, parity, pipeline
+from edgeq import build, exits, fit, gatefile, gates, levels, parity, pipeline
+from edgeq import costs as pricing
 from edgeq.build import sha256 as hashed
 from edgeq.errors import UsageError
 from edgeq.exits import Cut, Head
@@ -26,7 +27,7 @@ from edgeq.ops import OPS, macs
 from edgeq.pipeline import Model, Progress
 from edgeq.policy import InputSpec, Policy
 from edgeq.program import Program, stored
-from edgeq.report import Accuracy, Dropped, Fold, Gate, dumps
+from edgeq.report import CALIBRATION, Accuracy, Dropped, Fold, Gate, dumps
 from edgeq.samples import Samples
 from edgeq.target import Target
 from edgeq.targets.toolchain import Compiler
@@ -108,10 +109,52 @@ def run(request: Request, progress: Progress) -> tuple[Policy, Gate]:
     names = _level_names(request)
     if not request.recost:
         policy = _with_heads(request, folds, progress)
-    assert policy.gate is not None  # `_with_heads` sees to it, or `recost` was refused
+    program = _program(request, policy, progress)
+    assert program.gate is not None  # `_with_heads` sees to it, or `write`
+    outputs = _outputs(program, folds, progress)
+    costs = _costs(request, program, progress)
+    if request.recost:
+        fitted = fit.kept(program.gate, costs, outputs.val)
+    else:
+        progress("fitting gates", 0, 1)
+        fitted = fit.fit(outputs, costs, _settings(outputs, request.seed))
+        progress("fitting gates", 1, 1)
+        if request.cost == "measured":  # what a gate takes itself depends on what it has learned
+            program = _program(request, _holding(policy, fitted.gate, costs), progress)
+            costs = _costs(request, program, progress)
+            fitted = fit.priced(fitted, costs, outputs.val)
+    others = {}
+    if request.baselines:
+        others = summary.compared(
+            outputs, costs, names[0], request.seed, lambda name: progress(name, 0, 1)
+        )
     model = pipeline.prepared(request.model, policy)
+    about = summary.About(
+        target=request.target.name,
+        exits=(*policy.exits, model.graph.nodes[-1].name),
+        levels=names,
+        accuracy=_accuracy(model, folds.test, outputs),
+        folds=folds.described,
+        dropped=_dropped(costs, outputs, names),
+        seed=request.seed,
+        notes=folds.notes,
+    )
+    section = summary.describe(fitted, outputs, costs, about, others)
+    return _holding(policy, fitted.gate, costs, section), section
+
+
+def _holding(policy: Policy, gate: gates.Gate, costs: Costs, section: Gate | None = None) -> Policy:
+    """The policy with other gates for its heads and weights."""
+    assert policy.gate is not None  # it has heads
+    learned = {"heads": policy.gate.heads, "weights": policy.gate.weights, "report": section}
+    found = gatefile.of_gate(gate, (), costs, policy.gate.model_sha256)
+    return policy.model_copy(update={"gate": found.model_copy(update=learned)})
+
+
+def _program(request: Request, policy: Policy, progress: Progress) -> Program:
+    """What `export` makes of the policy, whose gates may be those before any are fitted."""
     compiled = pipeline.compile(
-        model,
+        pipeline.prepared(request.model, policy),
         policy,
         request.specs,
         request.calibration.samples,
@@ -120,35 +163,7 @@ def run(request: Request, progress: Progress) -> tuple[Policy, Gate]:
         (),
         progress,
     )
-    program = compiled.program
-    outputs = _outputs(program, folds, progress)
-    priced = _costs(request, program, progress)
-    before = gatefile.to_gate(policy.gate)
-    if request.recost:
-        fitted = fit.kept(before, priced, outputs.val)
-    else:
-        progress("fitting gates", 0, 1)
-        fitted = fit.fit(outputs, priced, _settings(outputs, request.seed))
-        progress("fitting gates", 1, 1)
-    others = {}
-    if request.baselines:
-        others = summary.compared(
-            outputs, priced, names[0], request.seed, lambda name: progress(name, 0, 1)
-        )
-    about = summary.About(
-        target=request.target.name,
-        exits=(*policy.exits, model.graph.nodes[-1].name),
-        levels=names,
-        accuracy=_accuracy(model, folds.test, outputs),
-        folds=folds.described,
-        dropped=_dropped(priced, outputs, names),
-        seed=request.seed,
-        notes=folds.notes,
-    )
-    section = summary.describe(fitted, outputs, priced, about, others)
-    learned = {"heads": policy.gate.heads, "weights": policy.gate.weights, "report": section}
-    found = gatefile.of_gate(fitted.gate, (), priced, request.model.sha256)
-    return policy.model_copy(update={"gate": found.model_copy(update=learned)}), section
+    return compiled.program
 
 
 def write(file: Path, request: Request, progress: Progress) -> Gated:
@@ -200,7 +215,7 @@ def _split(request: Request) -> _Folds:
         for name, part, source in zip(("train", "val", "test"), parts, sources, strict=True)
     )
     calibration = request.calibration
-    own = Fold("calibration", len(calibration.samples), calibration.sha256)
+    own = Fold(CALIBRATION, len(calibration.samples), calibration.sha256)
     if not all(map(len, parts)):
         raise UsageError(
             "EQ0263", f"{len(order)} samples are too few to fit gates to, choose and report on"
@@ -250,9 +265,7 @@ def _with_heads(request: Request, folds: _Folds, progress: Progress) -> Policy:
     progress("training heads", 1, 1)
     has = levels.levels_of(bodies)
     learned = tuple((one.head.weights, one.head.bias) for one in found)
-    fitted = gatefile.of_gate(
-        gates.static(classes, has), learned, _unpriced(has), sha256, weights
-    )
+    fitted = gatefile.of_gate(gates.static(classes, has), learned, _unpriced(has), sha256, weights)
     return policy.model_copy(update={"gate": fitted})
 
 
@@ -333,10 +346,11 @@ def _outputs(program: Program, folds: _Folds, progress: Progress) -> Outputs:
 
 
 def _costs(request: Request, program: Program, progress: Progress) -> Costs:
-    if request.compiler is None:
-        return costs.bitops(program.network, request.cost)
+    if request.cost != "measured":
+        return pricing.bitops(program.network, request.cost)
+    assert request.compiler is not None  # what counts was found before
     progress("counting costs", 0, 1)
-    found = costs.measured(program, request.compiler)
+    found = pricing.measured(program, request.target, request.compiler)
     progress("counting costs", 1, 1)
     return found
 
@@ -362,17 +376,17 @@ def _level_names(request: Request) -> tuple[str, ...]:
     return tuple(f"{n}, level {i}" if names.count(n) > 1 else n for i, n in enumerate(names))
 
 
-def _dropped(priced: Costs, outputs: Outputs, names: Sequence[str]) -> tuple[Dropped, ...]:
+def _dropped(costs: Costs, outputs: Outputs, names: Sequence[str]) -> tuple[Dropped, ...]:
     """The levels that no path takes, since they save nothing here."""
     found = []
-    for block, level in sorted(choose.dominated(priced, outputs.levels)):
-        price = priced.blocks[block]
+    for block, level in sorted(choose.dominated(costs, outputs.levels)):
+        price = costs.blocks[block]
         better = min((other for other in price if other < level), key=lambda other: price[other])
         found.append(
             Dropped(
                 block + 1,
                 names[level],
-                f"{price[level]:,.0f} {priced.unit}, {names[better]} takes {price[better]:,.0f}",
+                f"{price[level]:,.0f} {costs.unit}, {names[better]} takes {price[better]:,.0f}",
             )
         )
     return tuple(found)

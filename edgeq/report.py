@@ -449,6 +449,9 @@ class Dropped:
     reason: str
 
 
+CALIBRATION = "calibration"  # the fold that ranges come from
+
+
 @dataclass(frozen=True, slots=True)
 class Fold:
     """Samples by their purpose; `sha256` is that of the file that they come from."""

@@ -3,7 +3,19 @@
 Nothing here runs a network, and nothing needs a framework.
 """
 
-from edgeq.fit.fitting import Fitted, Settings, digest, fit, kept, recosted
+from edgeq.fit.fitting import Fitted, Settings, digest, fit, kept, priced, recosted
 from edgeq.fit.outputs import Fold, Outputs, fold, split
 
-__all__ = ["Fitted", "Fold", "Outputs", "Settings", "digest", "fit", "fold", "kept", "recosted", "split"]
+__all__ = [
+    "Fitted",
+    "Fold",
+    "Outputs",
+    "Settings",
+    "digest",
+    "fit",
+    "fold",
+    "kept",
+    "priced",
+    "recosted",
+    "split",
+]

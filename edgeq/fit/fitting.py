@@ -122,6 +122,12 @@ def recosted(gate: Gate, costs: Costs, val: Fold) -> Gate:
     return replace(priced, first=first_levels(priced, val))
 
 
+def priced(fitted: Fitted, costs: Costs, val: Fold) -> Fitted:
+    """What was fitted, at other costs: both forms as `recosted`."""
+    forms = {kind: recosted(gate, costs, val) for kind, gate in fitted.forms.items()}
+    return replace(fitted, gate=forms[fitted.kind], forms=forms)
+
+
 def digest(form: Form) -> str:
     """A hash of all that a form has learned."""
     found = hashlib.sha256(type(form).__name__.encode())

@@ -112,9 +112,7 @@ def compared(
     test = _test(outputs)
     rows: dict[str, Callable[[], Curve]] = {
         f"thresholds at {level}": lambda: baselines.thresholds(outputs, test, costs),
-        "thresholds, best path": lambda: baselines.static_thresholds(
-            outputs, test, costs
-        ),
+        "thresholds, best path": lambda: baselines.static_thresholds(outputs, test, costs),
         "plain PTQ": lambda: baselines.plain(outputs, test, costs),
         "DQNet-gate": lambda: baselines.dqnet(outputs, test, costs, seed=seed),
         "JEI-DNN": lambda: baselines.jei_dnn(outputs, test, costs, seed=seed),
@@ -231,9 +229,7 @@ def _ratio(figure: str, found: Interval) -> Comparison:
     return _comparison(figure, found, True, found.high < 1, found.low > 1)
 
 
-def _comparison(
-    figure: str, found: Interval, ratio: bool, ahead: bool, behind: bool
-) -> Comparison:
+def _comparison(figure: str, found: Interval, ratio: bool, ahead: bool, behind: bool) -> Comparison:
     if not all(math.isfinite(value) for value in (found.value, found.low, found.high)):
         return Comparison(figure, ratio, None, None, None, None)
     standing = Standing.AHEAD if ahead else Standing.BEHIND if behind else Standing.TIE

@@ -85,6 +85,4 @@ def held_out(
     fold: Fold, other: Fold, paths: Sequence[Path], counts: Sequence[int], seed: int
 ) -> dict[int, dict[Path, Reals]]:
     """What clusters found on `fold` estimate for `other`, by their number."""
-    return {
-        count: learn(fold, paths, count, seed, QUICK).estimate(other) for count in counts
-    }
+    return {count: learn(fold, paths, count, seed, QUICK).estimate(other) for count in counts}
