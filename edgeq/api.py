@@ -353,6 +353,7 @@ def fit_gate(
     out: PathLike | None = None,
     cost: Cost = "measured",
     compiler: str | None = None,
+    tradeoff: float | None = None,
     baselines: bool = False,
     joint: bool = False,
     recost: bool = False,
@@ -379,6 +380,8 @@ def fit_gate(
         cost: `measured` counts every block, level, head and gate on the emulated core;
             `bitops_linear` and `bops` count bits.
         compiler: `gcc` or `zig`, for `measured`; default the first that is there.
+        tradeoff: of cost against predicted error, 0 to 65535, that the gates start with; default
+            the greatest that loses half a point of accuracy at most.
         baselines: whether the curves of thresholds, plain quantisation, DQNet-gate and JEI-DNN are
             found as well; takes minutes.
         joint: whether the network's own weights are trained with the heads; needs PyTorch.
@@ -394,6 +397,8 @@ def fit_gate(
     device = targets.load(target)
     if data is None:
         raise UsageError("EQ0270", "gate needs --data: labelled samples to fit and to choose by")
+    if joint:
+        gating.needs_torch()
     tools = None
     if cost == "measured":
         tools = assemble.find_tools(device, "emulator", compiler).target
@@ -419,6 +424,7 @@ def fit_gate(
         target=device,
         compiler=tools,
         cost=cost,
+        tradeoff=tradeoff,
         baselines=baselines,
         joint=joint,
         recost=recost,

@@ -320,6 +320,11 @@ def check(
 @click.option(
     "--compiler", type=click.Choice(["gcc", "zig"]), help="[default: first that is there]"
 )
+@click.option(
+    "--tradeoff",
+    type=float,
+    help="Cost against error that the gates start with.  [default: loses half a point at most]",
+)
 @click.option("--baselines", is_flag=True, help="Fit what gates are compared with, too (minutes).")
 @click.option("--joint", is_flag=True, help="Train the network with its heads (needs PyTorch).")
 @click.option("--recost", is_flag=True, help="Keep the gates of --policy; only costs are new.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import importlib.util
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ import numpy.typing as npt
 from edgeq import build, exits, fit, gatefile, gates, levels, parity, pipeline
 from edgeq import costs as pricing
 from edgeq.build import sha256 as hashed
-from edgeq.errors import UsageError
+from edgeq.errors import MissingToolError, UsageError
 from edgeq.exits import Cut, Head
-from edgeq.fit import Outputs, Settings, baselines, choose, execute, heads, summary
+from edgeq.fit import Outputs, Settings, baselines, choose, curves, execute, heads, summary
 from edgeq.fit.fitting import HELD_OUT
 from edgeq.gates import Costs, Levels
 from edgeq.ir import Array, Graph, Network, qparams_of
@@ -59,6 +59,7 @@ class Request:
     target: Target
     compiler: Compiler | None  # None: costs are counted in bits
     cost: Cost
+    tradeoff: float | None
     baselines: bool
     joint: bool
     recost: bool
@@ -98,6 +99,18 @@ def read(path: Path, model: Model, specs: Mapping[str, InputSpec], labelled: boo
     return File(found, hashed(path.read_bytes()))
 
 
+def needs_torch() -> None:
+    """Nothing, if PyTorch is installed.
+
+    Raises:
+        MissingToolError: it is not.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise MissingToolError(
+            "EQ0613", '--joint trains with PyTorch: python -m pip install "edgeq[torch]"'
+        )
+
+
 def run(request: Request, progress: Progress) -> tuple[Policy, Gate]:
     """The policy with gates, and the section of a report that says what they are worth.
 
@@ -114,10 +127,10 @@ def run(request: Request, progress: Progress) -> tuple[Policy, Gate]:
     outputs = _outputs(program, folds, progress)
     costs = _costs(request, program, progress)
     if request.recost:
-        fitted = fit.kept(program.gate, costs, outputs.val)
+        fitted = fit.kept(program.gate, costs, outputs.val, request.tradeoff)
     else:
         progress("fitting gates", 0, 1)
-        fitted = fit.fit(outputs, costs, _settings(outputs, request.seed))
+        fitted = fit.fit(outputs, costs, _settings(outputs, request))
         progress("fitting gates", 1, 1)
         if request.cost == "measured":  # what a gate takes itself depends on what it has learned
             program = _program(request, _holding(policy, fitted.gate, costs), progress)
@@ -174,11 +187,15 @@ def write(file: Path, request: Request, progress: Progress) -> Gated:
     """
     if request.recost and request.policy.gate is None:
         raise UsageError("EQ0271", "--recost: the policy has no gates yet; fit them without it")
+    if request.tradeoff is not None:
+        curves.fixed(request.tradeoff)
     if request.recost and request.joint:
         raise UsageError("EQ0272", "--recost trains nothing, and --joint would: take one of them")
     policy, section = run(request, progress)
-    content = policy.model_dump_json(by_alias=True, exclude_defaults=True)
-    build.write(file, dumps(json.loads(content)))
+    assert policy.gate is not None  # it has just been fitted
+    said = policy.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"gate"})
+    held = policy.gate.model_dump(mode="json")
+    build.write(file, dumps({"schema": policy.version, **said, "gate": held}))
     return Gated(file, request.model.name, policy, section)
 
 
@@ -276,11 +293,7 @@ def _tell(progress: Progress, stage: str, total: int, done: int) -> None:
 def _joint(
     request: Request, policy: Policy, graph: Graph, folds: _Folds, progress: Progress
 ) -> dict[str, Array]:
-    """The constants of `graph`, trained together with heads that are then trained anew.
-
-    Raises:
-        MissingToolError: PyTorch is not installed.
-    """
+    """The constants of `graph`, trained together with heads that are then trained anew."""
     from edgeq.fit.torch_joint import fine_tune
 
     cuts = exits.named(graph, policy.exits)
@@ -355,11 +368,12 @@ def _costs(request: Request, program: Program, progress: Progress) -> Costs:
     return found
 
 
-def _settings(outputs: Outputs, seed: int) -> Settings:
+def _settings(outputs: Outputs, request: Request) -> Settings:
     """The numbers of clusters to choose from: no more than there are samples to find them on."""
+    plain = Settings(seed=request.seed, tradeoff=request.tradeoff)
     most = len(outputs.val) * (1 - HELD_OUT)
-    few = tuple(count for count in Settings().clusters if count <= most)
-    return Settings(clusters=few or Settings().clusters[:1], seed=seed)
+    few = tuple(count for count in plain.clusters if count <= most)
+    return replace(plain, clusters=few or plain.clusters[:1])
 
 
 def _level_names(request: Request) -> tuple[str, ...]:

@@ -105,10 +105,12 @@ def fit(outputs: Outputs, costs: Costs, settings: Settings = Settings()) -> Fitt
     return Fitted(forms[kind], forms, areas, sizes, table_areas, brier, ece, counts, rmse, notes)
 
 
-def kept(gate: Gate, costs: Costs, val: Fold, within: float = Settings.within) -> Fitted:
+def kept(gate: Gate, costs: Costs, val: Fold, tradeoff: float | None = None) -> Fitted:
     """Gates that were fitted before, at other costs: nothing is learned, first levels are new."""
     again = recosted(gate, costs, val)
-    again = replace(again, tradeoff=tradeoff_within(again, val, within))
+    within = Settings().within
+    at = tradeoff_within(again, val, within) if tradeoff is None else fixed(tradeoff)
+    again = replace(again, tradeoff=at)
     kind: Kind = "table" if isinstance(gate.form, Table) else "mlp"
     return Fitted(
         again, {kind: again}, {kind: area(again, val)}, {kind: form_bytes(gate.form)},
