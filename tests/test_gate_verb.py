@@ -39,7 +39,7 @@ def images(count: int, seed: int) -> tuple[Array, Array]:
 
 
 def network(seed: int = 1) -> onnx.ModelProto:
-    """Two convolutions, pool, fully connected: `conv1` cuts it, `conv2` does, and so does `pool`."""
+    """Two convolutions around a shortcut, pool, fully connected: `conv2` does not cut it."""
     rng = np.random.default_rng(seed)
     tensors: dict[str, Array] = {
         "k1": rng.normal(size=(8, 1, 3, 3)).astype(np.float32),
