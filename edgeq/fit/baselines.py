@@ -155,8 +155,8 @@ def jei_dnn(
 ) -> Curve:
     """JEI-DNN's gates on heads that stay as they are: logistic regressions of four values.
 
-    Every block at level 0. One training for each tradeoff; those for which the time was up are
-    missing, and the curve's notes say so.
+    Every block at level 0. One training for each tradeoff; those that would start when the time is
+    up are missing, and the curve's notes say so.
     """
     path = uniform(outputs.levels, outputs.levels[0][0])
     ends = [path[:count] for count in range(1, len(path) + 1)]
@@ -166,9 +166,10 @@ def jei_dnn(
     held_out = np.stack([_jei_inputs(outputs.val, p) for p in ends[:-1]])
     index = np.array([among.index(path) for path in ends])
     until = time.monotonic() + limit_s
-    done, taken = [], []
+    done: list[float] = []
+    taken = []
     for tradeoff in tradeoffs:
-        if time.monotonic() >= until:
+        if done and time.monotonic() >= until:
             break
         labels = [_jei_labels(f, ends, tradeoff * prices) for f in (outputs.train, outputs.val)]
         weight, bias = _jei_gates(inputs[0], labels[0], held_out, labels[1], seed)

@@ -51,7 +51,8 @@ def start(inputs: int, hidden: int, outputs: int, rng: np.random.Generator) -> N
     """A net to train, its weights uniform within 1 / √inputs of their layer."""
 
     def uniform(rows: int, columns: int) -> Floats:
-        return (rng.uniform(-1, 1, (rows, columns)) / columns**0.5).astype(np.float32)
+        drawn = rng.uniform(-1, 1, (rows, columns)) / columns**0.5
+        return np.asarray(drawn, np.float32)
 
     zeros = np.zeros(hidden, np.float32), np.zeros(outputs, np.float32)
     return Net(uniform(hidden, inputs), zeros[0], uniform(outputs, hidden), zeros[1])

@@ -114,13 +114,15 @@ class Outputs:
         """What a user should know of these folds, each with its id."""
         found = []
         if self.train.digest() == self.val.digest():
-            text = "validation data equal training data: errors will be underestimated"
-            found.append(UsageError("EQ0261", text))
+            found.append(
+                UsageError("EQ0261", "validation data equal training data: errors come out too low")
+            )
         unseen = sorted(set(range(self.val.classes)) - set(self.val.labels.tolist()))
         if unseen:
             names = ", ".join(str(label) for label in unseen)
-            text = f"classes {names} do not occur in the validation data: their errors are unknown"
-            found.append(UsageError("EQ0262", text))
+            found.append(
+                UsageError("EQ0262", f"the validation data have no samples of classes {names}")
+            )
         return tuple(str(note) for note in found)
 
 
