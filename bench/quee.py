@@ -29,7 +29,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgeq import costs as pricing
 from edgeq import examples, fit, gatefile, gates, levels, pipeline, targets
 from edgeq.exits import Head
 from edgeq.fit import baselines, curves, execute, heads
@@ -251,6 +250,8 @@ class Bench:
 
     def costs(self, ran: Ran, kind: str) -> Costs:
         """What each block, head and gate takes."""
+        from edgeq import costs as pricing
+
         program = self.program(ran)
         if kind != "measured":
             return pricing.bitops(program.network, kind)

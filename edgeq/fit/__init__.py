@@ -1,6 +1,7 @@
 """Gates from an integer network's outputs on every path: targets, both forms, and what to choose.
 
-Nothing here runs a network, and nothing needs a framework.
+`execute` gets these outputs, `heads` trains what stands at the exits. Nothing needs a framework but
+the modules `torch_*`: the same integers faster, and `--joint`.
 """
 
 from edgeq.fit.fitting import Fitted, Settings, digest, fit, kept, priced, recosted

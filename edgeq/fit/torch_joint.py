@@ -76,7 +76,7 @@ def fine_tune(
             at = order[step * BATCH : (step + 1) * BATCH]
             loss = _loss(net, _part(data, at.numpy()), answers[at], shares)
             optimiser.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(list(net.weights.values()), MOST_GRADIENT)
             optimiser.step()
             progress(done + 1, epochs * steps)
