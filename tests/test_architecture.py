@@ -40,7 +40,7 @@ LAYERS = (
     ("pages",),
     ("assemble", "feasibility", "inventory", "profiler"),
     ("rebuild",),
-    ("whatif", "ladder"),
+    ("whatif", "ladder", "costs"),
     ("fit",),
     ("gating",),
     ("api", "docs", "views"),
