@@ -410,7 +410,7 @@ def fit_gate(
         inputs = {**policies.load(examples.policy(name)).input, **inputs}
         model = folder / "model.onnx"
     if calib is None:
-        raise UsageError("EQ0202", "gate needs --calib: samples to find activation ranges on")
+        raise UsageError("EQ0270", "gate needs --calib: samples to find activation ranges on")
     read = pipeline.read(Path(model), shapes, name, Path(calib))
     chosen = policies.load(policy or policies.DEFAULT)
     specs = pipeline.input_specs(read, chosen, inputs)

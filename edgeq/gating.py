@@ -34,6 +34,7 @@ from edgeq.targets.toolchain import Compiler
 
 Cost = Literal["measured", "bitops_linear", "bops"]
 
+MEASURED = "measured"
 VAL, TEST = 0.6, 0.4  # of --data, where there is --train
 TRAIN = 0.5  # of --data, where it stands for both
 
@@ -94,8 +95,8 @@ def read(path: Path, model: Model, specs: Mapping[str, InputSpec], labelled: boo
         UsageError: they have no labels, or the file is not what it should be.
     """
     found = pipeline.read_samples(path, model, specs)
-    if labelled and found.labels is None:
-        raise UsageError("EQ0260", f"{path}: gates are fitted to labels; the file needs an array y")
+    if labelled:
+        fit.labelled(str(path), found.labels)
     return File(found, hashed(path.read_bytes()))
 
 
@@ -130,9 +131,9 @@ def run(request: Request, progress: Progress) -> tuple[Policy, Gate]:
         fitted = fit.kept(program.gate, costs, outputs.val, request.tradeoff)
     else:
         progress("fitting gates", 0, 1)
-        fitted = fit.fit(outputs, costs, _settings(outputs, request))
+        fitted = fit.fit(outputs, costs, _settings(program, outputs, request))
         progress("fitting gates", 1, 1)
-        if request.cost == "measured":  # what a gate takes itself depends on what it has learned
+        if request.cost == MEASURED:  # what a gate takes itself depends on what it has learned
             program = _program(request, _holding(policy, fitted.gate, costs), progress)
             costs = _costs(request, program, progress)
             fitted = fit.priced(fitted, costs, outputs.val)
@@ -218,14 +219,7 @@ def _split(request: Request) -> _Folds:
         ends = [round(VAL * len(order))]
         parts = [train.samples, *(_take(data.samples, at) for at in np.split(order, ends))]
         if train.sha256 == data.sha256:
-            notes.append(
-                str(
-                    UsageError(
-                        "EQ0261",
-                        "validation data equal training data: errors will be underestimated",
-                    )
-                )
-            )
+            notes.append(fit.same_data())
     sources = (train or data, data, data)
     described = tuple(
         Fold(name, len(part), source.sha256)
@@ -235,7 +229,7 @@ def _split(request: Request) -> _Folds:
     own = Fold(CALIBRATION, len(calibration.samples), calibration.sha256)
     if not all(map(len, parts)):
         raise UsageError(
-            "EQ0263", f"{len(order)} samples are too few to fit gates to, choose and report on"
+            "EQ0273", f"{len(order)} samples are too few to fit gates to, choose and report on"
         )
     return _Folds(parts[0], parts[1], parts[2], (*described, own), tuple(notes))
 
@@ -259,11 +253,17 @@ def _with_heads(request: Request, folds: _Folds, progress: Progress) -> Policy:
     sha256 = request.model.sha256
     if weights:
         started = gates.static(2, ((0,),) * (len(layers) + 1))
-        tuned = gatefile.of_gate(started, (), _unpriced(((0,),)), sha256, weights)
+        tuned = gatefile.of_gate(started, (), _unpriced(((0,),), request.cost), sha256, weights)
         policy = policy.model_copy(update={"gate": tuned})
     model = pipeline.prepared(request.model, policy)
     chain, _ = pipeline.with_exits(
-        model, policy, None, request.calibration.samples, request.target.isa, progress
+        model,
+        policy,
+        None,
+        request.calibration.samples,
+        request.target.isa,
+        progress,
+        drop=request.cost == MEASURED,
     )
     bodies = chain.network
     train, val = (
@@ -282,7 +282,9 @@ def _with_heads(request: Request, folds: _Folds, progress: Progress) -> Policy:
     progress("training heads", 1, 1)
     has = levels.levels_of(bodies)
     learned = tuple((one.head.weights, one.head.bias) for one in found)
-    fitted = gatefile.of_gate(gates.static(classes, has), learned, _unpriced(has), sha256, weights)
+    fitted = gatefile.of_gate(
+        gates.static(classes, has), learned, _unpriced(has, request.cost), sha256, weights
+    )
     return policy.model_copy(update={"gate": fitted})
 
 
@@ -318,10 +320,11 @@ def _random_head(graph: Graph, cut: Cut, classes: int, rng: np.random.Generator)
     return Head(weights, np.zeros(classes, np.float32))
 
 
-def _unpriced(has: Levels) -> Costs:
+def _unpriced(has: Levels, cost: Cost) -> Costs:
     """Costs before there are any: blocks alike."""
     free = (0.0,) * (len(has) - 1)
-    return Costs("bops", "none", tuple(dict.fromkeys(block, 1.0) for block in has), free, free)
+    unit = pricing.CYCLES if cost == MEASURED else cost
+    return Costs(unit, "none", tuple(dict.fromkeys(block, 1.0) for block in has), free, free)
 
 
 # What the integers give, and what they cost.
@@ -359,7 +362,7 @@ def _outputs(program: Program, folds: _Folds, progress: Progress) -> Outputs:
 
 
 def _costs(request: Request, program: Program, progress: Progress) -> Costs:
-    if request.cost != "measured":
+    if request.cost != MEASURED:
         return pricing.bitops(program.network, request.cost)
     assert request.compiler is not None  # what counts was found before
     progress("counting costs", 0, 1)
@@ -368,9 +371,11 @@ def _costs(request: Request, program: Program, progress: Progress) -> Costs:
     return found
 
 
-def _settings(outputs: Outputs, request: Request) -> Settings:
+def _settings(program: Program, outputs: Outputs, request: Request) -> Settings:
     """The numbers of clusters to choose from: no more than there are samples to find them on."""
-    plain = Settings(seed=request.seed, tradeoff=request.tradeoff)
+    plain = Settings(
+        seed=request.seed, tradeoff=request.tradeoff, paths=levels.paths_of(program.network)
+    )
     most = len(outputs.val) * (1 - HELD_OUT)
     few = tuple(count for count in plain.clusters if count <= most)
     return replace(plain, clusters=few or plain.clusters[:1])

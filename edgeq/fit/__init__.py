@@ -5,7 +5,7 @@ the modules `torch_*`: the same integers faster, and `--joint`.
 """
 
 from edgeq.fit.fitting import Fitted, Settings, digest, fit, kept, priced, recosted
-from edgeq.fit.outputs import Fold, Outputs, fold, split
+from edgeq.fit.outputs import Fold, Outputs, fold, labelled, same_data, split
 
 __all__ = [
     "Fitted",
@@ -16,7 +16,9 @@ __all__ = [
     "fit",
     "fold",
     "kept",
+    "labelled",
     "priced",
     "recosted",
+    "same_data",
     "split",
 ]

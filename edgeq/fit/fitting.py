@@ -19,7 +19,7 @@ from edgeq.fit.choose import (
 )
 from edgeq.fit.curves import fixed, sweep
 from edgeq.fit.outputs import Fold, Outputs, split
-from edgeq.gates import Costs, Form, Gate, Levels, Table
+from edgeq.gates import Costs, Form, Gate, Levels, Path, Table
 
 Kind = Literal["table", "mlp"]
 
@@ -36,6 +36,7 @@ class Settings:
     steps: int = 8_000  # at most, of each network
     form: Kind | None = None  # None: what the held-out data say
     paper: bool = False
+    paths: tuple[Path, ...] | None = None  # to choose from; None: all
     tradeoff: float | None = None  # at start; None: the greatest that loses `within` at most
     within: float = 0.005
     seed: int = 0
@@ -162,6 +163,8 @@ def _plain(
 ) -> Gate:
     """Paths, costs and levels of the gate; nothing learned yet."""
     every = paths_of(outputs.levels, dropped, paper=settings.paper)
+    if settings.paths is not None:
+        every = [path for path in every if path in settings.paths]
     paths = gates.sampled(every, settings.seed)
     level = outputs.levels[0][0]
     prices = gates.normalised(costs, paths)

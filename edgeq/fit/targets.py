@@ -72,7 +72,9 @@ def learn(
 def enough(fold: Fold, clusters: int) -> None:
     """Refuse more clusters than there are samples, and none at all."""
     if not 1 <= clusters <= len(fold):
-        raise UsageError("EQ0263", f"{clusters} clusters for {len(fold)} samples; 1 to as many can be")
+        raise UsageError(
+            "EQ0263", f"{clusters} clusters for {len(fold)} samples; 1 to as many can be"
+        )
 
 
 def brier(estimates: Mapping[Path, Reals], fold: Fold) -> float:
