@@ -227,6 +227,18 @@ def test_the_steps_of_the_edge_page_run(tmp_path: Path) -> None:
         assert [array.shape for array in archive.values()] == [(1000, 10)]
 
 
+@pytest.mark.emulator
+def test_the_steps_of_the_page_on_gates_run(tmp_path: Path) -> None:
+    folder = follow("gates.md", tmp_path)
+    found = json.loads((folder / "build/fashion_tiny/report.json").read_text("utf-8"))
+    jsonschema.validate(found, schema("report.schema.json"))
+    assert all(row["verdict"] == "exact" for row in found["validate"]["rows"])
+    assert found["gate"]["unit"] == "cycles_model"
+    other = policy.load(folder / "other.json").gate
+    assert other is not None
+    assert other.priced.unit == "bops"
+
+
 # Firmware #
 
 
