@@ -125,13 +125,13 @@ def run(request: Request, progress: Progress) -> tuple[Policy, Gate]:
         policy = _with_heads(request, folds, progress)
     program = _program(request, policy, progress)
     assert program.gate is not None  # `_with_heads` sees to it, or `write`
-    outputs = _outputs(program, folds, progress)
+    outputs = _outputs(request, program, folds, progress)
     costs = _costs(request, program, progress)
     if request.recost:
         fitted = fit.kept(program.gate, costs, outputs.val, request.tradeoff)
     else:
         progress("fitting gates", 0, 1)
-        fitted = fit.fit(outputs, costs, _settings(program, outputs, request))
+        fitted = fit.fit(outputs, costs, _settings(outputs, request))
         progress("fitting gates", 1, 1)
         if request.cost == MEASURED:  # what a gate takes itself depends on what it has learned
             program = _program(request, _holding(policy, fitted.gate, costs), progress)
@@ -341,9 +341,12 @@ def _labels(samples: Samples) -> npt.NDArray[np.int64]:
     return samples.labels
 
 
-def _outputs(program: Program, folds: _Folds, progress: Progress) -> Outputs:
-    """Every path's integers on every fold."""
+def _outputs(request: Request, program: Program, folds: _Folds, progress: Progress) -> Outputs:
+    """The integers on every fold where each path ends; those of gates that are kept are theirs."""
     network = program.network
+    paths = gates.sampled(levels.paths_of(network), request.seed)
+    if request.recost and program.gate is not None:
+        paths = program.gate.paths
     scale = qparams_of(network.outputs[0]).scale[0]
     found = [
         fit.fold(
@@ -351,7 +354,8 @@ def _outputs(program: Program, folds: _Folds, progress: Progress) -> Outputs:
             execute.logits(
                 network,
                 program.quantize(samples),
-                progress=partial(_tell, progress, f"every path, {name}", len(samples)),
+                paths,
+                partial(_tell, progress, f"every path, {name}", len(samples)),
             ),
             samples.labels,
             scale,
@@ -371,11 +375,9 @@ def _costs(request: Request, program: Program, progress: Progress) -> Costs:
     return found
 
 
-def _settings(program: Program, outputs: Outputs, request: Request) -> Settings:
+def _settings(outputs: Outputs, request: Request) -> Settings:
     """The numbers of clusters to choose from: no more than there are samples to find them on."""
-    plain = Settings(
-        seed=request.seed, tradeoff=request.tradeoff, paths=levels.paths_of(program.network)
-    )
+    plain = Settings(seed=request.seed, tradeoff=request.tradeoff)
     most = len(outputs.val) * (1 - HELD_OUT)
     few = tuple(count for count in plain.clusters if count <= most)
     return replace(plain, clusters=few or plain.clusters[:1])

@@ -149,6 +149,8 @@ def test_a_figure_that_some_draws_lack_says_so() -> None:
     top = made((0.5, 1.0), [[n < 52 for n in range(100)]] * 2)
     found = curves.interval([[top, rising, top]], curves.cost_ratio(0.0))
     assert (found.value, found.lost) == (0.5, 0.0)
+    both = [curves.cost_ratio(0.0), curves.accuracy_difference(0.9)]
+    assert curves.intervals([[top, rising, top]], both)[0] == found
     never = made((0.5, 1.0), [[False] * 100] * 2)
     lost = curves.interval([[never, never, top]], curves.cost_ratio(0.0))
     assert lost.lost == 1

@@ -32,7 +32,7 @@ LEVELS = exits.LEVELS
 OUTPUTS = exits.outputs()
 COSTS = exits.costs()
 TEST = exits.fold(LEVELS, 1500, 2)
-SETTINGS = Settings(clusters=(5, 20), steps=2_000)
+SETTINGS = Settings(clusters=(5, 20), steps=600)  # enough for samples as simple as these
 
 
 def plain(levels: Levels = LEVELS, classes: int = 4) -> Gate:
@@ -43,7 +43,7 @@ def plain(levels: Levels = LEVELS, classes: int = 4) -> Gate:
 def trained() -> networks.Trained:
     found = targets.learn(OUTPUTS.val, plain().paths, 20, 0, restarts=1)
     folds = [(fold, found.estimate(fold)) for fold in (OUTPUTS.train, OUTPUTS.val)]
-    return networks.train(plain(), folds[0], folds[1], 0)
+    return networks.train(plain(), folds[0], folds[1], 0, most=2_000)
 
 
 @cache
@@ -181,7 +181,7 @@ def test_forms_take_the_bytes_of_the_formulas(levels: int, clusters: int, classe
 
 def test_the_bytes_of_the_papers_four_exits_and_three_levels() -> None:
     has = ((0, 1, 2),) * 4
-    paths = choose.paths_of(has, frozenset(), paper=True)
+    paths = choose.paths_of(gates.all_paths(has), frozenset(), paper=True)
     gate = Gate(10, has, tuple(paths), (1,) * len(paths), ((0, 0),), 0, gates.Static())
     assert len(gate.nodes()) == 10
     assert sum(len(gate.options(path)) for path in gate.nodes()) == 55
@@ -229,7 +229,7 @@ def test_levels_that_do_not_pay_are_dropped_from_the_first_block_on(
     blocks = tuple(dict(enumerate(pair)) for pair in prices)
     costs = replace(COSTS, blocks=blocks)
     assert choose.dominated(costs, LEVELS) == dropped
-    paths = choose.paths_of(LEVELS, choose.dominated(costs, LEVELS), paper=False)
+    paths = choose.paths_of(gates.all_paths(LEVELS), choose.dominated(costs, LEVELS), paper=False)
     assert {path[:-1] for path in paths} - {()} <= set(paths)
 
 
@@ -238,7 +238,7 @@ def test_levels_that_do_not_pay_are_dropped_from_the_first_block_on(
 )
 def test_paper_mode_has_the_papers_paths(blocks: int, levels: int, count: int) -> None:
     has = (tuple(range(levels)),) * blocks
-    assert len(choose.paths_of(has, frozenset(), paper=True)) == count
+    assert len(choose.paths_of(gates.all_paths(has), frozenset(), paper=True)) == count
 
 
 # All of it.
@@ -261,16 +261,11 @@ def test_gates_beat_the_best_static_point_between_their_ends() -> None:
         assert float(points.accuracy_at(share)) > whole_path
 
 
-def test_the_same_seed_gives_the_same_gate() -> None:
-    again = fit(OUTPUTS, COSTS, SETTINGS)
+def test_the_same_seed_gives_the_same_gate_with_test_data_or_without() -> None:
+    again = fit(replace(OUTPUTS, test=None), COSTS, SETTINGS)
     for kind, gate in whole().forms.items():
         assert digest(again.forms[kind].form) == digest(gate.form)
         assert again.forms[kind].first == gate.first
-
-
-def test_test_data_change_nothing() -> None:
-    other = replace(OUTPUTS, test=None)
-    assert digest(fit(other, COSTS, SETTINGS).gate.form) == digest(whole().gate.form)
 
 
 def test_new_costs_keep_what_was_learned_and_old_ones_give_the_same_gate() -> None:
@@ -318,6 +313,23 @@ def test_levels_that_do_not_pay_are_told() -> None:
     assert "block 1: level 1" in found.notes[0]
 
 
+def test_one_level_alone_is_no_level_that_does_not_pay() -> None:
+    levels: Levels = ((0,),) * 3
+    found = fit(exits.outputs(levels), exits.costs(levels), replace(SETTINGS, clusters=(5,)))
+    assert found.gate.paths == ((0,), (0, 0), (0, 0, 0))
+    assert not found.notes
+
+
+def test_more_clusters_tell_more_until_samples_run_out() -> None:
+    one, some = fitting.by_clusters(OUTPUTS, COSTS, TEST, (1, 20), SETTINGS)
+    assert (one.count, some.count) == (1, 20)
+    assert some.target_brier < one.target_brier
+    assert one.target_ece < 0.03
+    for kind in ("table", "mlp"):
+        assert some.reliability[kind].brier < one.reliability[kind].brier
+    assert some.areas["table"] > one.areas["table"] - 0.01
+
+
 # The best-step variant.
 
 
@@ -325,7 +337,7 @@ def test_best_step_leaves_at_once_where_cost_counts_and_goes_on_where_it_does_no
     gate = plain()
     found = targets.learn(OUTPUTS.val, gate.paths, 20, 0, restarts=1)
     folds = OUTPUTS.train, OUTPUTS.val, TEST
-    curve = best_step.fit(gate, found, folds, (0.0, 3.0), 0, steps=2_000)
+    curve = best_step.fit(gate, found, folds, (0.0, 3.0), 0, steps=1_000)
     assert curve.by_exit()[1, 0] > 0.99
     assert curve.by_exit()[0, 0] < 0.5
     points = curve.points()

@@ -10,6 +10,7 @@ from edgeq import gates
 from edgeq.errors import ModelError, UsageError
 from edgeq.fit import kmeans, targets
 from edgeq.fit.outputs import Fold, Outputs, fold, split
+from edgeq.gates import Path
 
 PATHS = gates.all_paths(exits.LEVELS)
 
@@ -37,9 +38,25 @@ def test_outputs_of_unlike_shapes_are_refused() -> None:
 
 def test_a_path_without_outputs_is_refused() -> None:
     whole = exits.outputs(samples=10)
-    lacking = Fold(dict(list(whole.val.logits.items())[:-1]), whole.val.labels, exits.SCALE)
+    lacking = without(whole.val, (1, 1, 1))
     with pytest.raises(ModelError, match=r"EQ0397: val lacks the outputs of path \(1, 1, 1\)"):
         Outputs(exits.LEVELS, whole.train, lacking)
+    for path in ((0, 1), (0, 0, 0)):
+        folds = without(whole.train, path), without(whole.val, path)
+        with pytest.raises(ModelError, match=rf"EQ0397: .* path \({path[0]}, {path[1]}"):
+            Outputs(exits.LEVELS, *folds)
+
+
+def without(fold: Fold, path: Path) -> Fold:
+    logits = {p: o for p, o in fold.logits.items() if p != path}
+    return Fold(logits, fold.labels, fold.scale)
+
+
+def test_outputs_may_hold_a_sample_of_the_paths() -> None:
+    whole = exits.outputs(samples=10)
+    some = Outputs(exits.LEVELS, without(whole.train, (0, 0, 1)), without(whole.val, (0, 0, 1)))
+    assert set(PATHS) - set(some.paths) == {(0, 0, 1)}
+    assert some.whole_paths == ((0, 0, 0), (0, 1, 1), (1, 1, 1))
 
 
 def test_equal_folds_and_unseen_classes_are_told() -> None:

@@ -32,11 +32,6 @@ def softmax(logits: Reals) -> Reals:
     return np.asarray(raised / raised.sum(axis=-1, keepdims=True))
 
 
-def full_paths(levels: Levels) -> list[Path]:
-    """The paths that end at the last exit."""
-    return [path for path in gates.all_paths(levels) if len(path) == len(levels)]
-
-
 def uniform(levels: Levels, level: int) -> Path:
     """The path at `level` throughout, or at the next more precise one where a block lacks it."""
     return tuple(max(has for has in block if has <= level) for block in levels)
@@ -60,7 +55,7 @@ def thresholds(outputs: Outputs, fold: Fold, costs: Costs) -> Curve:
         outputs,
         costs,
         grid,
-        _leave(fold, gates.all_paths(outputs.levels), path, grid),
+        _leave(fold, outputs.paths, path, grid),
         fold,
     )
 
@@ -70,12 +65,12 @@ def static_thresholds(outputs: Outputs, fold: Fold, costs: Costs) -> Curve:
 
     For each tradeoff that pair of path and threshold which is best on the validation data.
     """
-    paths = gates.all_paths(outputs.levels)
+    paths = outputs.paths
     prices = np.array(shares(costs, paths, paths, len(outputs.levels), 0))
     wrong = np.stack([outputs.val.wrong[path] for path in paths])
     grid = taus(fold.classes)
     pairs, cost, error = [], [], []
-    for whole in full_paths(outputs.levels):
+    for whole in outputs.whole_paths:
         taken = np.stack(_leave(outputs.val, paths, whole, grid))
         pairs += [(whole, tau) for tau in grid]
         cost += prices[taken].mean(axis=1).tolist()
@@ -109,7 +104,7 @@ def _curve(
     gates_too: bool = False,
 ) -> Curve:
     """A curve over all paths; heads are paid, gates only where there are some."""
-    paths = gates.all_paths(outputs.levels)
+    paths = outputs.paths
     exits = len(outputs.levels)
     prices = shares(costs, paths, paths, exits, exits if gates_too else 0)
     return curve(name, parameters, paths, prices, taken, fold, notes=notes)
@@ -121,17 +116,18 @@ def _curve(
 def plain(outputs: Outputs, fold: Fold, costs: Costs) -> Curve:
     """The whole network at each level, without heads and gates: a point each, and no line."""
     levels = sorted({level for block in outputs.levels for level in block})
-    paths = [uniform(outputs.levels, level) for level in levels]
-    prices = shares(costs, paths, gates.all_paths(outputs.levels), 0, 0)
+    found = [uniform(outputs.levels, level) for level in levels]
+    paths = [path for path in found if path in outputs.paths]
+    prices = shares(costs, paths, outputs.paths, 0, 0)
     taken = [np.full(len(fold), index, np.int64) for index in range(len(paths))]
-    return curve("plain", levels, paths, prices, taken, fold, line=False)
+    return curve("plain", [path[-1] for path in paths], paths, prices, taken, fold, line=False)
 
 
 def oracle(
     outputs: Outputs, fold: Fold, costs: Costs, tradeoffs: Sequence[float] = TRADEOFFS
 ) -> Curve:
     """Who knows every error beforehand: the path of least tradeoff · cost + error for each."""
-    paths = gates.all_paths(outputs.levels)
+    paths = outputs.paths
     exits = len(outputs.levels)
     prices = np.array(shares(costs, paths, paths, exits, exits))
     order = np.argsort(prices, kind="stable")
@@ -160,10 +156,11 @@ def jei_dnn(
     """
     path = uniform(outputs.levels, outputs.levels[0][0])
     ends = [path[:count] for count in range(1, len(path) + 1)]
-    among = gates.all_paths(outputs.levels)
+    among = outputs.paths
     prices = np.array(shares(costs, ends, among, len(path), len(path)))
     inputs = [np.stack([_jei_inputs(f, p) for p in ends[:-1]]) for f in (outputs.train, fold)]
     held_out = np.stack([_jei_inputs(outputs.val, p) for p in ends[:-1]])
+    losses = [np.stack([_cross_entropy(f, p) for p in ends]) for f in (outputs.train, outputs.val)]
     index = np.array([among.index(path) for path in ends])
     until = time.monotonic() + limit_s
     done: list[float] = []
@@ -171,7 +168,7 @@ def jei_dnn(
     for tradeoff in tradeoffs:
         if done and time.monotonic() >= until:
             break
-        labels = [_jei_labels(f, ends, tradeoff * prices) for f in (outputs.train, outputs.val)]
+        labels = [_jei_labels(loss, tradeoff * prices) for loss in losses]
         weight, bias = _jei_gates(inputs[0], labels[0], held_out, labels[1], seed)
         leaves = np.einsum("gni,gi->gn", inputs[1], weight) + bias[:, None] >= 0
         last = np.ones((1, len(fold)), np.bool_)
@@ -202,11 +199,10 @@ def _cross_entropy(fold: Fold, path: Path) -> Reals:
     return np.asarray(-np.log(np.maximum(p, CERTAIN)))
 
 
-def _jei_labels(fold: Fold, ends: Sequence[Path], prices: Reals) -> Floats:
-    """Whether to leave at each exit or before it, (exits − 1, samples)."""
-    loss = np.stack([_cross_entropy(fold, p) for p in ends]) + prices[:, None]
-    best = loss.argmin(axis=0)
-    return np.stack([best <= exit for exit in range(len(ends) - 1)]).astype(np.float32)
+def _jei_labels(losses: Reals, prices: Reals) -> Floats:
+    """Whether to leave at each exit or before it, (exits − 1, samples), from losses at all."""
+    best = (losses + prices[:, None]).argmin(axis=0)
+    return np.stack([best <= exit for exit in range(len(prices) - 1)]).astype(np.float32)
 
 
 def _jei_gates(
@@ -252,8 +248,8 @@ def dqnet(
     Hinge form: the cost above that of the cheapest path, times alpha.
     """
     first = outputs.levels[0][0]
-    wholes = [path for path in full_paths(outputs.levels) if path[0] == first]
-    among = gates.all_paths(outputs.levels)
+    wholes = [path for path in outputs.whole_paths if path[0] == first]
+    among = outputs.paths
     prices = np.array(shares(costs, wholes, among, 1, 1), np.float32)
     taken = []
     for alpha in alphas:

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgeq import gates
 from edgeq.fit.curves import TRADEOFFS, Curve, fixed, predicted, sweep
 from edgeq.fit.outputs import Fold, Int64
 from edgeq.gates import Costs, Form, Gate, Levels, Path, Static, Table
@@ -68,12 +67,15 @@ def dominated(costs: Costs, levels: Levels) -> frozenset[tuple[int, int]]:
     return frozenset(found)
 
 
-def paths_of(levels: Levels, dropped: frozenset[tuple[int, int]], *, paper: bool) -> list[Path]:
-    """Every path that takes none of `dropped`; in paper mode those that start at the top."""
+def paths_of(
+    paths: Sequence[Path], dropped: frozenset[tuple[int, int]], *, paper: bool
+) -> list[Path]:
+    """The paths that take none of `dropped`; in paper mode those that start at the top."""
+    top = min(path[0] for path in paths)
     return [
         path
-        for path in gates.all_paths(levels)
-        if not dropped & set(enumerate(path)) and not (paper and path[0] != levels[0][0])
+        for path in paths
+        if not dropped & set(enumerate(path)) and not (paper and path[0] != top)
     ]
 
 

@@ -195,26 +195,39 @@ Statistic = Callable[[Sequence[Points]], float]
 def interval(
     seeds: Sequence[Sequence[Curve]], statistic: Statistic, draws: int = DRAWS, seed: int = 0
 ) -> Interval:
-    """The mean of `statistic` over seeds, each with its curves of the same samples.
+    """The interval of one statistic."""
+    return intervals(seeds, [statistic], draws, seed)[0]
+
+
+def intervals(
+    seeds: Sequence[Sequence[Curve]],
+    statistics: Sequence[Statistic],
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> list[Interval]:
+    """The mean of each statistic over seeds, each with its curves of the same samples.
 
     Paired: a draw takes samples with replacement, the same ones for every curve, and seeds with
     replacement where there are several.
     """
-    whole = [statistic([curve.points() for curve in curves]) for curves in seeds]
-    found: list[float] = []
+    whole = [[s([curve.points() for curve in curves]) for curves in seeds] for s in statistics]
+    found = []
     rng = np.random.default_rng(seed)
     for weights in _weights(seeds[0][0].taken.shape[1], draws, rng):
         each = []
         for curves in seeds:
             points = zip(*(curve.resampled(weights) for curve in curves), strict=True)
-            each.append([statistic(drawn) for drawn in points])
-        table = np.array(each)
+            each.append([[statistic(drawn) for statistic in statistics] for drawn in points])
+        table = np.array(each)  # seeds × draws × statistics
         rows = rng.integers(0, len(seeds), (table.shape[1], len(seeds)))
-        columns = np.arange(table.shape[1])[:, None]
-        found += table[rows, columns].mean(axis=1).tolist()
-    usable = np.array([value for value in found if not np.isnan(value)])
-    lost = 1 - len(usable) / len(found)
-    value = float(np.mean(whole))
+        found.append(table[rows, np.arange(table.shape[1])[:, None]].mean(axis=1))
+    drawn = np.concatenate(found)
+    return [_interval(float(np.mean(w)), d) for w, d in zip(whole, drawn.T, strict=True)]
+
+
+def _interval(value: float, drawn: Reals) -> Interval:
+    usable = drawn[~np.isnan(drawn)]
+    lost = 1 - len(usable) / len(drawn)
     if not len(usable):
         return Interval(value, float("nan"), float("nan"), lost)
     tail = (1 - CONFIDENCE) / 2

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
+
+import numpy as np
 
 from edgeq import gates
 from edgeq.errors import UsageError
@@ -19,7 +21,8 @@ from edgeq.fit.choose import (
 )
 from edgeq.fit.curves import fixed, sweep
 from edgeq.fit.outputs import Fold, Outputs, split
-from edgeq.gates import Costs, Form, Gate, Levels, Path, Table
+from edgeq.fit.reliability import Reliability, of_errors, of_gate
+from edgeq.gates import Costs, Form, Gate, Levels, Table
 
 Kind = Literal["table", "mlp"]
 
@@ -36,7 +39,6 @@ class Settings:
     steps: int = 8_000  # at most, of each network
     form: Kind | None = None  # None: what the held-out data say
     paper: bool = False
-    paths: tuple[Path, ...] | None = None  # to choose from; None: all
     tradeoff: float | None = None  # at start; None: the greatest that loses `within` at most
     within: float = 0.005
     seed: int = 0
@@ -146,6 +148,38 @@ def digest(form: Form) -> str:
     return found.hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class Clusters:
+    """What a number of clusters makes of a fit, on a fold of its own."""
+
+    count: int
+    target_brier: float
+    target_ece: float
+    areas: Mapping[Kind, float]
+    reliability: Mapping[Kind, Reliability]
+
+
+def by_clusters(
+    outputs: Outputs,
+    costs: Costs,
+    fold: Fold,
+    counts: Sequence[int],
+    settings: Settings = Settings(),
+) -> list[Clusters]:
+    """Accuracy and reliability on `fold` over the number of clusters (figs. 5 and 9)."""
+    found = []
+    for count in counts:
+        fitted = fit(outputs, costs, replace(settings, clusters=(count,)))
+        paths = fitted.gate.paths
+        told = targets.learn(outputs.val, paths, count, settings.seed).estimate(fold)
+        errors = np.concatenate([told[path] for path in paths])
+        trust = of_errors(errors, np.concatenate([fold.wrong[path] for path in paths]))
+        areas = {kind: area(gate, fold) for kind, gate in fitted.forms.items()}
+        each = {kind: of_gate(gate, fold) for kind, gate in fitted.forms.items()}
+        found.append(Clusters(count, trust.brier, trust.ece_mass, areas, each))
+    return found
+
+
 def area(gate: Gate, fold: Fold) -> float:
     """The mean accuracy over costs from the cheapest path's to the dearest one's."""
     return sweep(gate, fold).points().area()
@@ -162,9 +196,7 @@ def _plain(
     outputs: Outputs, costs: Costs, settings: Settings, dropped: frozenset[tuple[int, int]]
 ) -> Gate:
     """Paths, costs and levels of the gate; nothing learned yet."""
-    every = paths_of(outputs.levels, dropped, paper=settings.paper)
-    if settings.paths is not None:
-        every = [path for path in every if path in settings.paths]
+    every = paths_of(outputs.paths, dropped, paper=settings.paper)
     paths = gates.sampled(every, settings.seed)
     level = outputs.levels[0][0]
     prices = gates.normalised(costs, paths)
@@ -209,7 +241,7 @@ def _drops(levels: Levels, dropped: frozenset[tuple[int, int]]) -> tuple[str, ..
         for block, level in sorted(dropped)
     ]
     below = {(block, level) for block, has in enumerate(levels) for level in has[1:]}
-    if below <= dropped:
+    if below and below <= dropped:
         found.append(
             UsageError("EQ0266", "no lower level pays on this target: only exits are left")
         )

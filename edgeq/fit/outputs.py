@@ -108,7 +108,7 @@ def same_data() -> str:
 class Outputs:
     """A network's outputs on three folds: `train` fits gates, `val` estimates errors and chooses.
 
-    `test` is only reported.
+    `test` is only reported. All have the same paths: every one, or a sample (`gates.sampled`).
     """
 
     levels: Levels
@@ -117,12 +117,27 @@ class Outputs:
     test: Fold | None = None
 
     def __post_init__(self) -> None:
-        needed = set(gates.all_paths(self.levels))
-        for name in ("train", "val", "test"):
-            here: Fold | None = getattr(self, name)
-            lacking = sorted(needed - set(here.logits)) if here else []
+        top = tuple(min(block) for block in self.levels)
+        every = {top} | {path for fold in self._folds().values() for path in fold.logits}
+        needed = {path[:count] for path in every for count in range(1, len(path) + 1)}
+        for name, here in self._folds().items():
+            lacking = sorted(needed - set(here.logits))
             if lacking:
                 raise ModelError("EQ0397", f"{name} lacks the outputs of path {lacking[0]}")
+
+    def _folds(self) -> dict[str, Fold]:
+        folds = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: fold for name, fold in folds.items() if fold is not None}
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The paths that have outputs, short ones first."""
+        return tuple(path for path in gates.all_paths(self.levels) if path in self.val.logits)
+
+    @property
+    def whole_paths(self) -> tuple[Path, ...]:
+        """Those that end at the last exit."""
+        return tuple(path for path in self.paths if len(path) == len(self.levels))
 
     def notes(self) -> tuple[str, ...]:
         """What a user should know of these folds, each with its id."""

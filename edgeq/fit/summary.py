@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgeq import gates, report
+from edgeq import report
 from edgeq.fit import baselines, curves, reliability
 from edgeq.fit.choose import tradeoff_within
-from edgeq.fit.curves import Curve, Interval, interval, shares
+from edgeq.fit.curves import Curve, Interval, intervals, shares
 from edgeq.fit.fitting import Fitted
 from edgeq.fit.outputs import Fold, Outputs
 from edgeq.gates import ONE, Costs, Gate, Table
@@ -61,7 +61,6 @@ def describe(
     """The section `gate` of a report; `others` are baselines on the test fold, by name."""
     gate, test = fitted.gate, _test(outputs)
     curve = curves.sweep(gate, test)
-    paths = gates.all_paths(gate.levels)
     top = baselines.uniform(gate.levels, gate.levels[0][0])
     whole = baselines.plain(outputs, test, costs)
     return report.Gate(
@@ -75,7 +74,7 @@ def describe(
         unit=costs.unit,
         cost_source=costs.source,
         dearest=_dearest(gate, costs),
-        ungated=_round(shares(costs, [top], paths, 0, 0)[0]),
+        ungated=_round(shares(costs, [top], outputs.paths, 0, 0)[0]),
         accuracy=about.accuracy,
         tradeoff=gate.tradeoff / ONE,
         curve=_points(curve),
@@ -203,36 +202,30 @@ def _worst(gate: Gate, costs: Costs, tradeoff: int) -> float:
 def _baseline(ours: Curve, other: Curve, whole: Curve) -> Baseline:
     top = replace(whole, parameters=whole.parameters[:1], taken=whole.taken[:1],
                   correct=whole.correct[:1])  # fmt: skip
-    drop = f"cost at top - {COMPARED_DROP:g}"
+    rows = [
+        ("area", False, curves.area_difference()),
+        *((f"at cost {c:g}", False, curves.accuracy_difference(c)) for c in COMPARED_COSTS),
+        (f"cost at top - {COMPARED_DROP:g}", True, curves.cost_ratio(COMPARED_DROP / 100)),
+    ]
+    found = intervals([[ours, other, top]], [statistic for _, _, statistic in rows])
     return Baseline(
         _points(other),
         _round(other.points().area()),
-        (
-            _difference("area", interval([[ours, other]], curves.area_difference())),
-            *(
-                _difference(
-                    f"at cost {cost:g}",
-                    interval([[ours, other]], curves.accuracy_difference(cost)),
-                )
-                for cost in COMPARED_COSTS
-            ),
-            _ratio(drop, interval([[ours, other, top]], curves.cost_ratio(COMPARED_DROP / 100))),
+        tuple(
+            _comparison(figure, ratio, one)
+            for (figure, ratio, _), one in zip(rows, found, strict=True)
         ),
     )
 
 
-def _difference(figure: str, found: Interval) -> Comparison:
-    return _comparison(figure, found, False, found.low > 0, found.high < 0)
-
-
-def _ratio(figure: str, found: Interval) -> Comparison:
-    return _comparison(figure, found, True, found.high < 1, found.low > 1)
-
-
-def _comparison(figure: str, found: Interval, ratio: bool, ahead: bool, behind: bool) -> Comparison:
+def _comparison(figure: str, ratio: bool, found: Interval) -> Comparison:
     if not all(math.isfinite(value) for value in (found.value, found.low, found.high)):
         return Comparison(figure, ratio, None, None, None, None)
-    standing = Standing.AHEAD if ahead else Standing.BEHIND if behind else Standing.TIE
+    even, sign = (1, -1) if ratio else (0, 1)  # less cost is better, and more accuracy
+    ends = sorted((sign * (found.low - even), sign * (found.high - even)))
+    standing = Standing.TIE
+    if ends[0] > 0 or ends[1] < 0:
+        standing = Standing.AHEAD if ends[0] > 0 else Standing.BEHIND
     values = (_round(value) for value in (found.value, found.low, found.high))
     return Comparison(figure, ratio, *values, standing)
 
