@@ -15,7 +15,7 @@ from edgeq import policy as policies
 from edgeq.budget import excess
 from edgeq.calibrate import Ranges
 from edgeq.errors import ModelError, PolicyError
-from edgeq.exporters import c_arrays, image
+from edgeq.exporters import image
 from edgeq.ir import Graph, Node, single
 from edgeq.ops import OPS, macs
 from edgeq.packing import stored_bytes

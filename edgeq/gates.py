@@ -208,7 +208,7 @@ class Gate:
         if isinstance(self.form, Static):
             return 0
         if isinstance(self.form, Table):
-            return self.form.centroids.shape[1]
+            return int(self.form.centroids.shape[1])
         return len(self.form.layers[0].output)
 
     @property

@@ -15,7 +15,7 @@ import edgeq
 from edgeq import kernels, profiler, rebuild, sqnr
 from edgeq.build import Build, read_manifest
 from edgeq.errors import IntegrityError, MissingToolError, UsageError
-from edgeq.exporters import c_arrays, image
+from edgeq.exporters import image
 from edgeq.exporters.image import Image, Kind
 from edgeq.ops import OPS
 from edgeq.policy import describe
