@@ -101,7 +101,7 @@ def _gated_stand_in(
     specs: Mapping[str, InputSpec],
     budget: Budget,
 ) -> Program:
-    """The same of a network with exits: heads without weights, and no gates but those of `policy`."""
+    """The same of a network with exits: heads of zeros, and no gates but those of `policy`."""
     graph = model.graph
     cuts = exits.named(graph, policy.exits)
     bits = levels.resolve(policy, graph, target.isa)
