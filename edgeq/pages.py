@@ -6,6 +6,7 @@ The page has no script and loads nothing; colours follow the reader's light or d
 from __future__ import annotations
 
 import html
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -557,7 +558,8 @@ def _lines(report: Report) -> Iterator[str]:
         for title, table in _gate_tables(report.gate):
             yield from _block(title, table)
         yield from _block("Gates", forms(report.gate))
-        yield from how_gates(report.gate)
+        for line in how_gates(report.gate):
+            yield from textwrap.wrap(line, TEXT_WIDTH)
     yield from _block("Prediction and execution", _checks(report.validate.rows))
     yield from ("", *(f"note: {note}" for note in export.notes))
 

@@ -226,8 +226,8 @@ def _comparison(figure: str, ratio: bool, found: Interval) -> Comparison:
     standing = Standing.TIE
     if ends[0] > 0 or ends[1] < 0:
         standing = Standing.AHEAD if ends[0] > 0 else Standing.BEHIND
-    values = (_round(value) for value in (found.value, found.low, found.high))
-    return Comparison(figure, ratio, *values, standing)
+    value, low, high = map(_round, (found.value, found.low, found.high))
+    return Comparison(figure, ratio, value, low, high, standing)
 
 
 def _classes(gate: Gate, test: Fold) -> tuple[ClassUse, ...]:
