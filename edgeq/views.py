@@ -347,7 +347,7 @@ def _check(row: Row) -> Text:
     exact = row.verdict is Verdict.EXACT
     verdict = "equal, bit for bit" if exact else f"{row.mismatches} differ"
     text = Text("✓ " if exact else "✗ ", "green" if exact else "red")
-    text.append(f"{row.runner:<11} {verdict} on {row.samples} samples", "")
+    text.append(f"{row.runner:<14} {verdict} on {row.samples} samples", "")
     text.append(f"  {row.version}", "dim")
     return text
 

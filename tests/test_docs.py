@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -207,12 +208,15 @@ def test_samples_and_the_next_steps_of_the_readme_run(tmp_path: Path) -> None:
     folder = follow("samples.md", tmp_path)
     assert (folder / "build/net/report.json").is_file()
     steps = [b.text.strip() for b in blocks(ROOT / "README.md") if "net.onnx" in b.text]
-    *exports, where_it_goes = steps
+    *exports, where_it_goes, gates = steps
     assert len(exports) == 2
     for step in exports:
         run(f"{step} --check none", folder)
     run(exports[0], folder)
     for command in where_it_goes.splitlines():
+        run(command, folder)
+    shutil.copy(folder / "test.npz", folder / "val.npz")
+    for command in gates.splitlines():
         run(command, folder)
     python = re.search(r'`(edgeq\.export\("net.*?\))`', (ROOT / "README.md").read_text("utf-8"))
     assert python is not None
