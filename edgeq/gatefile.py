@@ -21,6 +21,7 @@ from edgeq.gates import Gate, Layer, Mlp, Static, Table
 from edgeq.report import Gate as Section
 
 VERSION = 1
+FORMULAS = ("bitops_linear", "bops")  # costs that are no target's
 DTYPES = Literal["float32", "int32", "int8", "uint8"]
 
 Path = tuple[Annotated[int, Field(strict=True, ge=0, lt=16)], ...]
@@ -146,6 +147,9 @@ class Fitted(_Section):
     heads: tuple[HeadSection, ...]
     weights: Mapping[str, Array] = {}
     priced: CostsSection
+    # Whether levels that save nothing on the target share the graph of the level above: a property
+    # of the integers that the gates were fitted to, which other costs do not change.
+    drop: Annotated[bool, Field(strict=True)]
     report: Section | None = None  # what they are worth, for the report of every build
 
 
@@ -260,6 +264,7 @@ def of_gate(
             HeadSection(weights=Array.of(_float32(w)), bias=Array.of(_float32(b))) for w, b in heads
         ),
         weights={name: Array.of(_float32(data)) for name, data in (weights or {}).items()},
+        drop=costs.unit not in FORMULAS,
         priced=CostsSection(
             unit=costs.unit,
             source=costs.source,

@@ -120,29 +120,34 @@ def run(request: Request, progress: Progress) -> tuple[Policy, Gate]:
     """
     folds = _split(request)
     policy = request.policy
-    names = _level_names(request)
     if not request.recost:
-        policy = _with_heads(request, folds, progress)
+        policy = _with_heads(request, _with_exits(request), folds, progress)
     program = _program(request, policy, progress)
-    assert program.gate is not None  # `_with_heads` sees to it, or `write`
+    gate = program.gate
+    assert gate is not None  # `_with_heads` sees to it, or `write`
     outputs = _outputs(request, program, folds, progress)
-    costs = _costs(request, program, progress)
     if request.recost:
-        fitted = fit.kept(program.gate, costs, outputs.val, request.tradeoff)
+        bare = gates.static(gate.classes, gate.levels)
+        bare_program = _program(
+            request, _holding(policy, bare, _unpriced(gate.levels, request.cost)), progress
+        )
+        costs = _with_gates(request, _costs(request, bare_program, progress), policy, progress)
+        fitted = fit.kept(gate, costs, outputs.val, request.tradeoff)
     else:
+        costs = _costs(request, program, progress)
         progress("fitting gates", 0, 1)
         fitted = fit.fit(outputs, costs, _settings(outputs, request))
         progress("fitting gates", 1, 1)
-        if request.cost == MEASURED:  # what a gate takes itself depends on what it has learned
-            program = _program(request, _holding(policy, fitted.gate, costs), progress)
-            costs = _costs(request, program, progress)
-            fitted = fit.priced(fitted, costs, outputs.val)
+        held = _holding(policy, fitted.gate, costs)
+        costs = _with_gates(request, costs, held, progress)
+        fitted = fit.priced(fitted, costs, outputs.val)
+    model = pipeline.prepared(request.model, policy)
+    names = _level_names(policy, model.graph, request.target)
     others = {}
     if request.baselines:
         others = summary.compared(
             outputs, costs, names[0], request.seed, lambda name: progress(name, 0, 1)
         )
-    model = pipeline.prepared(request.model, policy)
     about = summary.About(
         target=request.target.name,
         exits=(*policy.exits, model.graph.nodes[-1].name),
@@ -160,8 +165,14 @@ def run(request: Request, progress: Progress) -> tuple[Policy, Gate]:
 def _holding(policy: Policy, gate: gates.Gate, costs: Costs, section: Gate | None = None) -> Policy:
     """The policy with other gates for its heads and weights."""
     assert policy.gate is not None  # it has heads
-    learned = {"heads": policy.gate.heads, "weights": policy.gate.weights, "report": section}
-    found = gatefile.of_gate(gate, (), costs, policy.gate.model_sha256)
+    before = policy.gate
+    learned = {
+        "heads": before.heads,
+        "weights": before.weights,
+        "drop": before.drop,
+        "report": section,
+    }
+    found = gatefile.of_gate(gate, (), costs, before.model_sha256)
     return policy.model_copy(update={"gate": found.model_copy(update=learned)})
 
 
@@ -244,15 +255,19 @@ def _take(samples: Samples, at: Array) -> Samples:
 # Exits, heads and weights.
 
 
-def _with_heads(request: Request, folds: _Folds, progress: Progress) -> Policy:
-    """The policy with exits, trained heads and gates that send every input to the last exit."""
-    graph = pipeline.prepared(request.model, request.policy).graph
-    layers = request.policy.exits or exits.proposed(graph)
-    policy = request.policy.model_copy(update={"exits": layers, "gate": None})
-    weights = _joint(request, policy, graph, folds, progress) if request.joint else {}
+def _with_exits(request: Request) -> Policy:
+    """The policy with its own exits or those that are proposed, and without gates."""
+    policy = request.policy.model_copy(update={"gate": None})
+    layers = policy.exits or exits.proposed(exits.without_softmax(request.model.graph))
+    return policy.model_copy(update={"exits": layers})
+
+
+def _with_heads(request: Request, policy: Policy, folds: _Folds, progress: Progress) -> Policy:
+    """A policy with exits with trained heads, and gates that send every input to the last exit."""
+    weights = _joint(request, policy, folds, progress) if request.joint else {}
     sha256 = request.model.sha256
     if weights:
-        started = gates.static(2, ((0,),) * (len(layers) + 1))
+        started = gates.static(2, ((0,),) * (len(policy.exits) + 1))
         tuned = gatefile.of_gate(started, (), _unpriced(((0,),), request.cost), sha256, weights)
         policy = policy.model_copy(update={"gate": tuned})
     model = pipeline.prepared(request.model, policy)
@@ -292,12 +307,11 @@ def _tell(progress: Progress, stage: str, total: int, done: int) -> None:
     progress(stage, done, total)
 
 
-def _joint(
-    request: Request, policy: Policy, graph: Graph, folds: _Folds, progress: Progress
-) -> dict[str, Array]:
-    """The constants of `graph`, trained together with heads that are then trained anew."""
+def _joint(request: Request, policy: Policy, folds: _Folds, progress: Progress) -> dict[str, Array]:
+    """The constants of the network, trained together with heads that are then trained anew."""
     from edgeq.fit.torch_joint import fine_tune
 
+    graph = pipeline.prepared(request.model, policy).graph
     cuts = exits.named(graph, policy.exits)
     classes = graph.tensors[graph.outputs[0]].elements
     rng = np.random.default_rng(request.seed)
@@ -321,7 +335,7 @@ def _random_head(graph: Graph, cut: Cut, classes: int, rng: np.random.Generator)
 
 
 def _unpriced(has: Levels, cost: Cost) -> Costs:
-    """Costs before there are any: blocks alike."""
+    """Costs before there are any: blocks alike, in what they will be counted in."""
     free = (0.0,) * (len(has) - 1)
     unit = pricing.CYCLES if cost == MEASURED else cost
     return Costs(unit, "none", tuple(dict.fromkeys(block, 1.0) for block in has), free, free)
@@ -366,6 +380,7 @@ def _outputs(request: Request, program: Program, folds: _Folds, progress: Progre
 
 
 def _costs(request: Request, program: Program, progress: Progress) -> Costs:
+    """What every body and level, and each head, takes; the program's gates predict nothing."""
     if request.cost != "measured":  # not by its name: a type checker narrows literals alone
         return pricing.bitops(program.network, request.cost)
     assert request.compiler is not None  # what counts was found before
@@ -373,6 +388,14 @@ def _costs(request: Request, program: Program, progress: Progress) -> Costs:
     found = pricing.measured(program, request.target, request.compiler)
     progress("counting costs", 1, 1)
     return found
+
+
+def _with_gates(request: Request, costs: Costs, policy: Policy, progress: Progress) -> Costs:
+    """The same with what the gates of `policy` take themselves."""
+    if request.cost != MEASURED:
+        return costs
+    own = _costs(request, _program(request, policy, progress), progress)
+    return replace(costs, gates=own.gates)
 
 
 def _settings(outputs: Outputs, request: Request) -> Settings:
@@ -383,11 +406,10 @@ def _settings(outputs: Outputs, request: Request) -> Settings:
     return replace(plain, clusters=few or plain.clusters[:1])
 
 
-def _level_names(request: Request) -> tuple[str, ...]:
+def _level_names(policy: Policy, graph: Graph, target: Target) -> tuple[str, ...]:
     """Each level by the bits that most of its multiplications have, as policies are called."""
     names = []
-    graph = request.model.graph
-    for bits in levels.resolve(request.policy, graph, request.target.isa):
+    for bits in levels.resolve(policy, graph, target.isa):
         counts: Counter[str] = Counter()
         for node in graph.nodes:
             if OPS[node.op].weighted:

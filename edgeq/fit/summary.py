@@ -6,7 +6,7 @@ All figures but the choices themselves are of the test fold, which nothing was f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -175,7 +175,7 @@ def _operating(gate: Gate, outputs: Outputs, costs: Costs) -> tuple[OperatingPoi
                 cost=point.cost,
                 accuracy=point.accuracy,
                 exits=point.exits,
-                levels=_level_shares(curve),
+                levels=_level_shares(curve, gate),
                 mean=round(point.cost * dearest, 1),
                 worst=round(_worst(gate, costs, tradeoff), 1),
             )
@@ -183,9 +183,9 @@ def _operating(gate: Gate, outputs: Outputs, costs: Costs) -> tuple[OperatingPoi
     return tuple(found)
 
 
-def _level_shares(curve: Curve) -> tuple[float, ...]:
-    """The shares of all blocks that a curve's only point runs at each level."""
-    count = 1 + max(level for path in curve.paths for level in path)
+def _level_shares(curve: Curve, gate: Gate) -> tuple[float, ...]:
+    """The shares of all blocks that a curve's only point runs at each level of the network."""
+    count = gate.level_count
     runs = sum(
         share * np.bincount(path, minlength=count)
         for share, path in zip(curve.by_path()[0], curve.paths, strict=True)
@@ -240,10 +240,16 @@ def _classes(gate: Gate, test: Fold) -> tuple[ClassUse, ...]:
             str(label),
             int((test.labels == label).sum()),
             tuple(map(_round, exits[label])),
-            tuple(map(_round, levels[label])),
+            _filled(levels[label], gate.level_count),
         )
         for label in np.unique(test.labels).tolist()
     )
+
+
+def _filled(shares: Sequence[float], count: int) -> tuple[float, ...]:
+    """Shares by level, 0 of those that no path takes."""
+    found = tuple(map(_round, shares))
+    return found + (0.0,) * (count - len(found))
 
 
 def _reliability(gate: Gate, test: Fold) -> Reliability:
