@@ -63,9 +63,7 @@ def test_adam_finds_the_least_squares() -> None:
     def loss() -> float:
         return float(np.mean((x @ weights - y) ** 2))
 
-    left = descend(
-        (weights,), lambda _: [2 * (x @ weights - y) @ x / 200], loss, rate=0.01, weight_decay=0
-    )
+    left = descend((weights,), lambda _: [2 * (x @ weights - y) @ x / 200], loss, rate=0.01)
     assert left == loss() < 1e-4
 
 
@@ -133,6 +131,20 @@ def test_quantised_networks_predict_and_route_as_the_float_ones_do() -> None:
     assert float(np.sqrt(np.mean(np.concatenate([s.ravel() for s in squares])))) < 0.006
     areas = [curves.sweep(gate, TEST, errors=e).points().area() for e in (integer, exact)]
     assert abs(areas[0] - areas[1]) < 0.003  # noise of 1,500 samples
+
+
+def test_a_unit_that_hardly_speaks_takes_no_precision_from_the_others() -> None:
+    gate = plain()
+    nets = tuple(networks.Net(*(p.copy() for p in net.parameters)) for net in trained().nets)
+    for net in nets:
+        net.hidden[0] = -8  # far below 0 for nearly every input
+        net.hidden_bias[0] = 8
+    faint = networks.Trained(nets, trained().rmse)
+    integer = replace(gate, form=networks.quantised(gate, faint, OUTPUTS.val))
+    exact = networks.predict(gate, faint, TEST)
+    told = curves.predicted(integer, TEST)
+    squares = np.concatenate([((told[p] - exact[p]) / ONE).ravel() ** 2 for p in exact])
+    assert float(np.sqrt(np.mean(squares))) < 0.008
 
 
 # Tables.

@@ -229,7 +229,7 @@ def _jei_gates(
         y = held_out_labels
         return float(-np.mean(positive[:, None] * y * np.log(p) + (1 - y) * np.log(1 - p)))
 
-    descend((weight, bias), step, score, rate=1e-2, weight_decay=0, most=4_000)
+    descend((weight, bias), step, score, rate=1e-2, most=4_000)
     return weight, bias
 
 
