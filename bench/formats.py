@@ -263,7 +263,7 @@ def rows(task: Task, python: str) -> list[Tool]:
 def fashion(folder: Path) -> Task:
     """The bundled example."""
     bundled = examples.path("fashion-resnet8")
-    spec = policy.load(bundled / "policy.toml").input["x"]
+    spec = policy.load(examples.policy("fashion-resnet8")).input["x"]
     with np.load(DATA / "fashion_mnist.npz") as archive:
         arrays = [archive[name] for name in ("x_train", "x_test", "y_test")]
     training, test, labels = arrays

@@ -50,7 +50,7 @@ def main() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else "fashion-resnet8"
     folder = examples.path(name)
     model = pipeline.read(folder / "model.onnx")
-    specs = dict(policy.load(folder / "policy.toml").input)
+    specs = dict(policy.load(examples.policy(name)).input)
     calibration = pipeline.read_samples(folder / "calib.npz", model, specs)
     test = images(folder, model, specs)
     print(f"{name}, {len(test):,} test images, {len(calibration)} calibration images", flush=True)

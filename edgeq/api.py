@@ -15,6 +15,7 @@ from edgeq import (
     comparison,
     examples,
     feasibility,
+    gating,
     inventory,
     ladder,
     pages,
@@ -31,6 +32,7 @@ from edgeq.assemble import Request
 from edgeq.build import Build as Build
 from edgeq.build import sha256
 from edgeq.errors import UsageError
+from edgeq.gating import Cost, Gated
 from edgeq.inventory import Device, Part
 from edgeq.kernels import Optimize
 from edgeq.pipeline import Progress, quiet
@@ -106,8 +108,8 @@ def export(
     if os.fspath(model) in examples.names():
         name = os.fspath(model)
         folder = examples.path(name)
-        inputs = {**policies.load(folder / "policy.toml").input, **inputs}
-        policy = policy or folder / "policy.toml"
+        inputs = {**policies.load(examples.policy(name)).input, **inputs}
+        policy = policy or examples.policy(name)
         model = folder / "model.onnx"
         calib, data = calib or folder / "calib.npz", data or folder / "test.npz"
     read = pipeline.read(Path(model), shapes, name, None if calib is None else Path(calib))
@@ -189,7 +191,7 @@ def check(
     if os.fspath(model) in examples.names():
         name = os.fspath(model)
         folder = examples.path(name)
-        policy, model = policy or folder / "policy.toml", folder / "model.onnx"
+        policy, model = policy or examples.policy(name), folder / "model.onnx"
     chosen = policy or policies.DEFAULT
     return feasibility.run(
         Path(model),
@@ -338,6 +340,98 @@ def diff(old: PathLike, new: PathLike) -> Difference:
         EdgeqError: as `errors` draws them.
     """
     return comparison.compare(*(builds.load(Path(build)).report for build in (old, new)))
+
+
+def fit_gate(
+    model: PathLike | None = None,
+    *,
+    policy: PathLike | None = None,
+    data: PathLike | None = None,
+    train: PathLike | None = None,
+    calib: PathLike | None = None,
+    target: str = "mcu",
+    out: PathLike | None = None,
+    cost: Cost = "measured",
+    compiler: str | None = None,
+    tradeoff: float | None = None,
+    baselines: bool = False,
+    joint: bool = False,
+    recost: bool = False,
+    seed: int = 0,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    inputs: Mapping[str, InputSpec] | None = None,
+    progress: Progress = quiet,
+) -> Gated:
+    """A policy whose gates say which inputs leave early, and at which level the others go on.
+
+    The file is written whole or not at all; `export` takes it as its policy. The same arguments
+    give the same file.
+
+    Args:
+        model: as for `export`; a model that is quantised already cannot have exits.
+        policy: a JSON or TOML file; its `exits`, or those that are proposed, and its levels.
+        data: `.npz` of labelled samples that the network was not trained on; a part of them, drawn
+            by `seed`, is kept for the figures.
+        train: `.npz` of labelled samples that heads and gates are fitted to; default a half of
+            `data`.
+        calib: `.npz` of the samples that ranges come from; `export` must be given the same.
+        target: a name or alias that `edgeq.targets.load` knows.
+        out: the file; default `NAME.gate.json`.
+        cost: `measured` counts every block, level, head and gate on the emulated core;
+            `bitops_linear` and `bops` count bits.
+        compiler: `gcc` or `zig`, for `measured`; default the first that is there.
+        tradeoff: of cost against predicted error, 0 to 65535, that the gates start with; default
+            the greatest that loses half a point of accuracy at most.
+        baselines: whether the curves of thresholds, plain quantisation, DQNet-gate and JEI-DNN are
+            found as well; takes minutes.
+        joint: whether the network's own weights are trained with the heads; needs PyTorch.
+        recost: whether gates that `policy` has keep what they learned, and only costs are new.
+        seed: of all that is drawn.
+        shapes: input shapes, by name, where the model leaves them open.
+        inputs: what raw uint8 samples mean, by input name, where the policy does not say it.
+        progress: called with (stage, done, total).
+
+    Raises:
+        EdgeqError: as `errors` draws them; nothing is written then.
+    """
+    device = targets.load(target)
+    if data is None:
+        raise UsageError("EQ0270", "gate needs --data: labelled samples to fit and to choose by")
+    if joint:
+        gating.needs_torch()
+    tools = None
+    if cost == "measured":
+        tools = assemble.find_tools(device, "emulator", compiler).target
+    name, model, inputs = None, model or EXAMPLE, dict(inputs or {})
+    if os.fspath(model) in examples.names():
+        name = os.fspath(model)
+        folder = examples.path(name)
+        policy, calib = policy or examples.policy(name), calib or folder / "calib.npz"
+        inputs = {**policies.load(examples.policy(name)).input, **inputs}
+        model = folder / "model.onnx"
+    if calib is None:
+        raise UsageError("EQ0270", "gate needs --calib: samples to find activation ranges on")
+    read = pipeline.read(Path(model), shapes, name, Path(calib))
+    chosen = policies.load(policy or policies.DEFAULT)
+    specs = pipeline.input_specs(read, chosen, inputs)
+    request = gating.Request(
+        model=read,
+        policy=chosen,
+        specs=specs,
+        calibration=gating.read(Path(calib), read, specs, labelled=False),
+        data=gating.read(Path(data), read, specs),
+        train=None if train is None else gating.read(Path(train), read, specs),
+        target=device,
+        compiler=tools,
+        cost=cost,
+        tradeoff=tradeoff,
+        baselines=baselines,
+        joint=joint,
+        recost=recost,
+        seed=seed,
+    )
+    file = Path(out) if out is not None else Path(f"{read.name}.gate.json")
+    return gating.write(file, request, progress)
 
 
 def _path(name: PathLike | None) -> Path | None:

@@ -44,6 +44,7 @@ from edgeq.pipeline import Compiled, Model, Progress
 from edgeq.policy import Policy
 from edgeq.program import Program
 from edgeq.report import (
+    CALIBRATION,
     Accuracy,
     Artefact,
     Budget,
@@ -411,13 +412,16 @@ def _report(
             *checked,
             *_dominated(compiled),
             *(() if request.labelled or request.calibration else (_DRAWN,)),
+            *_other_samples(request),
         ),
         arena=layers.arena(program),
         artefacts=artefacts,
         forced=request.forced,
         routing=_routing(request, expected),
     )
-    return Report(program.name, program.target.name, section, Validate(measured.rows))
+    held = request.policy.gate
+    found = Report(program.name, program.target.name, section, Validate(measured.rows))
+    return found.with_gate(None if held is None else held.report)
 
 
 def _routing(request: Request, expected: Expectation) -> Routing | None:
@@ -456,6 +460,17 @@ def _routing(request: Request, expected: Expectation) -> Routing | None:
 def _dominated(compiled: Compiled) -> Iterable[str]:
     note = None if compiled.costs is None else compiled.costs.note
     return () if note is None else (note,)
+
+
+def _other_samples(request: Request) -> Iterable[str]:
+    """What to know where ranges come from other samples than those of the gates' integers."""
+    held = request.policy.gate
+    for fold in held.report.folds if held is not None and held.report is not None else ():
+        if fold.name == CALIBRATION and fold.sha256 != request.calibration_sha256:
+            yield (
+                "the gates were fitted to integers that other calibration samples gave: export "
+                "with those, or fit them again"
+            )
 
 
 def _unchecked(target: Target, rows: Sequence[Row]) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import io
+import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ ROW = 0.21  # inches for a bar
 MOST_ROWS = 60  # bars in a chart; of more, the largest are drawn
 FONT = 9.0
 DPI = 200
+FEW_POINTS = 5  # a baseline of fewer is drawn as points
 COLOURS = ("c1", "c2", "c3", "c4", "c5", "c6")
 
 # For PNG. In an SVG each name becomes var(--name), which the page defines twice.
@@ -297,6 +299,133 @@ def _instructions(figure: Any, report: Report, palette: Palette) -> None:
     _bare(axes)
 
 
+def _accuracy_over_cost(figure: Any, report: Report, palette: Palette) -> None:
+    """The gates' curve with its operating points, each baseline's, and the ungated network."""
+    axes = figure.subplots()
+    gate = report.gate
+    if gate is None:
+        return
+    top = max(point.accuracy for point in gate.curve)
+    bottom = min(point.accuracy for point in gate.points or gate.curve)
+    for (name, baseline), colour in zip(gate.baselines.items(), _cycle(COLOURS[1:]), strict=False):
+        line = [(point.cost, 100 * point.accuracy) for point in baseline.curve]
+        marker = "s" if len(line) < FEW_POINTS else None
+        axes.plot(*zip(*sorted(line), strict=True), color=palette[colour], linewidth=1,
+                  marker=marker, markersize=3.5, linestyle="none" if marker else "--",
+                  label=name)  # fmt: skip
+        top = max(top, *(point.accuracy for point in baseline.curve))
+    line = sorted((point.cost, 100 * point.accuracy) for point in gate.curve)
+    axes.plot(*zip(*line, strict=True), color=palette["c1"], linewidth=1.6, label="gates")
+    points = [(point.cost, 100 * point.accuracy) for point in gate.points]
+    if points:
+        axes.plot(*zip(*points, strict=True), "o", color=palette["c1"], markersize=5)
+    for point in gate.points:
+        axes.annotate(point.name, (point.cost, 100 * point.accuracy), xytext=(4, -9),
+                      textcoords="offset points", fontsize=FONT - 1.5)  # fmt: skip
+    axes.axvline(gate.ungated, color=palette["faint"], linewidth=0.8, linestyle=":")
+    axes.annotate("ungated", (gate.ungated, 0.98), xycoords=("data", "axes fraction"),
+                  xytext=(-3, 0), textcoords="offset points", rotation=90, ha="right", va="top",
+                  fontsize=FONT - 1.5, color=palette["faint"])  # fmt: skip
+    room = max(top - bottom, 0.01)
+    axes.set_ylim(100 * (bottom - 0.25 * room), 100 * (top + 0.12 * room))
+    axes.set_xlim(0, 1.12)
+    axes.set_xlabel("mean cost, of the dearest path's")
+    axes.set_ylabel("accuracy, %")
+    axes.legend(frameon=False, fontsize=FONT - 1.5, loc="lower right")
+    _open(axes)
+
+
+def _cycle(colours: Sequence[str]) -> Iterator[str]:
+    return itertools.cycle(colours)
+
+
+def _open(axes: Any) -> None:
+    """Two axes, a light grid along both."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.grid()
+    axes.set_axisbelow(True)
+
+
+def _classes(figure: Any, report: Report, palette: Palette) -> None:
+    """For each class, the shares that leave at each exit, and those of blocks at each level."""
+    gate = report.gate
+    if gate is None:
+        return
+    shown = gate.classes[:MOST_ROWS]
+    panels = zip(
+        figure.subplots(1, 2, sharey=True),
+        (("exits", gate.exits), ("levels", gate.levels)),
+        strict=True,
+    )
+    for axes, (kind, names) in panels:
+        for index, (name, colour) in enumerate(zip(names, _cycle(COLOURS), strict=False)):
+            widths = [100 * getattr(one, kind)[index] for one in shown]
+            starts = [100 * sum(getattr(one, kind)[:index]) for one in shown]
+            axes.barh(range(len(shown)), widths, left=starts, color=palette[colour],
+                      label=_short(name))  # fmt: skip
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("% of inputs" if kind == "exits" else "% of blocks run")
+        _rows(axes, [one.name for one in shown])
+        _bare(axes)
+        axes.legend(frameon=False, fontsize=FONT - 2, ncols=2, loc="lower center",
+                    bbox_to_anchor=(0.5, 1.0), title=kind, title_fontsize=FONT - 1,
+                    handlelength=1, columnspacing=1)  # fmt: skip
+
+
+def _reliability(figure: Any, report: Report, palette: Palette) -> None:
+    """How often inputs were right, over how often they were predicted to be."""
+    axes = figure.subplots()
+    if report.gate is None or report.gate.reliability is None:
+        return
+    found = report.gate.reliability
+    most = max((one.samples for one in found.bins), default=1)
+    axes.plot((0, 100), (0, 100), color=palette["faint"], linewidth=0.8, linestyle=":")
+    line = [(100 * one.confidence, 100 * one.accuracy) for one in found.bins]
+    if line:
+        axes.plot(*zip(*line, strict=True), color=palette["c1"], linewidth=0.8)
+    for one, (x, y) in zip(found.bins, line, strict=True):
+        axes.plot(x, y, "o", color=palette["c1"], markersize=2 + 6 * (one.samples / most) ** 0.5)
+    low = min([min(point) for point in line] + [90])
+    axes.set_xlim(low - 3, 101.5)
+    axes.set_ylim(low - 3, 101.5)
+    axes.set_xlabel("predicted to be right, %")
+    axes.set_ylabel("right, %")
+    axes.set_title(
+        f"Brier {found.brier:.4f}; ECE {found.ece_mass:.4f} (equal mass),\n"
+        f"{found.ece_width:.4f} (equal width)", loc="left", fontsize=FONT - 0.5
+    )  # fmt: skip
+    _open(axes)
+
+
+def _clusterings(figure: Any, report: Report, palette: Palette) -> None:
+    """Accuracy, Brier score and ECE over the number of clusters; the chosen one is ringed."""
+    if report.gate is None:
+        return
+    rows = report.gate.clusterings
+    above, below = figure.subplots(2, 1, sharex=True)
+    counts = [row.clusters for row in rows]
+    lines = (
+        (above, "accuracy, %", [100 * row.accuracy for row in rows], "c1"),
+        (below, "Brier", [row.brier for row in rows], "c2"),
+        (below, "ECE", [row.ece for row in rows], "c4"),
+    )
+    for axes, name, values, colour in lines:
+        axes.plot(counts, values, "o-", color=palette[colour], linewidth=1.2, markersize=4,
+                  label=name)  # fmt: skip
+        for row, value in zip(rows, values, strict=True):
+            if row.chosen:
+                axes.plot(row.clusters, value, "o", markersize=9, markerfacecolor="none",
+                          markeredgecolor=palette["ink"])  # fmt: skip
+    above.set_ylabel("accuracy, %")
+    below.set_ylim(0, None)
+    below.legend(frameon=False, fontsize=FONT - 1.5)
+    below.set_xlabel("clusters")
+    below.set_xticks(counts)
+    for axes in (above, below):
+        _open(axes)
+
+
 def _computing(report: Report) -> list[Layer]:
     return [layer for layer in report.export.layers if layer.kernel is not None]
 
@@ -325,4 +454,15 @@ CHARTS = (
     Chart("instructions", "Instructions by layer", _instructions,
           lambda report: _bars_height(len(report.profile.layers) if report.profile else 1),
           lambda report: report.profile is not None),
+    Chart("gates", "Accuracy over cost", _accuracy_over_cost,
+          lambda report: 3.4, lambda report: report.gate is not None),
+    Chart("classes", "Exits and levels by class", _classes,
+          lambda report: 0.8 + _bars_height(len(report.gate.classes) if report.gate else 1),
+          lambda report: report.gate is not None and bool(report.gate.classes)),
+    Chart("reliability", "Predicted errors against errors", _reliability,
+          lambda report: 3.2,
+          lambda report: report.gate is not None and report.gate.reliability is not None),
+    Chart("clusters", "Accuracy over clusters", _clusterings,
+          lambda report: 3.4,
+          lambda report: report.gate is not None and len(report.gate.clusterings) > 1),
 )  # fmt: skip

@@ -303,6 +303,62 @@ def check(
 
 
 @main.command()
+@click.argument("model", required=False, type=PATH)
+@click.option("--policy", help="Policy with exits and levels (JSON, TOML).  [default: proposed]")
+@click.option("--data", type=PATH, help="Labelled samples (.npz) to fit, choose and report on.")
+@click.option("--train", type=PATH, help="Labelled samples to fit to.  [default: half of --data]")
+@click.option("--calib", type=PATH, help="Samples (.npz) that activation ranges come from.")
+@click.option("--target", default="mcu", show_default=True, help="Device, core or alias.")
+@click.option("-o", "--out", type=PATH, help="The policy to write.  [default: NAME.gate.json]")
+@click.option(
+    "--cost",
+    type=click.Choice(["measured", "bitops_linear", "bops"]),
+    default="measured",
+    show_default=True,
+    help="What a path takes: counted on the emulated core, or in bits.",
+)
+@click.option(
+    "--compiler", type=click.Choice(["gcc", "zig"]), help="[default: first that is there]"
+)
+@click.option(
+    "--tradeoff",
+    type=float,
+    help="Cost against error that the gates start with.  [default: loses half a point at most]",
+)
+@click.option("--baselines", is_flag=True, help="Fit what gates are compared with, too (minutes).")
+@click.option("--joint", is_flag=True, help="Train the network with its heads (needs PyTorch).")
+@click.option("--recost", is_flag=True, help="Keep the gates of --policy; only costs are new.")
+@click.option("--seed", default=0, show_default=True, help="Of all that is drawn.")
+@click.option("--shape", multiple=True, metavar="NAME=1,3,32,32", help="Input shape.")
+@click.option("--json", is_flag=True, help="Print the report's gate section.")
+@click.pass_obj
+def gate(
+    inputs: Mapping[str, Any],
+    /,
+    model: Path | None,
+    shape: tuple[str, ...],
+    json: bool,
+    **options: Any,
+) -> None:
+    """Fit gates to MODEL: which inputs leave at an early exit, and which go on in fewer bits.
+
+    Writes a policy that edgeq export takes. MODEL and its samples are as for export; --data are
+    labelled samples that the network was not trained on.
+    """
+    from edgeq import api, views
+
+    with views.progress() as progress:
+        found = api.fit_gate(
+            model,
+            shapes=_shapes(shape),
+            inputs=_input_specs(inputs),
+            progress=progress,
+            **options,
+        )
+    views.show_gate(found, as_json=json)
+
+
+@main.command()
 @click.argument("build", type=PATH)
 @click.option("--layer", required=True, help="The layer, by its name in the report.")
 @click.option(

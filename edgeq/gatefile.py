@@ -18,8 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from edgeq import gates
 from edgeq.errors import PolicyError
 from edgeq.gates import Gate, Layer, Mlp, Static, Table
+from edgeq.report import Gate as Section
 
 VERSION = 1
+FORMULAS = ("bitops_linear", "bops")  # costs that are no target's
 DTYPES = Literal["float32", "int32", "int8", "uint8"]
 
 Path = tuple[Annotated[int, Field(strict=True, ge=0, lt=16)], ...]
@@ -145,6 +147,10 @@ class Fitted(_Section):
     heads: tuple[HeadSection, ...]
     weights: Mapping[str, Array] = {}
     priced: CostsSection
+    # Whether levels that save nothing on the target share the graph of the level above: a property
+    # of the integers that the gates were fitted to, which other costs do not change.
+    drop: Annotated[bool, Field(strict=True)]
+    report: Section | None = None  # what they are worth, for the report of every build
 
 
 def require_version(data: object) -> None:
@@ -258,6 +264,7 @@ def of_gate(
             HeadSection(weights=Array.of(_float32(w)), bias=Array.of(_float32(b))) for w, b in heads
         ),
         weights={name: Array.of(_float32(data)) for name, data in (weights or {}).items()},
+        drop=costs.unit not in FORMULAS,
         priced=CostsSection(
             unit=costs.unit,
             source=costs.source,

@@ -6,6 +6,7 @@ The page has no script and loads nothing; colours follow the reader's light or d
 from __future__ import annotations
 
 import html
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,13 +14,17 @@ import edgeq
 from edgeq import charts
 from edgeq.budget import show_size, show_use
 from edgeq.report import (
+    ClassUse,
+    Comparison,
     Export,
+    Gate,
     Layer,
     LayerWork,
     Profile,
     Report,
     Routing,
     Row,
+    Standing,
     Totals,
     Verdict,
     Work,
@@ -188,6 +193,92 @@ def _symbols(profile: Profile, most: int) -> Table:
     )
 
 
+def operating(gate: Gate) -> Table:
+    """What the gates do at the tradeoffs that have names."""
+    titles = ("at", ">tradeoff", ">top-1", ">mean", ">worst", ">cost", ">leave at", ">run at")
+    rows = tuple(
+        (
+            point.name + " *" * (point.tradeoff == gate.tradeoff),
+            f"{point.tradeoff:.4f}",
+            f"{point.accuracy:.2%}",
+            _millions(point.mean),
+            _millions(point.worst),
+            f"{point.cost:.1%}",
+            _shares(point.exits),
+            _shares(point.levels),
+        )
+        for point in gate.points
+    )
+    return Table(titles, rows)
+
+
+def _millions(cost: float) -> str:
+    return f"{cost / 1e6:.2f} M" if cost >= 1e6 else f"{cost:,.0f}"
+
+
+def _shares(parts: Sequence[float]) -> str:
+    """Shares of a whole, in percent, in their order."""
+    return "/".join(f"{100 * part:.0f}" for part in parts) + "%"
+
+
+def baselines(gate: Gate) -> Table:
+    """The gates beside each baseline; a tie is called one."""
+    rows = tuple(
+        (name, one.figure, _difference(one), one.standing or "out of reach")
+        for name, baseline in gate.baselines.items()
+        for one in baseline.comparisons
+    )
+    return Table(("beside", "figure", ">gates: points, or ratio", "so they are"), rows)
+
+
+def _difference(one: Comparison) -> str:
+    if one.value is None or one.low is None or one.high is None:
+        return ""
+    if one.ratio:
+        return f"x {one.value:.2f} ({one.low:.2f} .. {one.high:.2f})"
+    value, low, high = (100 * part for part in (one.value, one.low, one.high))
+    return f"{value:+.2f} ({low:+.2f} .. {high:+.2f})"
+
+
+def by_class(gate: Gate) -> Table:
+    """Where the inputs of each class leave, and at which levels their blocks ran."""
+    titles = ("class", ">samples", *(f">{name}" for name in (*gate.exits, *gate.levels)))
+    return Table(titles, tuple(_class_use(one) for one in gate.classes))
+
+
+def _class_use(one: ClassUse) -> tuple[str, ...]:
+    shares = (f"{100 * share:.0f} %" for share in (*one.exits, *one.levels))
+    return (one.name, _count(one.samples), *shares)
+
+
+def forms(gate: Gate) -> Table:
+    """Both forms of the gates, and which was taken."""
+    rows = tuple(
+        (form.form, _count(form.bytes), f"{form.area:.2%}", "taken" if form.chosen else "")
+        for form in gate.forms
+    )
+    return Table(("form", ">bytes", ">accuracy over all costs", ""), rows)
+
+
+def how_gates(gate: Gate) -> tuple[str, ...]:
+    """Where the figures of gates come from, and what a reader must know of them."""
+    accuracy, whole = gate.accuracy, ""
+    if accuracy is not None:
+        whole = f"; the whole network at {gate.levels[0]}: {accuracy.int:.2%}, " + (
+            f"float {accuracy.float:.2%}"
+        )
+    samples = ", ".join(f"{fold.samples:,} to {fold.name}" for fold in gate.folds)
+    lines = [
+        "* at start; points are below the best accuracy, on the samples that choose tradeoffs; "
+        "figures are of others",
+        f"inputs leave at {', '.join(gate.exits)}; blocks run at {', '.join(gate.levels)}",
+        f"costs: {gate.unit}, {gate.cost_source}; the dearest of {gate.paths} paths takes "
+        f"{gate.dearest:,.0f}, the ungated network {gate.ungated:.1%} of that",
+        f"samples: {samples}; seed {gate.seed}{whole}",
+    ]
+    return (*lines, *(f"note: {note}" for note in gate.notes))
+
+
 def routed(routing: Routing) -> tuple[str, ...]:
     """What an input costs, in words."""
     plain = routing.plain_cost
@@ -245,6 +336,8 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
         yield "instructions", f"{profile.totals.instructions:,} an inference, emulated"
         if profile.totals.cycles_model is not None:
             yield "cycles", f"{profile.totals.cycles_model:,}, modelled"
+    if report.gate is not None:
+        yield "gates", f"{report.gate.form}, {report.gate.bytes:,} bytes"
 
 
 # The page #
@@ -327,12 +420,27 @@ def _page(report: Report) -> Iterator[str]:
     if profile is not None:
         yield from _section("One inference", work(profile), how(profile))
         yield from _section("Largest names in flash", _symbols(profile, SYMBOLS))
+    if report.gate is not None:
+        for title, table in _gate_tables(report.gate):
+            yield from _section(title, table)
+        yield from _section("Gates", forms(report.gate), how_gates(report.gate))
     yield from _section("Prediction and execution", _checks(report.validate.rows))
     if export.notes:
         yield "<section><h2>Notes</h2>"
         yield from (f"<p>{html.escape(note)}</p>" for note in export.notes)
         yield "</section>"
     yield "</body>\n</html>"
+
+
+def _gate_tables(gate: Gate) -> Iterator[tuple[str, Table]]:
+    """What is known of gates, by heading; what is empty is left out."""
+    for title, table in (
+        ("Operating points", operating(gate)),
+        ("Against baselines", baselines(gate)),
+        ("Exits and levels by class, shares", by_class(gate)),
+    ):
+        if table.rows:
+            yield title, table
 
 
 def _css() -> str:
@@ -367,7 +475,12 @@ def _class(right: bool) -> str:
 
 
 def _verdict(cell: str) -> str:
-    good = {Verdict.EXACT.value: "good", Verdict.DIFFERS.value: "bad"}.get(cell)
+    good = {
+        Verdict.EXACT.value: "good",
+        Verdict.DIFFERS.value: "bad",
+        Standing.AHEAD.value: "good",
+        Standing.BEHIND.value: "bad",
+    }.get(cell)
     return f' class="{good}"' if good else ""
 
 
@@ -441,6 +554,12 @@ def _lines(report: Report) -> Iterator[str]:
         yield from _block("One inference", work(profile))
         yield from how(profile)
         yield from _block("Flash by symbol", _symbols(profile, 4 * SYMBOLS))
+    if report.gate is not None:
+        for title, table in _gate_tables(report.gate):
+            yield from _block(title, table)
+        yield from _block("Gates", forms(report.gate))
+        for line in how_gates(report.gate):
+            yield from textwrap.wrap(line, TEXT_WIDTH)
     yield from _block("Prediction and execution", _checks(report.validate.rows))
     yield from ("", *(f"note: {note}" for note in export.notes))
 

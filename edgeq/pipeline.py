@@ -278,7 +278,6 @@ def place(
 
 # Networks with exits #
 
-FORMULAS = ("bitops_linear", "bops")  # costs that are no target's
 NO_SOFTMAX = "the softmax at the end was left out: gates see what would go into it"
 
 
@@ -289,11 +288,7 @@ class FittedGate:
     heads: tuple[Head, ...]
     gate: Gate
     costs: Costs
-
-    @property
-    def drop(self) -> bool:
-        """Whether levels that save nothing on the target were dropped: where it gave the costs."""
-        return self.costs.unit not in FORMULAS
+    drop: bool  # as in the policy
 
     def gate_for(self, network: Network) -> Gate:
         """The gate, which must be one for the bodies of `network`.
@@ -379,7 +374,7 @@ def fitted(model: Model, chosen: Policy) -> FittedGate:
         )
         for number, head in enumerate(held.heads, start=1)
     )
-    return FittedGate(heads, gatefile.to_gate(held), gatefile.costs_of(held))
+    return FittedGate(heads, gatefile.to_gate(held), gatefile.costs_of(held), held.drop)
 
 
 def with_exits(

@@ -155,6 +155,10 @@ class Policy(_Section):
         """Whether it says anything of exits."""
         return bool(self.exits) or self.level is not None or self.gate is not None
 
+    def without_exits(self) -> Policy:
+        """The same for the network as it is, whole."""
+        return self.model_copy(update={"exits": (), "level": None, "gate": None})
+
     def record(self) -> str:
         """The policy as JSON, of which the manifest has the hash; exits only where there are."""
         left_out = None if self.gated else {"exits", "level", "gate"}

@@ -152,6 +152,8 @@ def run(build: Build, target: Target, given: Given) -> Rebuilt:
         for layer in report.export.layers
     }
     chosen = policies.load(policy) if policy else Policy()
+    if given.policy is None and report.export.routing is None:
+        chosen = chosen.without_exits()  # of an example, under a policy that has none
     if chosen.gated != (report.export.routing is not None):
         has, lacks = ("exits", "none") if chosen.gated else ("no exits", "some")
         raise UsageError(
@@ -196,8 +198,8 @@ def run(build: Build, target: Target, given: Given) -> Rebuilt:
 
 def samples_file(build: Build, name: str) -> Path | None:
     """A file of samples (`calib.npz`, `test.npz`) of the bundled example that `build` is of."""
-    folder = example_of(build)
-    return None if folder is None else folder / name
+    example = example_of(build)
+    return None if example is None else examples.path(example) / name
 
 
 def _learned_on(
@@ -215,21 +217,20 @@ def _learned_on(
     return pipeline.read_samples(calib, model, specs)
 
 
-def example_of(build: Build) -> Path | None:
-    """The folder of the bundled example that `build` was made of."""
+def example_of(build: Build) -> str | None:
+    """The bundled example that `build` was made of."""
     wanted = read_manifest(build.folder).get("model")
     for name in examples.names():
-        folder = examples.path(name)
-        if sha256((folder / "model.onnx").read_bytes()) == wanted:
-            return folder
+        if sha256((examples.path(name) / "model.onnx").read_bytes()) == wanted:
+            return name
     return None
 
 
 def _read(build: Build, given: Given) -> tuple[Model, Path | None]:
     """The model, which must be the build's, and the policy's file."""
     policy, path = given.policy, given.model
-    if path is None and (folder := example_of(build)) is not None:
-        path, policy = folder / "model.onnx", policy or folder / "policy.toml"
+    if path is None and (name := example_of(build)) is not None:
+        path, policy = examples.path(name) / "model.onnx", policy or examples.policy(name)
     if path is None:
         raise UsageError(
             "EQ0242", f"{build.folder} does not hold the float model; name it with --model"

@@ -342,14 +342,183 @@ class Profile:
 
 
 @dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """Samples of the test fold at one tradeoff; None where what made the point has none.
+
+    `cost` is the mean, as a share of the dearest path's; `exits` are the shares that leave there.
+    """
+
+    tradeoff: float | None
+    cost: Fraction
+    accuracy: Fraction
+    exits: tuple[Fraction, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """A point of the curve that is worth a name; `mean` and `worst` are in the unit of costs.
+
+    `levels` are the shares of all blocks run that ran at each; `worst` is what any input may take.
+    """
+
+    name: str
+    tradeoff: float
+    cost: Fraction
+    accuracy: Fraction
+    exits: tuple[Fraction, ...]
+    levels: tuple[Fraction, ...]
+    mean: float
+    worst: float
+
+
+class Standing(StrEnum):
+    """The gates beside a baseline; a tie where the interval holds 0, or 1 for a ratio."""
+
+    AHEAD = "ahead"
+    TIE = "tie"
+    BEHIND = "behind"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The gates' `figure` less the baseline's, or over it if `ratio`, with its paired 95 % bounds.
+
+    None where a curve does not get there.
+    """
+
+    figure: str
+    ratio: bool
+    value: float | None
+    low: float | None
+    high: float | None
+    standing: Standing | None
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """What else spends less on some inputs, on the same samples at the same costs."""
+
+    curve: tuple[CurvePoint, ...]
+    area: Fraction
+    comparisons: tuple[Comparison, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FormFit:
+    """One form of the gates: bytes of its tables, and its area on held-out samples."""
+
+    form: str
+    bytes: int
+    area: Fraction
+    chosen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ClassUse:
+    """Where the samples of one class leave, and at which levels their blocks ran."""
+
+    name: str
+    samples: Count
+    exits: tuple[Fraction, ...]
+    levels: tuple[Fraction, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """Samples of like confidence, 1 − predicted error, and how many of them were right."""
+
+    confidence: Fraction
+    accuracy: Fraction
+    samples: Count
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """How far predicted errors may be trusted; ECE in bins of equal mass and of equal width."""
+
+    brier: float
+    ece_mass: float
+    ece_width: float
+    bins: tuple[ReliabilityBin, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Clustering:
+    """What one number of clusters gives: Brier score and ECE held out, accuracy over all costs."""
+
+    clusters: Count
+    brier: float
+    ece: float
+    accuracy: Fraction
+    chosen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A level that one block does not have, and why."""
+
+    block: int
+    level: str
+    reason: str
+
+
+CALIBRATION = "calibration"  # the fold that ranges come from
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Samples by their purpose; `sha256` is that of the file that they come from."""
+
+    name: str
+    samples: Count
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What `gate` fitted, and what it is worth on samples that nothing was chosen by.
+
+    Costs are shares of the dearest path's, which takes `dearest` of the `unit`; `ungated` is the
+    same for the network without heads and gates at the most precise level.
+    """
+
+    target: str
+    exits: tuple[str, ...]  # the layers; the last one is the network's own
+    levels: tuple[str, ...]
+    form: str
+    bytes: int
+    clusters: Count
+    paths: Count
+    unit: str
+    cost_source: str
+    dearest: float
+    ungated: Fraction
+    accuracy: Accuracy | None
+    tradeoff: float
+    curve: tuple[CurvePoint, ...]
+    area: Fraction
+    points: tuple[OperatingPoint, ...]
+    baselines: dict[str, Baseline]
+    forms: tuple[FormFit, ...]
+    classes: tuple[ClassUse, ...]
+    reliability: Reliability | None
+    clusterings: tuple[Clustering, ...]
+    dropped: tuple[Dropped, ...]
+    folds: tuple[Fold, ...]
+    seed: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """Each verb owns one section and replaces only that."""
+    """Each verb owns one section and replaces only that; `gate` comes with the policy."""
 
     model: str
     target: str
     export: Export
     validate: Validate
     profile: Profile | None = None
+    gate: Gate | None = None
     schema: int = 1
 
     def with_validate(self, section: Validate) -> Report:
@@ -359,6 +528,10 @@ class Report:
     def with_profile(self, section: Profile) -> Report:
         """This report with another `profile` section."""
         return replace(self, profile=section)
+
+    def with_gate(self, section: Gate | None) -> Report:
+        """This report with another `gate` section."""
+        return replace(self, gate=section)
 
     def to_json(self) -> dict[str, Any]:
         """The report as `report.json` holds it."""

@@ -16,6 +16,7 @@ from rich.text import Text
 from edgeq import comparison, pages
 from edgeq.budget import show_size, show_use
 from edgeq.build import Build
+from edgeq.gating import Gated
 from edgeq.inventory import Device, Part
 from edgeq.pipeline import Progress as Callback
 from edgeq.reference import Rounding
@@ -28,6 +29,7 @@ from edgeq.report import (
     Export,
     Fit,
     Flash,
+    Gate,
     Layer,
     Profile,
     Ram,
@@ -345,7 +347,7 @@ def _check(row: Row) -> Text:
     exact = row.verdict is Verdict.EXACT
     verdict = "equal, bit for bit" if exact else f"{row.mismatches} differ"
     text = Text("✓ " if exact else "✗ ", "green" if exact else "red")
-    text.append(f"{row.runner:<11} {verdict} on {row.samples} samples", "")
+    text.append(f"{row.runner:<14} {verdict} on {row.samples} samples", "")
     text.append(f"  {row.version}", "dim")
     return text
 
@@ -382,6 +384,7 @@ def validate_view(report: Report) -> RenderableType:
     return Group(title, "", table, "", *apart, *about)
 
 
+STANDINGS = {"ahead": "green", "behind": "red"}
 MARKS = {
     Verdict.BASE: ("·", "dim"),
     Verdict.EXACT: ("✓", "green"),
@@ -451,6 +454,43 @@ def _change_cells(change: Change) -> tuple[str, ...]:
         return (name, *sides, "")
     share = f" ({new / old - 1:+.1%})" if old else ""
     return (name, *sides, f"{round(new - old, 4):+,}{share}" if new != old else "same")
+
+
+def show_gate(found: Gated, *, as_json: bool) -> None:
+    """Prints what the gates of a policy are worth, and where it was written."""
+    if as_json:
+        sys.stdout.write(dumps(asdict(found.section)))
+        return
+    console = Console(highlight=False)
+    console.print(gate_view(found.model, found.section))
+    console.print(f"[bold]written to[/] {escape(str(found.file))}", soft_wrap=True)
+    console.print(
+        f"[dim]next: edgeq export MODEL --policy {escape(str(found.file))} --calib …[/]",
+        soft_wrap=True,
+    )
+
+
+def gate_view(model: str, gate: Gate) -> RenderableType:
+    """Operating points, both forms, baselines with their intervals, and where figures come from."""
+    title = Text.assemble((model, "bold"), " for ", (gate.target, "bold"))
+    title.append(f"  gates: {gate.form}, {gate.bytes:,} bytes", "dim")
+    parts: list[RenderableType] = [title, "", _plain(pages.operating(gate)), ""]
+    parts += [_plain(pages.forms(gate)), ""]
+    if gate.baselines:
+        parts += [_plain(pages.baselines(gate)), ""]
+    return Group(*parts, *(Text(line, "dim") for line in pages.how_gates(gate)))
+
+
+def _plain(shown: pages.Table) -> Table:
+    """A table of a page as one of a terminal."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for title in shown.titles:
+        number = title.startswith(">")
+        justify: JustifyMethod = "right" if number else "left"
+        table.add_column(title.removeprefix(">"), justify=justify, overflow="fold")
+    for row in shown.rows:
+        table.add_row(*(Text(cell, STANDINGS.get(cell, "")) for cell in row))
+    return table
 
 
 def show_targets(devices: Sequence[Device], *, as_json: bool) -> None:

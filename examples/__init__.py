@@ -16,3 +16,8 @@ def path(name: str) -> Path:
     if name not in _FOLDERS:
         raise ValueError(f"no example {name!r}; examples are {', '.join(_FOLDERS)}")
     return Path(str(files("edgeq.examples") / _FOLDERS[name]))
+
+
+def policy(name: str) -> Path:
+    """The example's policy, which holds gates where the example has exits."""
+    return next(f for n in ("policy.json", "policy.toml") if (f := path(name) / n).is_file())

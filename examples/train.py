@@ -8,6 +8,7 @@ Needs torch, onnx, onnxscript and onnxruntime; only this script needs torch.
 
 import argparse
 import ast
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,42 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import edgeq
+
 SEED = 2017
 MEAN, STD = 0.2860, 0.3530  # of the training pixels divided by 255
 EPOCHS = 30
 BATCH = 128
 CALIB_IMAGES = 128
 TEST_IMAGES = 1000
+GATE_IMAGES = 12_000  # that heads and gates are fitted to
+HELD_OUT_IMAGES = 10_000  # by which they are chosen, and on which the policy's figures are
+
+# Of fashion-resnet8: inputs may leave behind the first layer and two of three stacks. What
+# additions read keeps 8 bits, since they go by bytes.
+LEVELS = """\
+exits = ["conv", "stack1.add", "stack2.add"]
+
+[[level]]
+default = {{weights = 4, activations = 4}}
+
+[[level.rule]]
+match = "*.conv2"
+activations = 8
+
+[[level.rule]]
+match = "*.shortcut"
+activations = 8
+
+[[level.rule]]
+match = "fc"
+weights = 8
+activations = 8
+
+[input.x]
+mean = [{mean}]
+std = [{std}]
+"""
 
 LICENCE = """\
 The images in calib.npz and test.npz are part of Fashion-MNIST,
@@ -72,11 +103,19 @@ Trained with torch {torch} by
     python examples/train.py {name} --data PATH/fashion_mnist.npz
 
 `calib.npz` holds {calib} training images, `test.npz` the first {test:,} test images, as `x` (uint8,
-before the normalisation above) and `y` (the class, 0 to 9).
+before the normalisation above) and `y` (the class, 0 to 9).{gates}
 
 The images are from [Fashion-MNIST](https://github.com/zalandoresearch/fashion-mnist), MIT licence
 (see `LICENSE`). Their pixels were rebuilt and lie within one level of the original.
 """
+
+
+GATES = """
+
+`policy.json` makes four exits of it, the first behind `conv`, at two levels: heads and gates were
+fitted to {train:,} training images and chosen by {held_out:,} others, none of them a test image, by
+
+    python examples/train.py {name} --data PATH/fashion_mnist.npz --gates"""
 
 
 class Residual(nn.Module):
@@ -175,6 +214,7 @@ class Example:
     network: Callable[[], nn.Module]
     weight_decay: float
     about: str
+    gated: bool
 
 
 EXAMPLES = {
@@ -183,12 +223,14 @@ EXAMPLES = {
         weight_decay=5e-4,
         about="The ResNet-8 of MLPerf Tiny, for 28x28 grey images: a 3x3 convolution, three\n"
         "residual stacks of 16, 32 and 64 channels, global average pooling, one dense layer.",
+        gated=True,
     ),
     "fashion-tiny": Example(
         network=Tiny,
         weight_decay=5e-5,  # with 5e-4, too tight for so few weights, accuracy was 89.3 %
         about="For small boards: a strided 3x3 convolution, three depthwise-separable blocks with\n"
         "ReLU6, two max pools, one dense layer. Its int8 activations fit in 4,704 bytes.",
+        gated=False,
     ),
 }
 
@@ -341,6 +383,40 @@ def count_macs(model: nn.Module) -> int:
     return macs
 
 
+def gate(name: str, data: Path) -> None:
+    """The example's policy has heads and gates, fitted to training images alone.
+
+    The network has seen those, too: its errors on them are fewer than on others, and the gates
+    know of no more.
+    """
+    folder = Path(__file__).parent / name.replace("-", "_")
+    known = load(data, "train")
+    order = np.random.default_rng(SEED).permutation(len(known.x))
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        known.save(work / "train.npz", order[:GATE_IMAGES])
+        known.save(work / "held_out.npz", order[GATE_IMAGES : GATE_IMAGES + HELD_OUT_IMAGES])
+        (work / "policy.toml").write_text(LEVELS.format(mean=MEAN, std=STD))
+        edgeq.fit_gate(
+            folder / "model.onnx",
+            policy=work / "policy.toml",
+            calib=folder / "calib.npz",
+            train=work / "train.npz",
+            data=work / "held_out.npz",
+            target="stm32f405",
+            compiler="gcc",
+            out=folder / "policy.json",
+            progress=lambda stage, done, total: print(f"{stage}: {done} of {total}", flush=True),
+        )
+
+
+def gates_of(name: str) -> str:
+    """What the README says of the example's gates."""
+    if not EXAMPLES[name].gated:
+        return ""
+    return GATES.format(name=name, train=GATE_IMAGES, held_out=HELD_OUT_IMAGES)
+
+
 def write(name: str, model: nn.Module, data: Path) -> None:
     """The example's folder holds the network, its images, the licence and what was measured."""
     folder = Path(__file__).parent / name.replace("-", "_")
@@ -363,6 +439,7 @@ def write(name: str, model: nn.Module, data: Path) -> None:
         torch=torch.__version__.partition("+")[0],
         calib=CALIB_IMAGES,
         test=TEST_IMAGES,
+        gates=gates_of(name),
     )
     (folder / "README.md").write_text(readme)
 
@@ -372,12 +449,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=EXAMPLES)
     parser.add_argument("--data", type=Path, required=True, help="fashion_mnist.npz")
+    parser.add_argument(
+        "--gates", action="store_true", help="fit gates to the network that is there"
+    )
     options = parser.parse_args()
+    if options.gates:
+        gate(options.name, options.data)
+        return
     torch.manual_seed(SEED)
     torch.set_num_threads(1)  # sums in one order, so that the seed settles the weights
     model = EXAMPLES[options.name].network()
     train(model, load(options.data, "train"), EXAMPLES[options.name].weight_decay)
     write(options.name, model, options.data)
+    if EXAMPLES[options.name].gated:
+        gate(options.name, options.data)
 
 
 if __name__ == "__main__":

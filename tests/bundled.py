@@ -20,6 +20,7 @@ from edgeq.target import Target
 
 DATA = Path(os.environ.get("EDGEQ_DATA", Path(__file__).parents[2] / "shared" / "data"))
 ALL_IMAGES = 10_000
+UNGATED = Path(__file__).parent / "ungated_resnet8.toml"  # mixed bits, no exits
 BATCH = 100  # samples of one float run
 
 
@@ -34,8 +35,9 @@ class Example:
 
     @property
     def policy(self) -> Path:
-        """The policy that is shipped with it."""
-        return self.folder / "policy.toml"
+        """The policy that is shipped with it; of the example that has exits, one without them."""
+        shipped = examples.policy(self.name)
+        return UNGATED if policy.load(shipped).gated else shipped
 
     def compile(
         self, chosen: str | Path, target: Target | None = None, optimize: Optimize = "flash"
@@ -53,7 +55,7 @@ class Example:
         )
 
     def export(self, out: Path, **options: Any) -> edgeq.Build:
-        """The example as a build in `out`, under its shipped policy if `options` name no other."""
+        """The example as a build in `out`, under `policy` if `options` name no other."""
         given = {
             "model": self.folder / "model.onnx",
             "policy": self.policy,
@@ -67,7 +69,7 @@ class Example:
 def load(name: str) -> Example:
     """The bundled example of that name."""
     folder = examples.path(name)
-    specs = dict(policy.load(folder / "policy.toml").input)
+    specs = dict(policy.load(examples.policy(name)).input)
     return Example(name, pipeline.read(folder / "model.onnx"), folder, specs)
 
 

@@ -114,7 +114,7 @@ def with_gate(
     unit: str = "bitops_linear",
 ) -> Policy:
     """`chosen` with random heads, random gates of that form, and costs of no target."""
-    made = chain(graph, chosen, target, drop=unit not in pipeline.FORMULAS)
+    made = chain(graph, chosen, target, drop=unit not in gatefile.FORMULAS)
     cuts = exits.named(graph, chosen.exits)
     classes = graph.tensors[graph.outputs[0]].elements
     each = levels.levels_of(made.network)

@@ -20,16 +20,29 @@ from edgeq.program import Program
 from edgeq.quantize import BYTE_READERS
 from edgeq.report import (
     Accuracy,
+    Baseline,
     BitCounts,
     Budget,
+    ClassUse,
+    Clustering,
+    Comparison,
+    CurvePoint,
+    Dropped,
     Export,
     Flash,
+    Fold,
+    FormFit,
+    Gate,
     Layer,
     LayerBits,
     NotCounted,
+    OperatingPoint,
     Ram,
+    Reliability,
+    ReliabilityBin,
     Report,
     Row,
+    Standing,
     Validate,
     Verdict,
 )
@@ -151,6 +164,68 @@ def sample_report() -> Report:
             notes=("a note",),
         ),
         validate=Validate((row,)),
+        gate=sample_gate(),
+    )
+
+
+def sample_gate() -> Gate:
+    """A section `gate` made by hand: two exits, two levels, one baseline ahead and one a tie."""
+    curve = tuple(
+        CurvePoint(tradeoff, cost, accuracy, (early, 1 - early))
+        for tradeoff, cost, accuracy, early in (
+            (0.0, 1.0, 0.92, 0.0), (0.05, 0.4, 0.918, 0.6), (0.5, 0.2, 0.9, 0.9)
+        )
+    )  # fmt: skip
+    points = tuple(
+        OperatingPoint(name, p.tradeoff or 0.0, p.cost, p.accuracy, p.exits, (0.8, 0.2),
+                       p.cost * 1e6, 1e6)
+        for name, p in zip(("top", "top - 0.5", "top - 2"), curve, strict=True)
+    )  # fmt: skip
+    threshold = Baseline(
+        tuple(CurvePoint(None, p.cost + 0.1 * (p.cost < 1), p.accuracy, p.exits) for p in curve),
+        0.9,
+        (
+            Comparison("area", False, 0.011, 0.004, 0.018, Standing.AHEAD),
+            Comparison("cost at top - 0.5", True, 0.99, 0.91, 1.08, Standing.TIE),
+            Comparison("at cost 0.1", False, None, None, None, None),
+        ),
+    )
+    return Gate(
+        target="stm32f405",
+        exits=("conv_1", "größe"),
+        levels=("w8a8", "w4a4"),
+        form="table",
+        bytes=1234,
+        clusters=40,
+        paths=5,
+        unit="cycles_model",
+        cost_source="unicorn 2.0, cortex-m4",
+        dearest=1e6,
+        ungated=0.98,
+        accuracy=Accuracy(100, 0.93, 0.92),
+        tradeoff=0.05,
+        curve=curve,
+        area=0.911,
+        points=points,
+        baselines={
+            "thresholds at w8a8": threshold,
+            "plain PTQ": Baseline((curve[0], replace(curve[1], accuracy=0.88)), 0.88, ()),
+        },
+        forms=(FormFit("table", 1234, 0.911, True), FormFit("mlp", 900, 0.909, False)),
+        classes=tuple(
+            ClassUse(f"class {n}", 10, (n / 10, 1 - n / 10), (0.5, 0.5)) for n in range(10)
+        ),
+        reliability=Reliability(
+            0.05, 0.01, 0.02, (ReliabilityBin(0.7, 0.66, 30), ReliabilityBin(0.98, 0.99, 70))
+        ),
+        clusterings=(
+            Clustering(20, 0.06, 0.02, 0.9, False),
+            Clustering(40, 0.05, 0.03, 0.911, True),
+        ),
+        dropped=(Dropped(1, "w4a4", "not cheaper than w8a8"),),
+        folds=(Fold("train", 800, "0" * 64), Fold("test", 100, "1" * 64)),
+        seed=0,
+        notes=("QuEE comes down to early exit on this target",),
     )
 
 

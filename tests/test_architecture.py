@@ -25,9 +25,9 @@ FOLDERS = ("edgeq", "targets", "exporters")
 LAYERS = (
     ("errors", "examples", "firmware_stubs"),
     ("fixedpoint", "weights", "ir", "lanes", "taps"),
-    ("gates", "nested"),
+    ("gates", "nested", "report"),
     ("gatefile",),
-    ("ops", "overlap", "packing", "policy", "report", "affine"),
+    ("ops", "overlap", "packing", "policy", "affine"),
     ("target", "frontends", "passes", "floatrun", "kernels", "plan", "reference", "exits"),
     ("build", "comparison", "dispatch"),
     ("samples", "calibrate", "sqnr", "targets"),
@@ -39,10 +39,11 @@ LAYERS = (
     ("charts",),
     ("pages",),
     ("assemble", "feasibility", "inventory", "profiler"),
-    ("views", "rebuild"),
+    ("rebuild",),
     ("whatif", "ladder", "costs"),
     ("fit",),
-    ("api", "docs"),
+    ("gating",),
+    ("api", "docs", "views"),
     ("cli",),
 )
 FORMAT_LIBRARIES = {"onnx", "onnx_ir", "onnxruntime", "google", "flatbuffers", "tflite"}

@@ -66,7 +66,7 @@ def test_the_bytes_that_are_told_are_the_bytes_that_are_packed(bits: int, count:
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_estimate_is_what_an_unlinked_export_says(tmp_path: Path, name: str) -> None:
     exported = bundled.load(name).export(tmp_path / "build", check="none").report.export
-    fit = edgeq.check(name).fit
+    fit = edgeq.check(name, policy=bundled.load(name).policy).fit
     assert fit is not None
     assert fit.ram == exported.ram
     assert fit.flash.weights == exported.flash.weights

@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -112,8 +113,9 @@ def schema(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", examples.names())
 def test_bundled_policies_follow_the_schema(name: str) -> None:
-    text = (examples.path(name) / "policy.toml").read_text("utf-8")
-    jsonschema.validate(tomllib.loads(text), schema("policy.schema.json"))
+    file = examples.policy(name)
+    parse = tomllib.loads if file.suffix == ".toml" else json.loads
+    jsonschema.validate(parse(file.read_text("utf-8")), schema("policy.schema.json"))
 
 
 def test_policies_in_the_docs_follow_the_schema_and_fit_the_example(tmp_path: Path) -> None:
@@ -159,7 +161,8 @@ def facts(folder: Path) -> dict[str, Any]:
 def test_the_first_command_of_the_readme_gives_a_checked_build(first_build: Path) -> None:
     found = facts(first_build)
     jsonschema.validate(found, schema("report.schema.json"))
-    assert [row["verdict"] for row in found["validate"]["rows"]] == ["exact", "exact"]
+    assert [row["verdict"] for row in found["validate"]["rows"]] == ["exact"] * 4
+    assert found["export"]["routing"]["mean_cost"] < 0.4 * found["export"]["routing"]["plain_cost"]
     assert "equal, bit for bit" in (first_build / "stdout.txt").read_text("utf-8")
 
 
@@ -206,12 +209,15 @@ def test_samples_and_the_next_steps_of_the_readme_run(tmp_path: Path) -> None:
     folder = follow("samples.md", tmp_path)
     assert (folder / "build/net/report.json").is_file()
     steps = [b.text.strip() for b in blocks(ROOT / "README.md") if "net.onnx" in b.text]
-    *exports, where_it_goes = steps
+    *exports, where_it_goes, gates = steps
     assert len(exports) == 2
     for step in exports:
         run(f"{step} --check none", folder)
     run(exports[0], folder)
     for command in where_it_goes.splitlines():
+        run(command, folder)
+    shutil.copy(folder / "test.npz", folder / "val.npz")
+    for command in gates.splitlines():
         run(command, folder)
     python = re.search(r'`(edgeq\.export\("net.*?\))`', (ROOT / "README.md").read_text("utf-8"))
     assert python is not None
@@ -225,6 +231,18 @@ def test_the_steps_of_the_edge_page_run(tmp_path: Path) -> None:
     folder = follow("edge.md", tmp_path)
     with np.load(folder / "outputs.npz") as archive:
         assert [array.shape for array in archive.values()] == [(1000, 10)]
+
+
+@pytest.mark.emulator
+def test_the_steps_of_the_page_on_gates_run(tmp_path: Path) -> None:
+    folder = follow("gates.md", tmp_path)
+    found = json.loads((folder / "build/fashion_tiny/report.json").read_text("utf-8"))
+    jsonschema.validate(found, schema("report.schema.json"))
+    assert all(row["verdict"] == "exact" for row in found["validate"]["rows"])
+    assert found["gate"]["unit"] == "cycles_model"
+    other = policy.load(folder / "other.json").gate
+    assert other is not None
+    assert other.priced.unit == "bops"
 
 
 # Firmware #
@@ -446,7 +464,7 @@ def test_the_design_shows_the_prototypes_of_the_header() -> None:
     plain = " ".join(re.sub(r"/\*.*?\*/", "", header, flags=re.DOTALL).split())
     (block,) = [b for b in blocks(DOCS / "design.md") if b.language == "c"]
     prototypes = re.findall(r"^[^;]*;", block.text, re.MULTILINE)
-    assert len(prototypes) == 7
+    assert len(prototypes) == 8
     for prototype in prototypes:
         assert " ".join(prototype.split()) in plain
 

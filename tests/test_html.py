@@ -14,6 +14,7 @@ from pathlib import Path
 import bundled
 import pytest
 from conftest import Builds
+from programs import sample_gate
 
 import edgeq
 from edgeq import build as builds
@@ -29,9 +30,12 @@ VOID = {"meta", "br", "hr", "img", "link", "input"}
 
 @pytest.fixture(scope="module")
 def profiled(built: Builds, tmp_path_factory: pytest.TempPathFactory) -> edgeq.Build:
-    """A build of our own, with a profile."""
+    """A build of our own, with a profile and with gates."""
     folder = tmp_path_factory.mktemp("page") / "build"
     shutil.copytree(built("fashion-resnet8", "zig").folder, folder)
+    found = builds.load(folder)
+    found = edgeq.Build(folder, found.report.with_gate(sample_gate()))
+    builds.rewrite(found, pages.files(found.report), pages.PLOTS)
     return edgeq.profile(folder, plots=True)
 
 
@@ -95,6 +99,19 @@ def test_every_layer_and_every_chart_is_on_the_page(report: Report) -> None:
         assert f"<td>{layer.name}</td>" in text
     for chart in charts.CHARTS:
         assert f"<h2>{chart.title}</h2><svg" in text
+
+
+def test_gates_are_on_the_page_with_their_ties(report: Report) -> None:
+    for text in (pages.page(report), pages.text(report)):
+        for found in ("top - 0.5", "thresholds at w8a8", "tie", "ahead", "out of reach"):
+            assert found in text
+        assert "QuEE comes down to early exit" in text
+
+
+def test_a_report_without_gates_says_nothing_of_them(report: Report) -> None:
+    for text in (pages.page(report.with_gate(None)), pages.text(report.with_gate(None))):
+        assert "Operating points" not in text
+        assert "Accuracy over cost" not in text
 
 
 def test_every_colour_is_defined_for_light_and_for_dark(report: Report) -> None:

@@ -4,7 +4,21 @@
 the modules `torch_*`: the same integers faster, and `--joint`.
 """
 
-from edgeq.fit.fitting import Fitted, Settings, digest, fit, recosted
-from edgeq.fit.outputs import Fold, Outputs, fold, split
+from edgeq.fit.fitting import Fitted, Settings, digest, fit, kept, priced, recosted
+from edgeq.fit.outputs import Fold, Outputs, fold, labelled, same_data, split
 
-__all__ = ["Fitted", "Fold", "Outputs", "Settings", "digest", "fit", "fold", "recosted", "split"]
+__all__ = [
+    "Fitted",
+    "Fold",
+    "Outputs",
+    "Settings",
+    "digest",
+    "fit",
+    "fold",
+    "kept",
+    "labelled",
+    "priced",
+    "recosted",
+    "same_data",
+    "split",
+]

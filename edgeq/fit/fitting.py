@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeq import gates
 from edgeq.errors import UsageError
-from edgeq.fit import networks, tables, targets
+from edgeq.fit import networks, reliability, tables, targets
 from edgeq.fit.choose import (
     dominated,
     first_levels,
@@ -54,9 +54,15 @@ class Fitted:
     bytes: Mapping[Kind, int]
     table_areas: Mapping[int, float]  # by clusters
     brier: Mapping[int, float]  # of the targets, by clusters
+    ece: Mapping[int, float]  # likewise, in bins of equal mass
     clusters: Mapping[Kind, int]
     rmse: tuple[float, ...]  # of each exit's network, to the targets of the validation data
     notes: tuple[str, ...]
+
+    @property
+    def kind(self) -> Kind:
+        """The form that was chosen."""
+        return next(kind for kind, gate in self.forms.items() if gate is self.gate)
 
 
 def fit(outputs: Outputs, costs: Costs, settings: Settings = Settings()) -> Fitted:
@@ -78,7 +84,9 @@ def fit(outputs: Outputs, costs: Costs, settings: Settings = Settings()) -> Fitt
         for count in settings.clusters
     }
     table_areas = {count: area(gate, held_out) for count, gate in by_count.items()}
-    brier = targets.scores(part, held_out, plain.paths, settings.clusters, settings.seed)
+    told = targets.held_out(part, held_out, plain.paths, settings.clusters, settings.seed)
+    brier = {count: targets.brier(found, held_out) for count, found in told.items()}
+    ece = {count: reliability.of_targets(found, held_out).ece_mass for count, found in told.items()}
     counts: dict[Kind, int] = {"table": _best(table_areas, 1), "mlp": _best(brier, -1)}
     network, _ = _network(plain, outputs.train, part, counts["mlp"], settings)
     areas: dict[Kind, float] = {
@@ -97,13 +105,32 @@ def fit(outputs: Outputs, costs: Costs, settings: Settings = Settings()) -> Fitt
     sizes = {kind: form_bytes(form) for kind, form in fitted.items()}
     kind = settings.form or chosen(areas, sizes)
     notes = (*outputs.notes(), *_drops(outputs.levels, dropped))
-    return Fitted(forms[kind], forms, areas, sizes, table_areas, brier, counts, rmse, notes)
+    return Fitted(forms[kind], forms, areas, sizes, table_areas, brier, ece, counts, rmse, notes)
+
+
+def kept(gate: Gate, costs: Costs, val: Fold, tradeoff: float | None = None) -> Fitted:
+    """Gates that were fitted before, at other costs: nothing is learned, first levels are new."""
+    again = recosted(gate, costs, val)
+    within = Settings().within
+    at = tradeoff_within(again, val, within) if tradeoff is None else fixed(tradeoff)
+    again = replace(again, tradeoff=at)
+    kind: Kind = "table" if isinstance(gate.form, Table) else "mlp"
+    return Fitted(
+        again, {kind: again}, {kind: area(again, val)}, {kind: form_bytes(gate.form)},
+        {}, {}, {}, {kind: gate.size}, (), (),
+    )  # fmt: skip
 
 
 def recosted(gate: Gate, costs: Costs, val: Fold) -> Gate:
     """The same gate at other costs: what it has learned stays, only its first levels are new."""
     priced = gates.repriced(gate, costs)
     return replace(priced, first=first_levels(priced, val))
+
+
+def priced(fitted: Fitted, costs: Costs, val: Fold) -> Fitted:
+    """What was fitted, at other costs: both forms as `recosted`."""
+    forms = {kind: recosted(gate, costs, val) for kind, gate in fitted.forms.items()}
+    return replace(fitted, gate=forms[fitted.kind], forms=forms)
 
 
 def digest(form: Form) -> str:

@@ -85,9 +85,23 @@ def fold(name: str, logits: Mapping[Path, Int8], labels: Int64 | None, scale: fl
         UsageError: labels are missing.
         ModelError: outputs and labels do not fit each other.
     """
+    return Fold(logits, labelled(name, labels), scale)
+
+
+def labelled(name: str, labels: Int64 | None) -> Int64:
+    """The labels of the samples called `name`.
+
+    Raises:
+        UsageError: there are none.
+    """
     if labels is None or not len(labels):
         raise UsageError("EQ0260", f"{name}: gates are fitted to labels; the file needs an array y")
-    return Fold(logits, labels, scale)
+    return labels
+
+
+def same_data() -> str:
+    """What to tell where gates are fitted to the samples that they are chosen by."""
+    return str(UsageError("EQ0261", "validation data equal training data: errors come out too low"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +143,13 @@ class Outputs:
         """What a user should know of these folds, each with its id."""
         found = []
         if self.train.digest() == self.val.digest():
-            found.append(
-                UsageError("EQ0261", "validation data equal training data: errors come out too low")
-            )
+            found.append(same_data())
         unseen = sorted(set(range(self.val.classes)) - set(self.val.labels.tolist()))
         if unseen:
             names = ", ".join(str(label) for label in unseen)
-            found.append(
-                UsageError("EQ0262", f"the validation data have no samples of classes {names}")
-            )
-        return tuple(str(note) for note in found)
+            text = f"the validation data have no samples of classes {names}"
+            found.append(str(UsageError("EQ0262", text)))
+        return tuple(found)
 
 
 def split(whole: Fold, share: float, seed: int) -> tuple[Fold, Fold]:

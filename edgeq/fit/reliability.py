@@ -51,6 +51,12 @@ def of_gate(gate: Gate, fold: Fold) -> Reliability:
     return of_errors(told, np.concatenate([wrong for _, wrong in pairs]))
 
 
+def of_targets(estimates: Mapping[Path, Reals], fold: Fold) -> Reliability:
+    """The reliability of estimated errors, over paths and samples."""
+    wrong = np.concatenate([fold.wrong[path] for path in estimates])
+    return of_errors(np.concatenate(list(estimates.values())), wrong)
+
+
 def rmse(gate: Gate, errors: Mapping[Path, Int64], target: Mapping[Path, Reals]) -> float:
     """The root mean squared difference of predicted errors (Q16) to their targets."""
     squares = [

@@ -82,11 +82,8 @@ def brier(estimates: Mapping[Path, Reals], fold: Fold) -> float:
     return float(np.mean([np.mean((e - fold.wrong[p]) ** 2) for p, e in estimates.items()]))
 
 
-def scores(
-    fold: Fold, held_out: Fold, paths: Sequence[Path], counts: Sequence[int], seed: int
-) -> dict[int, float]:
-    """The Brier score on `held_out` of clusters found on `fold`, by their number."""
-    return {
-        count: brier(learn(fold, paths, count, seed, QUICK).estimate(held_out), held_out)
-        for count in counts
-    }
+def held_out(
+    fold: Fold, other: Fold, paths: Sequence[Path], counts: Sequence[int], seed: int
+) -> dict[int, dict[Path, Reals]]:
+    """What clusters found on `fold` estimate for `other`, by their number."""
+    return {count: learn(fold, paths, count, seed, QUICK).estimate(other) for count in counts}
