@@ -231,5 +231,5 @@ def _row(
     progress(stage, count, count)
     if rung.rounding is Rounding.DOUBLE:
         return row
-    distance = parity.distance(part.outputs, expected[Rounding.DOUBLE].take(count).outputs)
+    distance = parity.rule_distance(part, expected[Rounding.DOUBLE].take(count))
     return replace(row, rule_distance=distance)
