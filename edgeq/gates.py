@@ -114,7 +114,7 @@ class Table:
 class Layer:
     """One gate's network: hidden values are 0..255, the output is an index of `sigmoids`."""
 
-    hidden: npt.NDArray[np.int8]  # (hidden, inputs): `inputs_of`
+    hidden: npt.NDArray[np.int8]  # (hidden, inputs): `inputs_of`; hidden a multiple of 4
     hidden_bias: npt.NDArray[np.int32]  # (hidden,)
     hidden_scale: tuple[int, int]  # multiplier, shift
     output: npt.NDArray[np.int8]  # (hidden,)
@@ -193,9 +193,13 @@ class Gate:
                 for path in self.nodes()
             )
         shapes = (size, 2 * self.classes + 4 + self.exits + 1), (size,), (size,)
-        return len(form.layers) == gates and all(
-            (layer.hidden.shape, layer.hidden_bias.shape, layer.output.shape) == shapes
-            for layer in form.layers
+        return (
+            size % 4 == 0
+            and len(form.layers) == gates
+            and all(
+                (layer.hidden.shape, layer.hidden_bias.shape, layer.output.shape) == shapes
+                for layer in form.layers
+            )
         )
 
     @property

@@ -17,7 +17,7 @@ from edgeq import exits, kernels, policy, quantize
 from edgeq.calibrate import Ranges
 from edgeq.errors import PolicyError
 from edgeq.exits import Cut, Head
-from edgeq.gates import Levels
+from edgeq.gates import Levels, Path, all_paths
 from edgeq.ir import (
     Block,
     Function,
@@ -40,6 +40,7 @@ HEAD_BITS = Bits(8, 8)
 OUTPUT_BITS = 8  # what gates read
 LOW_BITS = 4  # of the level that there is where the policy names none
 MOST_LEVELS = 16
+WORTH = 0.95  # of the cycles above it a level may take: estimates are some per cent off
 TAKEN = re.compile(r".*@\d+")
 
 
@@ -71,10 +72,12 @@ def resolve(
 
     The first layers keep their bits. Where the policy names no levels there is one, with weights
     of 4 bits, and activations of 4 where the core multiplies them faster (DSP); the last layer with
-    weights keeps its bits there, too.
+    weights keeps its bits there, and what additions read, since they go by bytes. Of a layer before
+    an exit the activations are those that an entry brings its output to.
 
     Raises:
-        PolicyError: a rule matches no layer, levels rise or repeat, or there are too many.
+        PolicyError: exits do not fit, a rule matches no layer, levels rise or repeat, or there are
+            too many.
     """
     taken = [node.name for node in graph.nodes if TAKEN.fullmatch(node.name)]
     if taken:
@@ -82,9 +85,10 @@ def resolve(
             "EQ0379",
             f"layer {taken[0]}: names that end in @ and a number are those of lower levels",
         )
+    cuts = exits.named(graph, chosen.exits)
     top = policy.resolve(chosen, graph, name)
     if chosen.level is None:
-        lower = [_default_level(graph, top, isa)]
+        lower = [_default_level(graph, top, cuts, isa)]
     else:
         lower = [
             policy.resolve(level, graph, f"{name}, level {number}")
@@ -93,24 +97,33 @@ def resolve(
     if len(lower) >= MOST_LEVELS:
         raise PolicyError("EQ0374", f"{len(lower) + 1} levels; at most {MOST_LEVELS}")
     first = exits.first_layers(graph)
-    found = [top, *({n: top[n] if n in first else b for n, b in bits.items()} for bits in lower)]
+    crosses = {writer(graph, cut.tensor) for cut in cuts}
+
+    def kept(name: str, asked: Bits) -> Bits:
+        if name not in first:
+            return asked
+        return Bits(top[name].weights, asked.activations) if name in crosses else top[name]
+
+    found = [top, *({name: kept(name, b) for name, b in bits.items()} for bits in lower)]
     for number in range(1, len(found)):
         _require_lower(graph, found[number - 1], found[number], number, chosen)
     return tuple(found)
 
 
-def _default_level(graph: Graph, top: Mapping[str, Bits], isa: Iterable[str]) -> dict[str, Bits]:
-    narrow = "dsp" in isa
+def _default_level(
+    graph: Graph, top: Mapping[str, Bits], cuts: Sequence[Cut], isa: Iterable[str]
+) -> dict[str, Bits]:
     last = [node.name for node in graph.nodes if OPS[node.op].weighted][-1:]
-    return {
-        name: bits
-        if name in last
-        else Bits(
-            min(bits.weights, LOW_BITS),
-            min(bits.activations, LOW_BITS) if narrow else bits.activations,
-        )
-        for name, bits in top.items()
+    wide = {
+        writer(graph, name) for node in graph.nodes if node.op is Op.ADD for name in node.inputs
     }
+    wide -= {writer(graph, cut.tensor) for cut in cuts}  # additions read those as they cross
+    found = {}
+    for name, bits in top.items():
+        low = min(bits.activations, LOW_BITS)
+        activations = low if "dsp" in isa and name not in wide else bits.activations
+        found[name] = Bits(min(bits.weights, LOW_BITS), activations)
+    return found | {name: top[name] for name in last}
 
 
 def _require_lower(
@@ -143,13 +156,17 @@ def run(
     settings: Calibration,
     heads: Sequence[Head] | None,
     isa: Iterable[str],
+    *,
+    drop: bool = True,
 ) -> Chain:
     """The network of `graph`, cut at `cuts`, at each of `levels` with its `ranges`.
 
     Without heads there are bodies alone: what heads are trained on. `isa` says which kernels there
     are, by whose estimates a level's body begins with an entry or reads the boundary as it is.
+    Where they say that a level saves less than a twentieth in a body, it has the graph of the level
+    above, unless `drop` is False.
     """
-    builder = _Chain(graph, cuts, levels, ranges, settings, frozenset(isa))
+    builder = _Chain(graph, cuts, levels, ranges, settings, frozenset(isa), drop)
     return builder.build(heads)
 
 
@@ -164,6 +181,7 @@ class _Chain:
     ranges: Sequence[Ranges]
     settings: Calibration
     isa: frozenset[str]
+    drop: bool
 
     def build(self, heads: Sequence[Head] | None) -> Chain:
         """Every body and head."""
@@ -192,13 +210,13 @@ class _Chain:
         blocks = []
         for index, body in enumerate(bodies):
             variants: list[Variant] = []
+            above: Graph | None = None
             for level, graph in enumerate(body):
-                same = level and _same(graph, body[level - 1])
-                if same and index == 0:
-                    continue  # the first body may always begin at the more precise of equals
-                if same:
-                    variants.append(Variant(level, variants[-1].graph))
+                if above is not None and self._gains_nothing(graph, above):
+                    if index:  # the first body may always begin at the more precise of equals
+                        variants.append(Variant(level, variants[-1].graph))
                     continue
+                above = graph
                 made = _of_level(graph, level)
                 variants.append(Variant(level, made))
                 for before, after in zip(graph.nodes, made.nodes, strict=True):
@@ -215,6 +233,10 @@ class _Chain:
                 origin |= {node.name: node.name for node in head.nodes}
         network = Network(self.graph.name, tuple(blocks))
         return Chain(network, seen, bits, origin, frozenset(entries))
+
+    def _gains_nothing(self, graph: Graph, above: Graph) -> bool:
+        dropped = self.drop and self._cycles(graph) > WORTH * self._cycles(above)
+        return dropped or _same(graph, above)
 
     def _settled(self, part: Graph, formats: dict[str, Tensor], index: int) -> list[Graph]:
         """The body at each level; `formats` gets that of its output."""
@@ -245,11 +267,11 @@ class _Chain:
             bounds[name] = self.ranges[0].bounds[name]
         if part.outputs == self.graph.outputs:
             bounds |= dict.fromkeys((written, *part.outputs), self._output_bounds())
-        source = part.producer(written)
+        source = writer(part, written)
         if source is not None:
-            own, above = bits[source.name], self.levels[0][source.name].activations
+            own, above = bits[source], self.levels[0][source].activations
             last = part.outputs == self.graph.outputs
-            bits[source.name] = Bits(own.weights, OUTPUT_BITS if last else above)
+            bits[source] = Bits(own.weights, OUTPUT_BITS if last else above)
         return self._quantizer(part, bits, replace(ranges, bounds=bounds), formats, written)
 
     def _quantizer(
@@ -282,22 +304,21 @@ class _Chain:
     ) -> _Make | None:
         """The same with an entry: a table that brings what crosses to the bits of `level`."""
         cut = self.cuts[index - 1]
-        source = self.graph.producer(_origin(self.graph, cut.tensor))
-        wanted = 8 if source is None else self.levels[level][source.name].activations
-        if (
-            wanted >= qparams_of(formats[cut.tensor]).bits
-            or wanted == 16
-            or (qparams_of(formats[cut.tensor]).wide)
-        ):
+        crossing, source = qparams_of(formats[cut.tensor]), writer(self.graph, cut.tensor)
+        if source is None or crossing.wide:
+            return None
+        wanted = self.levels[level][source].activations
+        if wanted >= crossing.bits:
             return None
         name, tensor = _entry_name(cut), f"{cut.tensor}.entry"
-        passed = _passing(part)
         nodes = tuple(
-            node
-            if node.name in passed
-            else replace(node, inputs=tuple(tensor if n == cut.tensor else n for n in node.inputs))
+            replace(node, inputs=tuple(tensor if n == cut.tensor else n for n in node.inputs))
+            if OPS[node.op].weighted
+            else node
             for node in part.nodes
         )
+        if nodes == part.nodes:
+            return None
         entry = Node(
             name, Op.TABLE, (cut.tensor,), tensor, function=Function(Unary.LINEAR, alpha=1.0)
         )
@@ -332,6 +353,29 @@ def _entry_name(cut: Cut) -> str:
     return f"{cut.layer}.entry"
 
 
+def paths_of(network: Network) -> tuple[Path, ...]:
+    """Every path of which no other computes the same: short ones first.
+
+    Where levels of a body share a graph, a path takes the most precise of them that it may.
+    """
+    bodies = [block for block in network.blocks if not block.head]
+
+    def first(path: Path) -> bool:
+        for before, body, level in zip((0, *path), bodies, path, strict=False):
+            graph = next(v.graph for v in body.variants if v.level == level)
+            if any(v.graph is graph and before <= v.level < level for v in body.variants):
+                return False
+        return True
+
+    return tuple(path for path in all_paths(levels_of(network)) if first(path))
+
+
+def writer(graph: Graph, name: str) -> str | None:
+    """The node that decides the format of tensor `name`; None for an input's."""
+    node = graph.producer(_origin(graph, name))
+    return None if node is None else node.name
+
+
 def _settle(makers: Sequence[_Make]) -> list[Graph]:
     """What `makers` make, with outputs in one format: the widest that one of them needs."""
     graphs = [make(None) for make in makers]
@@ -356,16 +400,6 @@ def _origin(graph: Graph, name: str) -> str:
         name = node.inputs[0]
         node = graph.producer(name)
     return name
-
-
-def _passing(part: Graph) -> set[str]:
-    """The nodes that lead what crosses through `part` as it is."""
-    found = set()
-    node = part.producer(part.outputs[0])
-    while node is not None and _keeps(node):
-        found.add(node.name)
-        node = part.producer(node.inputs[0])
-    return found if node is None else set()
 
 
 def _same(a: Graph, b: Graph) -> bool:

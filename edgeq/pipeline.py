@@ -161,7 +161,9 @@ def compile(
         raise UsageError("EQ0227", f"{len(labels)} labels for {model.classes} outputs")
     if chosen.gated:
         held = fitted(model, chosen)
-        chain, seen = with_exits(model, chosen, held.heads, calibration, target.isa, progress)
+        chain, seen = with_exits(
+            model, chosen, held.heads, calibration, target.isa, progress, drop=held.drop
+        )
         gate = held.gate_for(chain.network)
         program = place(model, chain.network, specs, target, optimize, labels, budget, forced, gate)
         return Compiled(program, chain.bits, seen[0], (), seen[1:], chain, held.costs)
@@ -270,6 +272,7 @@ def place(
 
 # Networks with exits #
 
+FORMULAS = ("bitops_linear", "bops")  # costs that are no target's
 NO_SOFTMAX = "the softmax at the end was left out: gates see what would go into it"
 
 
@@ -280,6 +283,11 @@ class FittedGate:
     heads: tuple[Head, ...]
     gate: Gate
     costs: Costs
+
+    @property
+    def drop(self) -> bool:
+        """Whether levels that save nothing on the target were dropped: where it gave the costs."""
+        return self.costs.unit not in FORMULAS
 
     def gate_for(self, network: Network) -> Gate:
         """The gate, which must be one for the bodies of `network`.
@@ -375,10 +383,13 @@ def with_exits(
     calibration: Samples | None,
     isa: Iterable[str],
     progress: Progress = quiet,
+    *,
+    drop: bool = True,
 ) -> tuple[Chain, tuple[Ranges, ...]]:
     """The integer network of a prepared model at every level, and the ranges of each.
 
-    Without heads there are the bodies alone, on which heads are trained.
+    Without heads there are the bodies alone, on which heads are trained. `drop` is that of
+    `levels.run`: costs of a target want it, and formulas such as `bitops_linear` do not.
     """
     if calibration is None:
         raise UsageError("EQ0202", "export needs --calib: samples to find activation ranges on")
@@ -392,7 +403,8 @@ def with_exits(
         chosen.calibration,
         lambda done, total: progress("calibrating", done, total),
     )
-    chain = levels.run(model.graph, cuts, bits, ranges, chosen.calibration, heads, isa)
+    settings = chosen.calibration
+    chain = levels.run(model.graph, cuts, bits, ranges, settings, heads, isa, drop=drop)
     return chain, ranges
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import collections
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,7 +28,7 @@ from edgeq.report import LayerWork, Measured, Profile, Totals, Work
 from edgeq.target import Cost, InstructionClass, Target
 from edgeq.targets import counters, emulators, instructions, runners
 from edgeq.targets.counters import Blocks, Counter
-from edgeq.targets.emulators import Firmware
+from edgeq.targets.emulators import Firmware, Symbol
 from edgeq.targets.instructions import Code
 from edgeq.targets.qemu import QemuBoard
 from edgeq.targets.runners import FIRMWARE, EmulatorInfo, EmulatorRunner
@@ -35,6 +36,8 @@ from edgeq.targets.runners import FIRMWARE, EmulatorInfo, EmulatorRunner
 # What runs between the kernels; all else that an inference executes belongs to a layer.
 OVERHEAD = ("eq_run", "eq_step", "eq_kernel_find", "eq_kernel_rows", "eq_value")
 OVERHEAD_FILE = "eq_run.c"  # and its statics
+GATE = "eq_gate"  # what decides behind a head: these files, and the division that they call
+DIVISION = "__"
 HARNESS = "harness_"  # calls that a user's firmware makes in its own way
 
 
@@ -60,6 +63,98 @@ class Counted:
     whole: Counts
     overhead: Counts
     start: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """A path that is forced: as runners are told it, and the operators of each body and head."""
+
+    forced: tuple[int, int]
+    operators: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """What a path takes.
+
+    `parts` are its bodies and heads with all that runs from operator to operator, `operators` are
+    those of each alone. `gates` follow the heads; where no gate could be counted apart, the rest of
+    the inference is divided among them. `whole` is the inference, in a run of its own.
+    """
+
+    operators: tuple[tuple[Counts, ...], ...]
+    parts: tuple[Counts, ...]
+    gates: tuple[Counts, ...]
+    whole: Counts
+
+
+def walk(firmware: Firmware, target: Target, walks: Sequence[Walk]) -> tuple[Walked, ...]:
+    """What each of `walks` takes on the emulated core of `target`, with a sample of zeros.
+
+    Raises:
+        MissingToolError: the emulator or the disassembler is missing.
+    """
+    by = emulator(target)
+    if by.name != runners.UNICORN.name:
+        return tuple(_timed_walks(firmware, target, by, walks))
+    runner = EmulatorRunner(firmware, target, by)
+    board = runner.board
+    assert isinstance(board, emulators.Board)  # UNICORN's
+    with counters.counting(board) as counter:
+        stretches = _Stretches(firmware, runner, counter)
+        return tuple(stretches.walk(one) for one in walks)
+
+
+def _timed_walks(
+    firmware: Firmware, target: Target, by: EmulatorInfo, walks: Sequence[Walk]
+) -> Iterator[Walked]:
+    linked = {symbol.name for symbol in firmware.symbols}
+    names = [k.symbol for k in kernels.table() if k.symbol in linked and k.op is not None]
+    timed = replace(by, board=partial(QemuBoard, counting=True))
+    with closing(EmulatorRunner(firmware, target, timed)) as runner:
+        board = runner.board
+        assert isinstance(board, QemuBoard)
+        context, result = (
+            board.symbol(f"harness_{name}").address for name in ("context", "result")
+        )
+        board.start_timer()
+        sample = bytes(runner.input_bytes)
+        for one in walks:
+            runner.force(one.forced)
+            runner.fill(sample)
+            counts = [Counts(number) for number in board.operators(names)]
+            runner.fill(sample)
+            whole = board.instructions("eq_run", context, result)
+            operators = tuple(_split(counts, one.operators))
+            parts = tuple(_added(part) for part in operators)
+            rest = whole - sum(part.instructions for part in parts)
+            count = len(one.operators) // 2
+            gates = tuple(Counts(rest // count) for _ in range(count))
+            yield Walked(operators, parts, gates, Counts(whole))
+
+
+def _split(counts: Sequence[Counts], sizes: Sequence[int]) -> Iterator[tuple[Counts, ...]]:
+    if len(counts) != sum(sizes):
+        raise AssertionError(f"{len(counts)} operators ran, {sum(sizes)} were expected")
+    start = 0
+    for size in sizes:
+        yield tuple(counts[start : start + size])
+        start += size
+
+
+def _added(counts: Sequence[Counts]) -> Counts:
+    """The sum; what one of them does not tell is not told."""
+
+    def add(values: Sequence[int | None]) -> int | None:
+        known = [value for value in values if value is not None]
+        return sum(known) if len(known) == len(values) else None
+
+    return Counts(
+        sum(one.instructions for one in counts),
+        add([one.cycles for one in counts]),
+        add([one.reads for one in counts]),
+        add([one.dual_macs for one in counts]),
+    )
 
 
 def count(firmware: Firmware, target: Target, by: EmulatorInfo | None = None) -> Counted:
@@ -215,7 +310,7 @@ class _Stretches:
         self._codes: dict[tuple[int, int], Code] = {}
         self._cost = runner.board.target.cost
         functions = sorted(
-            (symbol.address, OVERHEAD[0] if symbol.file == OVERHEAD_FILE else symbol.name)
+            (symbol.address, _attributed(symbol))
             for symbol in firmware.symbols
             if symbol.kind == "STT_FUNC"
         )
@@ -234,6 +329,30 @@ class _Stretches:
         blocks = self._counter.take()
         return self._sum(blocks, self._is_users), self._sum(blocks, lambda name: name in OVERHEAD)
 
+    def walk(self, walk: Walk) -> Walked:
+        """What a forced path takes, operator by operator and whole."""
+        self._runner.force(walk.forced)
+        self._fill()
+        ends = set(accumulate(walk.operators))
+        operators, steps, gates = [], [], []
+        for index, _ in enumerate(self._runner.steps(), start=1):
+            blocks = self._counter.take()
+            decides = self._is_gates if index in ends else _nothing
+            operators.append(
+                self._sum(blocks, lambda name: self._is_layer(name) and not decides(name))
+            )
+            steps.append(self._sum(blocks, lambda name: self._is_users(name) and not decides(name)))
+            if index in ends:
+                gates.append(self._sum(blocks, decides))
+        self._fill()
+        self._runner.infer()
+        whole = self._sum(self._counter.take(), self._is_users)
+        parts = tuple(map(_added, _split(steps, walk.operators)))
+        heads = range(1, len(walk.operators), 2)
+        return Walked(
+            tuple(_split(operators, walk.operators)), parts, tuple(gates[i] for i in heads), whole
+        )
+
     def start(self) -> Counts:
         """`eq_init`, checksum and checks."""
         self._counter.take()
@@ -249,6 +368,9 @@ class _Stretches:
 
     def _is_layer(self, name: str) -> bool:
         return name not in OVERHEAD and not name.startswith(HARNESS)
+
+    def _is_gates(self, name: str) -> bool:
+        return name.startswith((GATE, DIVISION))
 
     def _function(self, address: int) -> str:
         return self._names[bisect_right(self._starts, address) - 1]
@@ -274,6 +396,17 @@ class _Stretches:
                 classes[kind] += number * count.times
             classes["refill"] += code.refills * (count.times - count.fallen)
         return Counts(counted, _cycles(self._cost, classes), reads, dual_macs)
+
+
+def _attributed(symbol: Symbol) -> str:
+    """Statics of the runtime and of the gates go by their file, the others by their name."""
+    if symbol.file == OVERHEAD_FILE:
+        return OVERHEAD[0]
+    return GATE if symbol.file.startswith(GATE) else symbol.name
+
+
+def _nothing(name: str) -> bool:
+    return False
 
 
 def _cycles(cost: Cost | None, classes: collections.Counter[InstructionClass]) -> int | None:

@@ -35,6 +35,7 @@ from edgeq.report import Budget
 from edgeq.samples import Samples
 from edgeq.target import Target
 from edgeq.targets import emulators, runners, toolchain
+from edgeq.targets.emulators import Firmware
 from edgeq.targets.toolchain import Compiler, CompilerError
 
 ROUNDING = "rounding.json"
@@ -90,7 +91,14 @@ class Rebuilt:
         bits = levels.resolve(self.policy, graph, self.target.isa)
         ranges = (*(() if self.ranges is None else (self.ranges,)), *self.lower)
         chain = levels.run(
-            graph, cuts, bits, ranges, self.policy.calibration, held.heads, self.target.isa
+            graph,
+            cuts,
+            bits,
+            ranges,
+            self.policy.calibration,
+            held.heads,
+            self.target.isa,
+            drop=held.drop,
         )
         return self._place(chain.network, held.gate_for(chain.network))
 
@@ -259,19 +267,25 @@ def _zeros(tensor: Tensor) -> Array:
 
 def link(program: Program, compiler: Compiler) -> Linked | None:
     """`program` as firmware, counted on the emulated core; None if the device cannot hold it."""
+    linked = firmware(program, compiler)
+    if linked is None:
+        return None
+    code = footprint.measure(linked, program.name, program.kernels)
+    return Linked(code, profiler.count(linked, program.target))
+
+
+def firmware(program: Program, compiler: Compiler) -> Firmware | None:
+    """`program` as firmware, of which no file is kept; None if the device cannot hold it."""
     zeros = [_zeros(port.tensor) for port in program.inputs]
     outputs = [_zeros(tensor) for tensor in program.network.outputs]
-    own = program.kernels
     with tempfile.TemporaryDirectory(prefix="edgeq-link-") as name:
         folder = Path(name) / "build"
         folder.mkdir()
-        c_arrays.export(program, folder, [Case(tuple(zeros), tuple(outputs))], own)
+        c_arrays.export(program, folder, [Case(tuple(zeros), tuple(outputs))], program.kernels)
         try:
             elf = runners.link_firmware(folder, program.name, program.target, compiler)
         except CompilerError as error:
             if "overflowed" not in error.message:
                 raise
             return None
-        firmware = emulators.read_firmware(elf)
-    code = footprint.measure(firmware, program.name, own)
-    return Linked(code, profiler.count(firmware, program.target))
+        return emulators.read_firmware(elf)

@@ -16,7 +16,7 @@ import numpy as np
 import edgeq
 from edgeq import kernels
 from edgeq.errors import IntegrityError
-from edgeq.exporters import image
+from edgeq.exporters import gate_section, image
 from edgeq.ir import Array, Tensor, qparams_of
 from edgeq.kernels import Kernel
 from edgeq.packing import pack_activations
@@ -29,10 +29,14 @@ BYTES_PER_LINE = 20
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One golden vector: what the device reads (raw bytes or integers), and what it must give."""
+    """One golden vector: what the device reads (raw bytes or integers), and what it must give.
+
+    `route` is the path that the gates choose, by its index in `Gate.paths`; None without gates.
+    """
 
     inputs: tuple[Array, ...]
     outputs: tuple[Array, ...]
+    route: int | None = None
 
 
 def export(
@@ -237,7 +241,8 @@ def _selftest(program: Program, cases: Sequence[Case]) -> str:
             outputs.append(f"case{number}_output{port}")
             stored = pack_activations(values, qparams_of(program.network.outputs[port]).width)
             parts += ["", *_array(outputs[-1], np.frombuffer(stored, np.int8))]
-        rows.append(f"    {{{{{', '.join(inputs)}}}, {{{', '.join(outputs)}}}}},")
+        route = ", ".join(f"{number}u" for number in _route(program, case.route))
+        rows.append(f"    {{{{{', '.join(inputs)}}}, {{{', '.join(outputs)}}}, {route}}},")
     luts = [
         f"{{{_lut_name(program, i)}, {_lut_name(program, i).upper()}_CHANNELS}}"
         if i.lut is not None
@@ -264,6 +269,14 @@ def _selftest(program: Program, cases: Sequence[Case]) -> str:
         "",
     ]
     return "\n".join(parts)
+
+
+def _route(program: Program, route: int | None) -> tuple[int, int, int]:
+    """Exit, path and cost, as eq_result_t has them."""
+    if program.gate is None or route is None:
+        return 0, 0, 0
+    path = program.gate.paths[route]
+    return len(path) - 1, gate_section.code(path), program.gate.costs[route]
 
 
 def _array(name: str, values: Array) -> Iterable[str]:

@@ -349,13 +349,17 @@ class EmulatorRunner:
     ) -> list[Result]:
         """As those of `HostRunner`."""
         self._call("harness_set_tradeoff", tradeoff)
-        self._call("harness_force", *(forced or (0, ROUTE)))
+        self.force(forced)
         found = []
         for sample in samples:
             (outputs,) = self.run([sample])
             words = self.board.read(self._address("harness_result"), RESULT.size)
             found.append(Result(outputs, *RESULT.unpack(words)))
         return found
+
+    def force(self, path: tuple[int, int] | None) -> None:
+        """Has samples take a path, its levels and exit as in `Result`; None gives routing back."""
+        self._call("harness_force", *(path or (0, ROUTE)))
 
     def infer(self) -> None:
         """Runs the sample that the inputs hold."""

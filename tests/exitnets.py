@@ -84,7 +84,12 @@ def policy(names: Sequence[str], *lower: tuple[int, int], top: tuple[int, int] =
 
 
 def chain(
-    graph: Graph, chosen: Policy, target: Target | None = None, *, with_heads: bool = True
+    graph: Graph,
+    chosen: Policy,
+    target: Target | None = None,
+    *,
+    with_heads: bool = True,
+    drop: bool = False,
 ) -> Chain:
     """`graph` under `chosen`, on random samples, with random heads or none."""
     isa = (target or targets.load("mcu")).isa
@@ -93,4 +98,4 @@ def chain(
     some = heads(graph, cuts) if with_heads else None
     seen = graph if some is None else exits.attach(graph, cuts, some)
     ranges = calibrate.by_level(seen, bits, reals(graph), chosen.calibration)
-    return levels.run(graph, cuts, bits, ranges, chosen.calibration, some, isa)
+    return levels.run(graph, cuts, bits, ranges, chosen.calibration, some, isa, drop=drop)

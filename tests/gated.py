@@ -12,16 +12,15 @@ from programs import compiled, reals
 from edgeq import dispatch, fixedpoint, gates
 from edgeq.frontends import Port
 from edgeq.gates import Bytes, Form, Gate, Layer, Mlp, Path, Static, Table
-from edgeq.ir import Array, Block, Graph, Network, Node, QParams, Tensor, Variant, qparams_of
+from edgeq.ir import Array, Block, Graph, Network, Node, QParams, Tensor, Variant
 from edgeq.kernels import Optimize
-from edgeq.ops import OPS
 from edgeq.program import Program
 from edgeq.target import Target
 
 CLASSES = 10
 OUTPUT = "logits"
 WEIGHTS = (8, 4, 2)  # bits of the levels
-LOGIT = QParams((0.0625,), -3, 8)
+LOGIT = QParams((0.03125,), -3, 8)
 FORMS = ("static", "table", "mlp")
 
 
@@ -45,14 +44,13 @@ def network(graphs: Sequence[Graph]) -> Network:
     """
     chains = [_chain(_renamed(graph, level), level) for level, graph in enumerate(graphs)]
     blocks = []
-    for index, first in enumerate(chains[0]):
+    for index in range(len(chains[0])):
         head = index % 2 == 1
         variants = [chain[index] for chain in (chains[:1] if head else chains)]
         name = f"{'head' if head else 'body'}_{index // 2 + 1}"
         blocks.append(
             Block(name, tuple(Variant(n, graph) for n, graph in enumerate(variants)), head)
         )
-        del first
     return Network(graphs[0].name, tuple(blocks))
 
 
@@ -135,21 +133,25 @@ def _random_form(gate: Gate, form: str, size: int, rng: np.random.Generator) -> 
     if form == "static":
         return Static()
     if form == "table":
-        centroids = _bytes(rng, gate.exits - 1, size, gates.TOP + 1)
+        spread = np.exp(rng.uniform(1, 4.5, ((gate.exits - 1) * size, 1)))
+        logits = np.clip(rng.normal(0, spread, (len(spread), gate.classes)), -128, 127)
+        seen = gates.see(logits.astype(np.int8), LOGIT.scale[0])
+        centroids = seen.top.reshape(gate.exits - 1, size, gates.TOP + 1)
         errors = {node: _bytes(rng, size, len(gate.options(node))) for node in gate.nodes()}
         return Table(centroids, errors)
     inputs = 2 * gate.classes + 4 + gate.exits + 1
     layers = []
     for _ in range(gate.exits - 1):
         hidden = rng.integers(-128, 128, (size, inputs)).astype(np.int8)
+        hidden[:, -gate.exits - 1 :] //= 4  # else inputs would hardly differ
         layers.append(
             Layer(
                 hidden,
-                rng.integers(-20000, 20000, size).astype(np.int32),
+                rng.integers(-9000, 9000, size).astype(np.int32),
                 fixedpoint.quantize_multiplier(float(rng.uniform(0.002, 0.02))),
                 rng.integers(-128, 128, size).astype(np.int8),
                 int(rng.integers(-5000, 5000)),
-                fixedpoint.quantize_multiplier(float(rng.uniform(0.0005, 0.005))),
+                fixedpoint.quantize_multiplier(float(rng.uniform(0.002, 0.01))),
             )
         )
     return Mlp(tuple(layers))
@@ -198,6 +200,3 @@ def inputs(made: Program, count: int, seed: int = 1) -> dict[str, Array]:
         contrast = np.exp(rng.normal(0, 1, (count, *[1] * (values.ndim - 1))))
         found[port.tensor.name] = port.quantize((values * contrast).astype(np.float32))
     return found
-
-
-__all__ = ["OPS", "qparams_of"]

@@ -40,7 +40,7 @@ LAYERS = (
     ("pages",),
     ("assemble", "feasibility", "inventory", "profiler"),
     ("views", "rebuild"),
-    ("whatif", "ladder"),
+    ("whatif", "ladder", "costs"),
     ("api", "docs"),
     ("cli",),
 )

@@ -12,10 +12,10 @@ from exitnets import SMALL_EXITS, chain, gated_graphs, policy, small
 from graphs import RELU, Builder
 from programs import reals
 
-from edgeq import calibrate, exits, gates, levels, quantize, reference, targets
+from edgeq import calibrate, exits, gates, kernels, levels, quantize, reference, targets
 from edgeq import policy as policies
 from edgeq.errors import PolicyError
-from edgeq.ir import Graph, Network, Op, qparams_of
+from edgeq.ir import Graph, Network, Op, qparams_of, single
 from edgeq.ops import OPS
 from edgeq.policy import Bits, Policy
 
@@ -47,14 +47,16 @@ def test_the_default_level_is_w4a4_where_the_core_multiplies_pairs() -> None:
     chosen = Policy.model_validate({"exits": list(SMALL_EXITS)})
     top, low = levels.resolve(chosen, small(), DSP)
     assert set(top.values()) == {Bits(8, 8)}
-    assert low["conv_1"] == Bits(8, 8)
+    assert low["conv_1"] == Bits(8, 4)  # what an entry behind it brings its output to
     assert low["fc_1"] == Bits(8, 8)
-    assert {low[name] for name in low if name not in ("conv_1", "fc_1")} == {Bits(4, 4)}
+    assert low["conv_3"] == low["conv_5"] == low["conv_6"] == Bits(4, 8)  # additions read them
+    assert low["conv_2"] == low["conv_4"] == low["conv_7"] == low["add_1"] == Bits(4, 4)
 
 
 def test_the_default_level_keeps_activations_where_low_ones_gain_nothing() -> None:
     chosen = Policy.model_validate({"exits": list(SMALL_EXITS)})
-    assert levels.resolve(chosen, small(), ())[1]["conv_2"] == Bits(4, 8)
+    low = levels.resolve(chosen, small(), ())[1]
+    assert low["conv_2"] == low["conv_3"] == Bits(4, 8)
 
 
 def test_the_default_level_rises_nowhere_above_the_policy() -> None:
@@ -80,6 +82,9 @@ def test_rules_of_a_level_are_resolved_and_the_first_layer_keeps_its_bits() -> N
     }
     low = levels.resolve(Policy.model_validate(data), small(), DSP)[1]
     assert (low["conv_1"], low["conv_2"], low["conv_3"]) == (Bits(8, 8), Bits(6, 8), Bits(5, 8))
+    data["exits"] = ["add_1"]
+    data["level"][0]["default"]["activations"] = 4  # type: ignore[index]
+    assert levels.resolve(Policy.model_validate(data), small(), DSP)[1]["conv_1"] == Bits(8, 8)
     data["level"][0]["rule"][0]["match"] = "nothing"  # type: ignore[index]
     with pytest.raises(PolicyError, match=r"level 1: rule 1 \"nothing\" matches no layer"):
         levels.resolve(Policy.model_validate(data), small(), DSP)
@@ -87,7 +92,7 @@ def test_rules_of_a_level_are_resolved_and_the_first_layer_keeps_its_bits() -> N
 
 @pytest.mark.parametrize("lower", [((4, 4), (5, 4)), ((4, 4), (4, 8))])
 def test_levels_that_rise_are_refused(lower: tuple[tuple[int, int], ...]) -> None:
-    with refused("EQ0374", "level 2 gives conv_2", "bits"):
+    with refused("EQ0374", "level 2 gives conv_", "bits"):
         levels.resolve(policy(SMALL_EXITS, *lower), small(), DSP)
 
 
@@ -162,8 +167,6 @@ def test_the_most_precise_path_is_the_ungated_network(graph: Graph) -> None:
     ranges = calibrate.run(graph, bits, reals(graph), chosen.calibration)
     plain = quantize.run(graph, bits, ranges, chosen.calibration)
     inputs = integers(network, graph)
-    from edgeq.ir import single
-
     expected = reference.run(single(plain), inputs)
     found = reference.run(network, inputs, levels=steps(network, (0,) * len(chosen.exits) + (0,)))
     last = network.blocks[-1].variants[0].graph
@@ -211,6 +214,54 @@ def test_equal_bodies_are_one_variant_at_first_and_one_graph_later() -> None:
     assert last[0].graph is last[1].graph is last[2].graph
     middle = network.blocks[2].variants
     assert middle[0].graph is not middle[1].graph
+
+
+def test_a_level_that_saves_nothing_has_the_graph_of_the_level_above() -> None:
+    """On a core without the DSP extension packed activations are unpacked, and cost cycles."""
+    graph, chosen = small(), policy(SMALL_EXITS, (4, 4))
+    for name in ("cortex-m0", "mcu"):
+        target = targets.load(name)
+        kept = chain(graph, chosen, target, drop=True).network
+        bodies = [block for block in chain(graph, chosen, target).network.blocks if not block.head]
+        for body, other in zip(bodies, [b for b in kept.blocks if not b.head], strict=True):
+            if len(body.variants) == 2:
+                above, below = (
+                    sum(
+                        c[0].cycles
+                        for c in kernels.options(single(v.graph), target.isa, "time").values()
+                    )
+                    for v in body.variants
+                )
+                shared = other.variants[0].graph is other.variants[1].graph
+                assert shared == (below > levels.WORTH * above), (name, body.name)
+    assert all(
+        len(block.graphs) == 1
+        for block in chain(graph, chosen, targets.load("cortex-m0"), drop=True).network.blocks
+    )
+
+
+def test_paths_that_compute_the_same_are_one() -> None:
+    data: dict[str, Any] = {
+        "exits": ["conv_1", "add_1", "add_2"],
+        "calibration": {"activations": "minmax"},
+        "level": [{"rule": [{"match": "conv_[237]", "weights": 4}]}],
+    }
+    network = chain(small(), Policy.model_validate(data)).network
+    assert levels.levels_of(network) == ((0,), (0, 1), (0, 1), (0, 1))
+    assert network.blocks[4].variants[0].graph is network.blocks[4].variants[1].graph
+    paths = levels.paths_of(network)
+    assert paths == (
+        (0,), (0, 0), (0, 1), (0, 0, 0), (0, 1, 1),
+        (0, 0, 0, 0), (0, 0, 0, 1), (0, 1, 1, 1),
+    )  # fmt: skip
+    inputs = integers(network, small())
+    found = {
+        values[network.outputs[0].name].tobytes()
+        for path in gates.all_paths(levels.levels_of(network))
+        if len(path) == 4
+        for values in [reference.run(network, inputs, levels=steps(network, path))]
+    }
+    assert len(found) == sum(len(path) == 4 for path in paths)
 
 
 def test_an_entry_is_taken_where_its_readers_gain_more_than_it_costs() -> None:

@@ -9,7 +9,6 @@
 #include "eq_fixed.h"
 #include "eq_kernel.h"
 
-
 /* An MLP's state: what it reads (probabilities here and at the exit before, entropies here and there,
    maxima there and here), then hidden sums of paths, one row for each length. */
 static uint32_t sums_offset(const eq_gate_t *gate)
@@ -47,13 +46,14 @@ static uint8_t see(const eq_gate_t *gate, const int8_t *logits, uint8_t *probabi
     for (uint32_t i = 1; i < classes; i++) {
         greatest = logits[i] > greatest ? logits[i] : greatest;
     }
+    exponentials += greatest;
     uint32_t total = 0;
     for (uint32_t i = 0; i < classes; i++) {
-        total += exponentials[greatest - logits[i]];
+        total += exponentials[-logits[i]];
     }
     uint32_t entropy = 0;
     for (uint32_t i = 0; i < classes; i++) {
-        const uint32_t weight = exponentials[greatest - logits[i]];
+        const uint32_t weight = exponentials[-logits[i]];
         const uint32_t probability = ((weight << 15) + total / 2) / total;
         probabilities[i] = byte_of(probability);
         entropy += entropies[probability >> 7];
@@ -105,33 +105,31 @@ static void find_top(const eq_gate_t *gate, const uint8_t *probabilities, uint8_
     }
     for (uint32_t i = 0; i < gate->classes; i++) {
         const uint8_t value = probabilities[i];
-        uint32_t place = EQ_GATE_TOP;
-        while (place > 0 && value > top[place - 1]) {
-            if (place < EQ_GATE_TOP) {
+        if (value > top[EQ_GATE_TOP - 1]) {
+            uint32_t place = EQ_GATE_TOP - 1;
+            for (; place > 0 && value > top[place - 1]; place--) {
                 top[place] = top[place - 1];
             }
-            place--;
-        }
-        if (place < EQ_GATE_TOP) {
             top[place] = value;
         }
     }
 }
 
-static uint32_t nearest(const uint8_t *centroids, uint32_t count, const uint8_t *features)
+static uint32_t nearest(const uint8_t *centroid, uint32_t count, const uint8_t *features)
 {
+    const int32_t a = features[0], b = features[1], c = features[2];
+    const int32_t d = features[3], e = features[4], f = features[5];
     uint32_t best = 0;
-    uint32_t least = UINT32_MAX;
+    int32_t least = INT32_MAX;
     for (uint32_t k = 0; k < count; k++) {
-        uint32_t distance = 0;
-        for (uint32_t i = 0; i < EQ_GATE_FEATURES; i++) {
-            const int32_t apart = features[i] - centroids[k * EQ_GATE_FEATURES + i];
-            distance += (uint32_t)(apart * apart);
-        }
+        const int32_t u = a - centroid[0], v = b - centroid[1], w = c - centroid[2];
+        const int32_t x = d - centroid[3], y = e - centroid[4], z = f - centroid[5];
+        const int32_t distance = u * u + v * v + w * w + x * x + y * y + z * z;
         if (distance < least) {
             least = distance;
             best = k;
         }
+        centroid += EQ_GATE_FEATURES;
     }
     return best;
 }
@@ -209,37 +207,56 @@ static int32_t length_input(const eq_gate_t *gate, uint32_t length)
     return (int32_t)(255u * length / gate->exits);
 }
 
-/* sums + what two of the inputs weigh more; the error, Q16. */
+/*
+ * Sums + what two of the inputs weigh more; the error, Q16. A hidden value is eq_requantize of its
+ * sum, clamped to 0..255: of positive sums, which alone matter, no sign is left to think of.
+ */
 static uint32_t predict(const network_t *n, const int32_t *sums, const int8_t *a, int32_t x,
                         const int8_t *b, int32_t y, int32_t *out)
 {
-    const int32_t multiplier = n->scales->hidden_multiplier;
-    const eq_shift_t shift = eq_shift(n->scales->hidden_shift);
-    int32_t total = n->scales->output_bias;
-    for (uint32_t i = 0; i < n->hidden; i++) {
-        const int32_t sum = sums[i] + a[i] * x + b[i] * y;
-        out[i] = sum;
-        if (sum > 0) { /* others are clamped to 0 */
-            const int32_t value = eq_requantize(sum, multiplier, shift);
-            total += n->output[i] * (value < 255 ? value : 255);
+    const eq_gate_layer_t *scales = n->scales;
+    const eq_shift_t shift = eq_shift(scales->hidden_shift);
+    const uint32_t multiplier = (uint32_t)scales->hidden_multiplier;
+    const uint32_t half = (UINT32_C(1) << shift.right) >> 1;
+    const uint32_t left = (uint32_t)shift.left + 1u;
+    const uint32_t right = (uint32_t)shift.right;
+    const int8_t *weight = n->output;
+    const int8_t *const end = weight + n->hidden;
+    int32_t total = scales->output_bias;
+    while (weight != end) {
+        const int32_t sum = *sums++ + *a++ * x + *b++ * y;
+        *out++ = sum;
+        if (sum > 0) {
+            const uint64_t product = (uint64_t)((uint32_t)sum << left) * multiplier;
+            const uint32_t high = (uint32_t)(product >> 32) + ((uint32_t)product >> 31);
+            total += *weight * eq_clamp((int32_t)((high + half) >> right), 0, 255);
         }
+        weight++;
     }
     const int32_t index =
-        eq_requantize(total, n->scales->output_multiplier, eq_shift(n->scales->output_shift));
+        eq_requantize(total, scales->output_multiplier, eq_shift(scales->output_shift));
     return n->sigmoids[eq_clamp(index, -128, 127) + 128];
 }
 
-/* The sums of the path so far: a row of weights for each hidden value, inputs in pairs. */
+/* The sums of the path so far, of four hidden values at a time. */
 static void sum_inputs(const network_t *n, const uint8_t *seen, uint32_t count, int32_t *sums)
 {
-    const int8_t *weight = n->rows;
-    for (uint32_t i = 0; i < n->hidden; i++) {
-        int32_t sum = n->bias[i];
-        for (uint32_t j = 0; j < count; j += 2) {
-            sum += weight[j] * seen[j] + weight[j + 1] * seen[j + 1];
+    const int8_t *a = n->rows;
+    for (uint32_t i = 0; i < n->hidden; i += 4) {
+        const int8_t *b = a + count, *c = b + count, *d = c + count;
+        int32_t s = n->bias[i], t = n->bias[i + 1], u = n->bias[i + 2], v = n->bias[i + 3];
+        for (uint32_t j = 0; j < count; j++) {
+            const int32_t x = seen[j];
+            s += *a++ * x;
+            t += *b++ * x;
+            u += *c++ * x;
+            v += *d++ * x;
         }
-        weight += count;
-        sums[i] = sum;
+        sums[i] = s;
+        sums[i + 1] = t;
+        sums[i + 2] = u;
+        sums[i + 3] = v;
+        a = d;
     }
 }
 
@@ -268,8 +285,8 @@ static void compute(const eq_gate_t *gate, choice_t *choice, uint32_t taken, con
         }
         const uint32_t block = option->length - 1u;
         const uint32_t depth = option->length - length;
-        const int32_t longer = length_input(gate, option->length) -
-                               (i == taken ? 0 : length_input(gate, block));
+        const int32_t longer =
+            length_input(gate, option->length) - (i == taken ? 0 : length_input(gate, block));
         int32_t *own = sums + depth * n.hidden;
         const uint32_t error =
             predict(&n, i == taken ? own : own - n.hidden, n.columns + block * n.hidden,

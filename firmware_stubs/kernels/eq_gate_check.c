@@ -43,7 +43,7 @@ EQ_ONCE static int record_fits(const eq_ctx_t *ctx, const eq_gate_t *g)
            g->path_count < UINT8_MAX && g->first_count != 0 && g->classes >= 2 &&
            g->classes <= MOST_CLASSES && values == g->classes && eq_width(out->bits) == 8 &&
            g->level_count >= 1 && g->level_count <= 16 && g->size <= UINT8_MAX &&
-           (g->size != 0) == predicts;
+           (g->size != 0) == predicts && (g->form != EQ_FORM_MLP || g->size % 4 == 0);
 }
 
 /* Bodies and heads alternate; what writes the output last writes output 0. */
@@ -203,8 +203,7 @@ EQ_ONCE static int sum_fits(int32_t bias, uint32_t count, int32_t multiplier, in
 EQ_ONCE static int networks_fit(const eq_gate_t *g)
 {
     for (uint32_t exit = 0; exit + 1 < g->exits; exit++) {
-        const eq_gate_layer_t *layer =
-            eq_gate_at(g, g->predictor + exit * eq_gate_layer_bytes(g));
+        const eq_gate_layer_t *layer = eq_gate_at(g, g->predictor + exit * eq_gate_layer_bytes(g));
         const int32_t *bias = (const void *)(layer + 1);
         if (!sum_fits(layer->output_bias, g->size, layer->output_multiplier, layer->output_shift)) {
             return 0;

@@ -30,7 +30,7 @@ static eq_status_t start(eq_ctx_t *ctx)
     if (ctx->block == 0 && ctx->operator_index == 0) {
         ctx->goal = ctx->forced;
         follow(ctx, ctx->goal == EQ_ROUTED ? eq_gate_first(ctx->gate, ctx->tradeoff)
-                                        : eq_gate_toward(ctx->gate, EQ_ROUTE, ctx->goal));
+                                           : eq_gate_toward(ctx->gate, EQ_ROUTE, ctx->goal));
     }
     return EQ_OK;
 }

@@ -100,9 +100,9 @@ typedef struct {
     uint32_t exit;     /* of the last run; so are these: */
     uint32_t path;
     uint32_t cost;
-    uint16_t variant;  /* of the block */
-    uint8_t taken;     /* the path so far, by its index */
-    uint8_t goal;      /* of this run where it is forced; so are runs to come: */
+    uint16_t variant; /* of the block */
+    uint8_t taken;    /* the path so far, by its index */
+    uint8_t goal;     /* of this run where it is forced; so are runs to come: */
     uint8_t forced;
     uint8_t task; /* for the gate, and what came of it */
     int8_t status;

@@ -137,12 +137,12 @@ typedef enum {
 
 /* Begins the section; offsets count from there. A form without prediction has paths and first only. */
 typedef struct {
-    uint8_t form;        /* eq_form_t */
-    uint8_t exits;       /* 2..8, the last one included */
-    uint8_t path_count;  /* of eq_path_t at `paths` */
-    uint8_t first_count; /* of eq_first_t at `first` */
-    uint16_t classes;    /* values of output 0 */
-    uint16_t size;       /* 1..255; EQ_FORM_STATIC: 0 */
+    uint8_t form;         /* eq_form_t */
+    uint8_t exits;        /* 2..8, the last one included */
+    uint8_t path_count;   /* of eq_path_t at `paths` */
+    uint8_t first_count;  /* of eq_first_t at `first` */
+    uint16_t classes;     /* values of output 0 */
+    uint16_t size;        /* 1..255; EQ_FORM_MLP: a multiple of 4; EQ_FORM_STATIC: 0 */
     uint16_t level_count; /* one more than the greatest level */
     uint16_t reserved;    /* 0 */
     uint32_t tradeoff;    /* at start, Q16.16 */
@@ -153,7 +153,8 @@ typedef struct {
     uint32_t exponentials; /* 256 uint16 */
     uint32_t entropies;    /* 257 uint16 */
     uint32_t sigmoids;     /* 256 uint16; EQ_FORM_MLP only */
-    uint32_t predictor;    /* table: centroids, exits - 1 times `size` times EQ_GATE_TOP + 1 bytes, then
+    uint32_t
+        predictor; /* table: centroids, exits - 1 times `size` times EQ_GATE_TOP + 1 bytes, then
                               of each path, in order, `size` rows of a byte for each of its options;
                               MLP: exits - 1 times eq_gate_layer_t with what follows it */
 } eq_gate_t;

@@ -27,8 +27,14 @@ static int run_case(const eq_selftest_t *tables, const eq_selftest_case_t *golde
     for (uint32_t i = 0; (port = eq_input(ctx, i)) != NULL; i++) {
         fill_input(port, golden->inputs[i], &tables->input_luts[i]);
     }
-    fault->status = eq_run(ctx, NULL);
+    eq_result_t result;
+    fault->status = eq_run(ctx, &result);
     if (fault->status != EQ_OK) {
+        return 0;
+    }
+    if (golden->cost != 0 && (result.exit != golden->exit || result.path != golden->path ||
+                              result.cost != golden->cost)) {
+        fault->output = EQ_SELFTEST_ROUTE;
         return 0;
     }
     for (uint32_t i = 0; (port = eq_output(ctx, i)) != NULL; i++) {

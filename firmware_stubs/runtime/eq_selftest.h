@@ -15,6 +15,9 @@ typedef struct {
     /* Per input: raw uint8 where the input has a lookup table, else its bytes; row-major. */
     const void *inputs[EQ_MAX_PORTS];
     const int8_t *outputs[EQ_MAX_PORTS]; /* the bytes of each */
+    uint32_t exit;                       /* of eq_result_t, of a model with gates; so are these: */
+    uint32_t path;
+    uint32_t cost; /* 0: without gates */
 } eq_selftest_case_t;
 
 /*
@@ -37,6 +40,9 @@ typedef struct {
 
 /* In selftest.c. */
 extern const eq_selftest_t eq_selftest_tables;
+
+/* In place of an output: the input took another way. */
+#define EQ_SELFTEST_ROUTE EQ_MAX_PORTS
 
 /* The first difference of a case that failed. */
 typedef struct {

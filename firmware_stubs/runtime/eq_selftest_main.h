@@ -18,6 +18,9 @@ static void print_fault(const eq_selftest_t *tables, const eq_selftest_fault_t *
     if (fault->status != EQ_OK) {
         printf("%s: case %lu: %s\n", tables->name, (unsigned long)fault->index,
                eq_status_name(fault->status));
+    } else if (fault->output == EQ_SELFTEST_ROUTE) {
+        printf("%s: case %lu: another exit, path or cost\n", tables->name,
+               (unsigned long)fault->index);
     } else {
         printf("%s: case %lu: byte %lu of output %lu is %d, expected %d\n", tables->name,
                (unsigned long)fault->index, (unsigned long)fault->byte,

@@ -9,6 +9,7 @@
  * it. The sequence is fixed. What is checked here by value names its guarantee.
  */
 #include "fast.h"
+#include "gated.h"
 #include "lanes.h"
 #include "shaping.h"
 #include "wide.h"
@@ -55,6 +56,11 @@ static image_t damaged_copy(const image_t *seed)
     const uint32_t tables = image_sections(image)[EQ_SECTION_TABLES - 1].offset;
     if (random_next(&state) % 4 != 0 && tables <= image.length) {
         structure.length = tables;
+    }
+    if (image_header(image)->section_count == MODEL_KINDS && random_next(&state) % 2 == 0) {
+        const eq_section_t *gate = &image_sections(image)[EQ_SECTION_GATE - 1];
+        structure.bytes = image.bytes + gate->offset;
+        structure.length = gate->bytes;
     }
     const uint32_t count = 1 + random_next(&state) % 4;
     for (uint32_t i = 0; i < count; i++) {
@@ -113,9 +119,11 @@ static int attack(image_t image)
         const uint32_t values = output->shape[0] * output->shape[1] * output->shape[2];
         const uint32_t most = output->bits == 16 ? 65535 : 255;
         CHECK(first.label < values && first.confidence <= most, "guarantee 6");
+        CHECK(first.exit < 8 && first.cost >= 1 && first.cost <= 65536, "guarantee 6");
         fill_arena(arena, arena_bytes, seed);
         CHECK(eq_run(ctx, &second) == EQ_OK && first.label == second.label &&
-                  first.confidence == second.confidence,
+                  first.confidence == second.confidence && first.path == second.path &&
+                  first.exit == second.exit && first.cost == second.cost,
               "guarantee 8: the same arena gives the same result");
     }
     CHECK(eq_crc32(image.bytes, image.length) == crc, "guarantee 7: the image was written");
@@ -169,6 +177,9 @@ int main(int argc, char **argv)
     fuzz("packed fast model", fast_image(4), rounds);
     fuzz("model in pairs", pairs_image(), rounds);
     fuzz("model in lanes", lanes_image(), rounds);
+    fuzz("routed model without prediction", gated_image(EQ_FORM_STATIC), rounds);
+    fuzz("routed model with a table", gated_image(EQ_FORM_TABLE), rounds);
+    fuzz("routed model with networks", gated_image(EQ_FORM_MLP), rounds);
     for (int i = 2; i < argc; i++) {
         fuzz(argv[i], read_image(argv[i]), rounds);
     }

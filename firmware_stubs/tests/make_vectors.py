@@ -1,4 +1,4 @@
-"""Writes vectors/ from edgeq.fixedpoint, for test_fixed.c, and edgeq.overlap, for test_kernels.c.
+"""Writes vectors/: edgeq.fixedpoint for test_fixed.c, overlap for test_kernels.c, gates for test_gates.c.
 
 Run from the repository root: python firmware_stubs/tests/make_vectors.py
 """
@@ -6,12 +6,15 @@ Run from the repository root: python firmware_stubs/tests/make_vectors.py
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import islice
+from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 
-from edgeq import fixedpoint
+from edgeq import fixedpoint, gates
+from edgeq.exporters import gate_section
+from edgeq.gates import Gate, Layer, Mlp, Path as Levels, Static, Table
 from edgeq.ir import Node, Op, QParams, Tensor, Window
 from edgeq.overlap import BY_PIXELS, BY_ROWS, ORDERS, lag
 
@@ -19,6 +22,8 @@ SEED = 20261121
 INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
 SOFTMAX_LONG = (list(range(-128, 128)), [0] * 300, [0] * 600)  # the result's shift: .., 31, 32
 LAG_ROWS, LAG_MOST = 600, 1 << 30  # beyond LAG_MOST: nothing is read after the first row
+GATE_EXITS, GATE_CLASSES, GATE_SIZE, GATE_SCALE = 4, 5, 8, 0.05
+GATE_ROWS, GATE_TRADEOFFS = 60, (0, 300, 3000, 20_000, gates.MOST_TRADEOFF)
 EDGES = (0, 1, -1, 2, -2, 3, -3, INT32_MAX, -INT32_MAX, 1 << 30, -(1 << 30), (1 << 30) - 1)
 
 
@@ -131,6 +136,70 @@ def lag_rows(rng: np.random.Generator) -> Iterable[Sequence[int]]:
         )  # fmt: skip
 
 
+def gate(rng: np.random.Generator, form: str) -> Gate:
+    """A gate with random costs and tables, of two levels."""
+    levels = ((0, 1),) * GATE_EXITS
+    paths = gates.all_paths(levels)
+    cost: dict[Levels, int] = {}
+    for path in paths:
+        cost[path] = cost.get(path[:-1], 0) + int(rng.integers(1, 12_000))
+    bare = Gate(
+        GATE_CLASSES, levels, paths, tuple(cost[p] for p in paths), ((0, 0), (2000, 1)), 9, Static()
+    )
+    if form == "static":
+        return bare
+    if form == "table":
+        centroids = rng.integers(0, 256, (GATE_EXITS - 1, GATE_SIZE, gates.TOP + 1))
+        errors = {
+            node: rng.integers(0, 256, (GATE_SIZE, len(bare.options(node)))).astype(np.uint8)
+            for node in bare.nodes()
+        }
+        return replace(bare, form=Table(centroids.astype(np.uint8), errors))
+    inputs = 2 * GATE_CLASSES + 4 + GATE_EXITS + 1
+    layers = tuple(
+        Layer(
+            rng.integers(-128, 128, (GATE_SIZE, inputs)).astype(np.int8),
+            rng.integers(-9000, 9000, GATE_SIZE).astype(np.int32),
+            fixedpoint.quantize_multiplier(real),
+            rng.integers(-128, 128, GATE_SIZE).astype(np.int8),
+            int(rng.integers(-9000, 9000)),
+            fixedpoint.quantize_multiplier(real / 4),
+        )
+        for real in (0.004, 0.02, 2.5)
+    )
+    return replace(bare, form=Mlp(layers))
+
+
+def section(made: Gate) -> Iterable[Sequence[int]]:
+    """The words of its section in an image."""
+    parts = gate_section.pieces(made, GATE_SCALE, None)
+    data = b"".join(part + bytes(-len(part) % 8) for _, part in parts)
+    return ((int(word),) for word in np.frombuffer(data, "<i4"))
+
+
+def gate_rows(rng: np.random.Generator, made: Gate) -> Iterable[Sequence[int]]:
+    """(tradeoff, logits of each exit, the path after each or −1, in the order of the image)."""
+    order = gate_section.tree(made)
+    for row in range(GATE_ROWS):
+        tradeoff = GATE_TRADEOFFS[row % len(GATE_TRADEOFFS)]
+        spread = int(rng.integers(1, 128))
+        logits = rng.integers(-spread, spread + 1, (GATE_EXITS - 1, GATE_CLASSES)).astype(np.int8)
+        path: Levels | None = (made.first_level(tradeoff),)
+        seen: dict[Levels, gates.Seen] = {}
+        taken = [order.index(made.paths.index((made.first_level(tradeoff),)))]
+        for exit in range(GATE_EXITS - 1):
+            if path is None:
+                taken.append(-1)
+                continue
+            seen[path] = gates.see(logits[exit : exit + 1], GATE_SCALE)
+            options = made.options(path)
+            best = gates.decide(made, options, gates.predict(made, path, seen), tradeoff)
+            onward = made.paths[options[int(best[0])]][: len(path) + 1]
+            taken.append(order.index(made.paths.index(onward)))
+            path = None if onward == path else onward
+        yield tradeoff - (tradeoff >> 31 << 32), *map(int, logits.reshape(-1)), *taken
+
+
 def table(name: str, rows: Iterable[Sequence[int]], columns: int) -> str:
     """A C array of rows of `columns` int32, or a flat one where columns is 0."""
     lines = []
@@ -156,6 +225,16 @@ def main() -> None:
         ),
     )
     write("lags.h", (table("lag_rows", islice(lag_rows(rng), LAG_ROWS), 19),))
+    made = {form: gate(rng, form) for form in ("static", "table", "mlp")}
+    columns = 2 + (GATE_EXITS - 1) * (GATE_CLASSES + 1)
+    parts = (
+        (
+            table(f"gate_{form}", section(one), 0),
+            table(f"{form}_rows", gate_rows(rng, one), columns),
+        )
+        for form, one in made.items()
+    )
+    write("gates.h", chain.from_iterable(parts))
 
 
 def write(file: str, tables: Iterable[str]) -> None:

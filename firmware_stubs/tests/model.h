@@ -15,7 +15,7 @@
 #include "eq_kernel.h"
 #include "eq_rows.h"
 
-enum { MODEL_RECORDS = 32, MODEL_POOL_BYTES = 8192, MODEL_SECTIONS = 7 };
+enum { MODEL_RECORDS = 32, MODEL_POOL_BYTES = 8192, MODEL_SECTIONS = 7, MODEL_KINDS = 8 };
 
 /* The sections as they grow. */
 typedef struct {
@@ -26,7 +26,8 @@ typedef struct {
     eq_port_t ports[MODEL_RECORDS];
     uint8_t tables[MODEL_POOL_BYTES];
     uint8_t weights[MODEL_POOL_BYTES];
-    uint32_t count[MODEL_SECTIONS + 1]; /* of records, or bytes; by section kind */
+    uint8_t gate[MODEL_POOL_BYTES];  /* no section where it has no bytes */
+    uint32_t count[MODEL_KINDS + 1]; /* of records, or bytes; by section kind */
     uint32_t arena_bytes;
     uint32_t random;
 } model_t;
@@ -295,8 +296,8 @@ static void image_seal(image_t image)
 
 static image_t model_image(const model_t *m)
 {
-    const void *data[] = {NULL,      m->tensors, m->operators, m->variants,
-                          m->blocks, m->ports,   m->tables,    m->weights};
+    const void *data[] = {NULL,     m->tensors, m->operators, m->variants, m->blocks,
+                          m->ports, m->tables,  m->weights,   m->gate};
     const uint32_t size[] = {0,
                              sizeof m->tensors[0],
                              sizeof m->operators[0],
@@ -304,10 +305,12 @@ static image_t model_image(const model_t *m)
                              sizeof m->blocks[0],
                              sizeof m->ports[0],
                              1,
+                             1,
                              1};
-    eq_section_t sections[MODEL_SECTIONS];
-    uint32_t length = align8((uint32_t)(sizeof(eq_header_t) + sizeof sections));
-    for (uint32_t kind = 1; kind <= MODEL_SECTIONS; kind++) {
+    const uint32_t kinds = m->count[EQ_SECTION_GATE] != 0 ? MODEL_KINDS : MODEL_SECTIONS;
+    eq_section_t sections[MODEL_KINDS];
+    uint32_t length = align8((uint32_t)(sizeof(eq_header_t) + kinds * sizeof *sections));
+    for (uint32_t kind = 1; kind <= kinds; kind++) {
         sections[kind - 1] = (eq_section_t){kind, length, m->count[kind] * size[kind]};
         length = align8(length + m->count[kind] * size[kind]);
     }
@@ -319,17 +322,21 @@ static image_t model_image(const model_t *m)
                             .length = length,
                             .layouts = 1u << EQ_LAYOUT_DENSE,
                             .arena_bytes = m->arena_bytes,
-                            .section_count = MODEL_SECTIONS};
+                            .section_count = kinds};
     for (uint32_t i = 0; i < m->count[EQ_SECTION_OPERATORS]; i++) {
         header->kernels[m->operators[i].kernel / 32] |= 1u << m->operators[i].kernel % 32;
+    }
+    if (kinds == MODEL_KINDS) {
+        header->kernels[eq_kernel_of(EQ_FAMILY_GATE)->id / 32] |=
+            1u << eq_kernel_of(EQ_FAMILY_GATE)->id % 32;
     }
     for (uint32_t i = 0; i < m->count[EQ_SECTION_TENSORS]; i++) {
         if (eq_is_packed(&m->tensors[i])) {
             header->kernels[eq_kernel_rows()->id / 32] |= 1u << eq_kernel_rows()->id % 32;
         }
     }
-    memcpy(image_sections(image), sections, sizeof sections);
-    for (uint32_t kind = 1; kind <= MODEL_SECTIONS; kind++) {
+    memcpy(image_sections(image), sections, kinds * sizeof *sections);
+    for (uint32_t kind = 1; kind <= kinds; kind++) {
         memcpy(image_section(image, kind), data[kind], sections[kind - 1].bytes);
     }
     image_seal(image);

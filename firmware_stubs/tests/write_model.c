@@ -86,7 +86,8 @@ static void write_selftest(const char *folder, image_t image)
     }
     fprintf(file, "\nstatic const eq_selftest_case_t cases[%d] = {\n", CASES);
     for (int i = 0; i < CASES; i++) {
-        fprintf(file, "    {{input_%d}, {output_%d_0, output_%d_1, output_%d_2}},\n", i, i, i, i);
+        fprintf(file, "    {{input_%d}, {output_%d_0, output_%d_1, output_%d_2}, 0, 0, 0},\n", i, i,
+                i, i);
     }
     fprintf(file,
             "};\n\nconst eq_selftest_t eq_selftest_tables = {\n    .name = \"model\",\n"

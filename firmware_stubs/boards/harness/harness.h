@@ -23,12 +23,12 @@ typedef struct {
 extern harness_fault_t harness_fault;
 extern volatile int32_t harness_status;
 
-int32_t harness_init(void);     /* the eq_status_t of eq_init */
-int32_t harness_run(void);      /* of eq_run; its result is in harness_result */
-int32_t harness_step(void);     /* of eq_step */
-int32_t harness_set_tradeoff(uint32_t lambda_q16);          /* models with gates only, */
-int32_t harness_force(uint32_t path, uint32_t exit);        /* and this */
-int32_t harness_selftest(void); /* how many cases fail */
+int32_t harness_init(void);                        /* the eq_status_t of eq_init */
+int32_t harness_run(void);                         /* of eq_run; its result is in harness_result */
+int32_t harness_step(void);                        /* of eq_step */
+int32_t harness_set_tradeoff(uint32_t lambda_q16); /* models with gates only, */
+int32_t harness_force(uint32_t path, uint32_t exit); /* and this */
+int32_t harness_selftest(void);                      /* how many cases fail */
 
 /* Stores a word: emulators do not let a debugger write to devices. */
 void harness_poke(uint32_t address, uint32_t value);

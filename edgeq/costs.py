@@ -1,0 +1,138 @@
+"""What paths through a network with exits cost: counted on the emulated core, or by formula.
+
+Costs are decoupled from gates: other ones reprice a gate, and nothing that it learned changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+from edgeq import profiler, rebuild
+from edgeq.errors import UsageError
+from edgeq.exporters.gate_section import code
+from edgeq.gates import Costs, Path
+from edgeq.ir import Graph, Network, qparams_of
+from edgeq.ops import OPS, macs
+from edgeq.profiler import Counts, Walk
+from edgeq.program import Program
+from edgeq.reference import variant
+from edgeq.target import Target
+from edgeq.targets.toolchain import Compiler
+
+Formula = Literal["bitops_linear", "bops"]
+CYCLES, INSTRUCTIONS = "cycles_model", "instructions"
+
+
+def bitops(network: Network, kind: Formula) -> Costs:
+    """The paper's costs: multiply-accumulates times bits; heads and gates cost nothing.
+
+    `bitops_linear` takes the mean of a layer's bits of weights and of the activations that it
+    reads (eq. 17), `bops` their product.
+    """
+    blocks = tuple(
+        {v.level: float(_bit_operations(v.graph, kind)) for v in block.variants}
+        for block in network.blocks
+        if not block.head
+    )
+    none = (0.0,) * (len(blocks) - 1)
+    return Costs(kind, "multiply-accumulates × bits, heads and gates free", blocks, none, none)
+
+
+def _bit_operations(graph: Graph, kind: Formula) -> float:
+    total = 0.0
+    for node in graph.nodes:
+        if OPS[node.op].weighted:
+            read, weights = (qparams_of(graph.tensors[name]).bits for name in node.inputs[:2])
+            each = (read + weights) / 2 if kind == "bitops_linear" else read * weights
+            total += macs(graph, node) * each
+    return total
+
+
+def measured(program: Program, target: Target, compiler: Compiler) -> Costs:
+    """What each body and level, head and gate of `program` takes on the emulated core of `target`.
+
+    Modelled cycles where the target has a cost table, else instructions.
+
+    Raises:
+        MissingToolError: the emulator or the disassembler is missing.
+        UsageError: the device cannot hold the program.
+    """
+    gate = program.gate
+    assert gate is not None  # a program with exits
+    covering = cover(gate.paths)
+    walks = [Walk((code(path), len(path) - 1), operators_on(program, path)) for path in covering]
+    linked = rebuild.firmware(program, compiler)
+    if linked is None:
+        raise UsageError(
+            "EQ0254", f"{target.name} cannot hold {program.name}: its costs cannot be counted there"
+        )
+    unit = INSTRUCTIONS if target.cost is None else CYCLES
+    found = profiler.walk(linked, target, walks)
+    blocks: list[dict[int, float]] = [{} for _ in gate.levels]
+    heads, gates = [0.0] * (gate.exits - 1), [0.0] * (gate.exits - 1)
+    for path, walked in zip(covering, found, strict=True):
+        for body, level in enumerate(path):
+            blocks[body][level] = _cost(walked.parts[2 * body], unit)
+        for index, part in enumerate(walked.parts[1::2]):
+            heads[index] = max(heads[index], _cost(part, unit))
+        for index, one in enumerate(walked.gates):
+            gates[index] = max(gates[index], _cost(one, unit))
+    by = profiler.emulator(target)
+    source = f"{target.core}, {compiler}, counted on {by.name} {by.version()}"
+    ordered = tuple(dict(sorted(block.items())) for block in blocks)
+    return Costs(unit, source, ordered, tuple(heads), tuple(gates))
+
+
+def _cost(counts: Counts, unit: str) -> float:
+    return float(counts.instructions if counts.cycles is None or unit != CYCLES else counts.cycles)
+
+
+def cover(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """A few of `paths`, long ones first, that go through every level of every block that they do."""
+    left = sorted(paths, key=lambda path: (-len(path), path))
+    wanted = {step for path in left for step in enumerate(path)}
+    found = []
+    while wanted:
+        best = max(left, key=lambda path: len(wanted & set(enumerate(path))))
+        found.append(best)
+        wanted -= set(enumerate(best))
+    return tuple(found)
+
+
+def operators_on(program: Program, path: Path) -> tuple[int, ...]:
+    """How many operators run in each body on `path`, and in the heads between and behind them."""
+    return tuple(
+        sum(node.name in program.choices for node in graph.nodes)
+        for graph in graphs_on(program.network, path)
+    )
+
+
+def graphs_on(network: Network, path: Path) -> Iterator[Graph]:
+    """The bodies on `path`, each followed by its head, if it has one."""
+    for body, level in enumerate(path):
+        yield variant(network, 2 * body, level)
+        for block in network.blocks[2 * body + 1 : 2 * body + 2]:
+            yield block.variants[0].graph
+
+
+def dominated(costs: Costs) -> tuple[tuple[int, int], ...]:
+    """The levels, as (block, level), that cost no less than a more precise one of their block."""
+    found = []
+    for index, block in enumerate(costs.blocks):
+        levels = sorted(block)
+        for level in levels[1:]:
+            if block[level] >= min(block[above] for above in levels if above < level):
+                found.append((index, level))
+    return tuple(found)
+
+
+def note(costs: Costs) -> str | None:
+    """What to tell the user of dominated levels; None where there are none."""
+    found = dominated(costs)
+    if not found:
+        return None
+    names = ", ".join(f"level {level} of block {index + 1}" for index, level in found)
+    text = f"dominated, since not cheaper than a more precise level ({costs.unit}): {names}"
+    lower = sum(len(block) - 1 for block in costs.blocks)
+    return text + ("; what is left is early exit alone" if len(found) == lower else "")
