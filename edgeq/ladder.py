@@ -91,7 +91,9 @@ def _artefact(form: Format, runtime: RuntimeInfo) -> Rung:
 
     def lacks(again: Rebuilt, folder: Path) -> str | None:
         if not form.path(again.program, folder).is_file():
-            return f"the build has no {form.suffix}: --target edge writes one"
+            refused = form.name in again.target.formats
+            why = "its notes say why" if refused else "--target edge writes one"
+            return f"the build has no {form.suffix}: {why}"
         missing = f"{' or '.join(runtime.packages)} is not here: {runtime.install}"
         return missing if runtime.version() is None else None
 

@@ -39,7 +39,7 @@ def write(writer: Writer, program: Program, gate: Gate) -> None:
     for name in (*ports, port.name):
         if name in (TRADEOFF, EXIT, PATH):
             raise GraphError(
-                "EQ0346",
+                "EQ0348",
                 f"an input or output of {program.name} is called {name}; an ONNX file with exits "
                 f"has {TRADEOFF}, {EXIT} and {PATH} of its own",
             )

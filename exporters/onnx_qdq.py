@@ -82,7 +82,7 @@ def _write(writer: Writer, program: Program) -> None:
     for block in program.network.blocks:
         if len(block.variants) != 1:
             raise GraphError(
-                "EQ0348", f"{block.name} has {len(block.variants)} levels, and no gate chooses one"
+                "EQ0346", f"{block.name} has {len(block.variants)} levels, and no gate chooses one"
             )
         writer.layers_of(block.variants[0].graph)
     for port, tensor in zip(program.outputs, program.network.outputs, strict=True):

@@ -401,7 +401,7 @@ def test_levels_are_refused(written: Write) -> None:
     b = Builder()
     made = program(b.build(b.conv(b.conv(b.input(6, 6, 3), 4), 4)))
     chain = in_blocks(made.network.graphs[0], [1], 2)
-    with pytest.raises(GraphError, match="EQ0348: block_1 has 2 levels"):
+    with pytest.raises(GraphError, match="EQ0346: block_1 has 2 levels"):
         onnx_qdq.model(replace(made, network=chain))
 
 
