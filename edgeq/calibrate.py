@@ -194,7 +194,7 @@ _BOUNDS: Mapping[str, Callable[[_Observer, int, Calibration], tuple[float, float
 
 
 def to_json(ranges: Ranges, lower: Sequence[Ranges] = ()) -> dict[str, object]:
-    """What `ranges.json` holds: of lower levels the bounds alone, since means are those of floats."""
+    """What `ranges.json` holds: of lower levels the bounds alone, means being of floats."""
     levels = [{name: list(pair) for name, pair in level.bounds.items()} for level in lower]
     return {
         "schema": 1,

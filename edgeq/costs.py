@@ -5,7 +5,7 @@ Costs are decoupled from gates: other ones reprice a gate, and nothing that it l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Literal
 
 from edgeq import profiler, rebuild
@@ -60,7 +60,7 @@ def measured(program: Program, target: Target, compiler: Compiler) -> Costs:
     """
     gate = program.gate
     assert gate is not None  # a program with exits
-    covering = cover(gate.paths)
+    covering = profiler.cover(gate.paths)
     walks = [Walk((code(path), len(path) - 1), operators_on(program, path)) for path in covering]
     linked = rebuild.firmware(program, compiler)
     if linked is None:
@@ -88,18 +88,6 @@ def _cost(counts: Counts, unit: str) -> float:
     return float(counts.instructions if counts.cycles is None or unit != CYCLES else counts.cycles)
 
 
-def cover(paths: Iterable[Path]) -> tuple[Path, ...]:
-    """A few of `paths`, long ones first, that go through every level of every block that they do."""
-    left = sorted(paths, key=lambda path: (-len(path), path))
-    wanted = {step for path in left for step in enumerate(path)}
-    found = []
-    while wanted:
-        best = max(left, key=lambda path: len(wanted & set(enumerate(path))))
-        found.append(best)
-        wanted -= set(enumerate(best))
-    return tuple(found)
-
-
 def operators_on(program: Program, path: Path) -> tuple[int, ...]:
     """How many operators run in each body on `path`, and in the heads between and behind them."""
     return tuple(
@@ -118,13 +106,12 @@ def graphs_on(network: Network, path: Path) -> Iterator[Graph]:
 
 def dominated(costs: Costs) -> tuple[tuple[int, int], ...]:
     """The levels, as (block, level), that cost no less than a more precise one of their block."""
-    found = []
-    for index, block in enumerate(costs.blocks):
-        levels = sorted(block)
-        for level in levels[1:]:
-            if block[level] >= min(block[above] for above in levels if above < level):
-                found.append((index, level))
-    return tuple(found)
+    return tuple(
+        (index, level)
+        for index, block in enumerate(costs.blocks)
+        for level in sorted(block)
+        if any(block[level] >= block[above] for above in block if above < level)
+    )
 
 
 def note(costs: Costs) -> str | None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from edgeq.ir import Network
 from edgeq import gates
+from edgeq.ir import Network
 from edgeq.kernels import Choice, Kernel, Optimize, code_bytes, linked_bytes, options
 from edgeq.packing import ALIGN
 from edgeq.plan import Plan, plan

@@ -15,7 +15,7 @@ from edgeq import policy as policies
 from edgeq.budget import excess
 from edgeq.calibrate import Ranges
 from edgeq.errors import ModelError, PolicyError
-from edgeq.exporters import c_arrays, image
+from edgeq.exporters import image
 from edgeq.ir import Graph, Node, single
 from edgeq.ops import OPS, macs
 from edgeq.packing import stored_bytes
@@ -101,7 +101,7 @@ def _gated_stand_in(
     specs: Mapping[str, InputSpec],
     budget: Budget,
 ) -> Program:
-    """The same of a network with exits: heads without weights, and no gates but those of `policy`."""
+    """The same of a network with exits: heads of zeros, and no gates but those of `policy`."""
     graph = model.graph
     cuts = exits.named(graph, policy.exits)
     bits = levels.resolve(policy, graph, target.isa)

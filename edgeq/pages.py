@@ -12,7 +12,18 @@ from dataclasses import dataclass
 import edgeq
 from edgeq import charts
 from edgeq.budget import show_size, show_use
-from edgeq.report import Export, Layer, LayerWork, Profile, Report, Row, Totals, Verdict, Work
+from edgeq.report import (
+    Export,
+    Layer,
+    LayerWork,
+    Profile,
+    Report,
+    Routing,
+    Row,
+    Totals,
+    Verdict,
+    Work,
+)
 
 PAGE = "report.html"
 TEXT = "report.txt"
@@ -127,6 +138,7 @@ def work(profile: Profile) -> Table:
     titles = ("layer", ">MACs", ">instructions", ">share", ">/MAC", ">cycles*", ">flash read")
     totals = profile.totals
     rows: list[tuple[str, LayerWork | Work | Totals]] = [(row.name, row) for row in profile.layers]
+    rows += [(f"gate{number}", row) for number, row in enumerate(profile.gates, start=1)]
     rows += [("overhead", profile.overhead), ("total", totals)]
     cells = tuple(_worked(name, row, totals) for name, row in rows)
     return _without_empty_columns(Table((*titles, ">measured"), cells))
@@ -176,6 +188,44 @@ def _symbols(profile: Profile, most: int) -> Table:
     )
 
 
+def routed(routing: Routing) -> tuple[str, ...]:
+    """What an input costs, in words."""
+    plain = routing.plain_cost
+    return (
+        f"an input costs {routing.mean_cost:,.0f} {routing.unit} on average, "
+        f"{routing.mean_cost / plain:.1%} of the network without exits ({plain:,.0f}); "
+        f"{routing.worst_cost / plain:.1%} at worst",
+        f"tradeoff {routing.tradeoff:g}; {routing.samples:,} samples; costs by {routing.source}",
+    )
+
+
+def _exits(routing: Routing) -> Table:
+    rows = tuple(
+        (use.name, f"{use.share:.2%}", "" if use.top1 is None else f"{use.top1:.2%}")
+        for use in routing.exits
+    )
+    return Table(("exit", ">inputs", ">of them right"), rows)
+
+
+def _paths(routing: Routing, profile: Profile | None) -> Table:
+    """Every path: its levels, its cost, how many inputs take it, and what was counted."""
+    counted = {} if profile is None else {path.levels: path for path in profile.paths}
+    rows = []
+    for path in routing.paths:
+        work = counted.get(path.levels)
+        rows.append(
+            (
+                " ".join(map(str, path.levels)),
+                f"{path.cost:,.0f}",
+                f"{path.share:.2%}",
+                _count(None if work is None else work.instructions),
+                _count(None if work is None else work.cycles_model),
+            )
+        )
+    titles = ("levels", f">{routing.unit}", ">inputs", ">instructions", ">cycles*")
+    return _without_empty_columns(Table(titles, tuple(rows)))
+
+
 def _facts(report: Report) -> Iterator[tuple[str, str]]:
     export, profile = report.export, report.profile
     yield "target", report.target
@@ -187,6 +237,9 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     about = "about " if export.flash.estimated else ""
     yield "flash", about + show_use(export.flash.total, export.budget.flash)
     yield "RAM", about + show_use(export.ram.total, export.budget.ram)
+    if (routing := export.routing) is not None:
+        share = routing.mean_cost / routing.plain_cost
+        yield "mean cost", f"{share:.1%} of the network without exits"
     yield "bits a weight", f"{export.bits_per_weight:.2f}"
     if profile is not None:
         yield "instructions", f"{profile.totals.instructions:,} an inference, emulated"
@@ -266,6 +319,9 @@ def _page(report: Report) -> Iterator[str]:
         yield '<p class="note">charts need matplotlib: python -m pip install "edgeq[report]"</p>'
     yield from _section("Layers", _layers(export))
     yield from _section("Kernels", _choices(export))
+    if export.routing is not None:
+        yield from _section("Exits", _exits(export.routing), routed(export.routing))
+        yield from _section("Paths", _paths(export.routing, profile))
     yield from _section("Memory", _memory(export))
     yield from _section("Artefacts", _artefacts(export))
     if profile is not None:
@@ -372,6 +428,10 @@ def _lines(report: Report) -> Iterator[str]:
         )
     yield from _block("Layers", _layers(export))
     yield from _block("Kernels", _choices(export))
+    if export.routing is not None:
+        yield from _block("Exits", _exits(export.routing))
+        yield from routed(export.routing)
+        yield from _block("Paths", _paths(export.routing, profile))
     yield from _block("Memory by section", _memory(export))
     yield f"not counted, tests only: {export.not_counted.flash:,} B of flash, " + (
         f"{export.not_counted.ram:,} B of RAM"

@@ -23,10 +23,10 @@ from edgeq.adaround import AdaRound, Learned, learned_layers
 from edgeq.calibrate import Ranges
 from edgeq.dispatch import UNLIMITED
 from edgeq.errors import PolicyError, UsageError
+from edgeq.exits import Head
 from edgeq.exporters import image
 from edgeq.exporters.image import Kind
 from edgeq.frontends import Source
-from edgeq.exits import Head
 from edgeq.gates import Costs, Gate
 from edgeq.ir import Graph, Network, single
 from edgeq.kernels import Optimize
@@ -358,7 +358,7 @@ def fitted(model: Model, chosen: Policy) -> FittedGate:
     if held is None:
         raise PolicyError(
             "EQ0392",
-            "the policy has exits, but no gates yet: fit them with edgeq gate, and export what that "
+            "the policy has exits, but no gates yet: fit them with edgeq gate, and export what it "
             "writes",
         )
     gatefile.require_model(held, model.sha256)

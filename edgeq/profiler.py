@@ -10,7 +10,8 @@ from __future__ import annotations
 import collections
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,11 +21,21 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgeq import footprint, kernels
+from edgeq import footprint, gates, kernels
 from edgeq.build import Build, read_manifest
 from edgeq.errors import IntegrityError, UsageError
+from edgeq.exporters.gate_section import code
 from edgeq.policy import describe
-from edgeq.report import LayerWork, Measured, Profile, Totals, Work
+from edgeq.report import (
+    Export,
+    LayerWork,
+    Measured,
+    PathWork,
+    Profile,
+    Routing,
+    Totals,
+    Work,
+)
 from edgeq.target import Cost, InstructionClass, Target
 from edgeq.targets import counters, emulators, instructions, runners
 from edgeq.targets.counters import Blocks, Counter
@@ -252,8 +263,11 @@ def run(build: Build, target: Target) -> Profile:
         )
     firmware = emulators.read_firmware(path)
     report, export = build.report, build.report.export
-    counted = count(firmware, target)
-    whole = counted.whole
+    found = (
+        _whole(firmware, target, export)
+        if export.routing is None
+        else _walked(firmware, target, export, export.routing)
+    )
     executed = [layer for layer in export.layers if layer.kernel is not None]
     layers = tuple(
         LayerWork(
@@ -266,8 +280,10 @@ def run(build: Build, target: Target) -> Profile:
             flash_read_bytes=counts.reads,
             dual_macs=counts.dual_macs,
         )
-        for layer, counts in zip(executed, counted.layers, strict=True)
+        for layer in executed
+        if (counts := found.layers.get(layer.name)) is not None
     )
+    whole = found.whole
     return Profile(
         core=target.core,
         emulator=f"{counted_by.name} {counted_by.version()}",
@@ -275,20 +291,116 @@ def run(build: Build, target: Target) -> Profile:
         cost_source=None if target.cost is None else target.cost.source,
         macs_per_instruction=None if target.cost is None else target.cost.macs_per_instruction,
         layers=layers,
-        overhead=counted.overhead.work(),
-        start=counted.start.work(),
+        overhead=found.overhead.work(),
+        start=found.start.work(),
         totals=Totals(
             whole.instructions,
             whole.cycles,
             None,
             whole.reads,
-            sum(layer.macs for layer in layers),
+            sum(layer.macs for layer in executed if layer.name in found.on),
         ),
         flash=export.flash,
         ram=export.ram,
         symbols=footprint.by_symbol(firmware, report.model, kernels.table()),
         notes=tuple(_notes(target, counted_by)),
+        gates=tuple(one.work() for one in found.gates),
+        paths=found.paths,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What was counted, layers by name; `on` names those of the inference that `whole` is of."""
+
+    layers: Mapping[str, Counts]
+    on: AbstractSet[str]
+    whole: Counts
+    overhead: Counts
+    start: Counts
+    gates: tuple[Counts, ...] = ()
+    paths: tuple[PathWork, ...] = ()
+
+
+def _whole(firmware: Firmware, target: Target, export: Export) -> _Found:
+    counted = count(firmware, target)
+    names = [layer.name for layer in export.layers if layer.kernel is not None]
+    layers = dict(zip(names, counted.layers, strict=True))
+    return _Found(layers, set(names), counted.whole, counted.overhead, counted.start)
+
+
+def _walked(firmware: Firmware, target: Target, export: Export, routing: Routing) -> _Found:
+    """The same of a network with exits: every path is forced; the whole one is that of level 0."""
+    paths = [path.levels for path in routing.paths]
+    names = [layers_on(export, path) for path in paths]
+    walks = [
+        Walk((code(path), len(path) - 1), tuple(map(len, parts)))
+        for path, parts in zip(paths, names, strict=True)
+    ]
+    walked = walk(firmware, target, walks)
+    layers = {
+        name: counts
+        for parts, one in zip(names, walked, strict=True)
+        for part, counted in zip(parts, one.operators, strict=True)
+        for name, counts in zip(part, counted, strict=True)
+    }
+    longest = max(map(len, paths))
+    top = min((path, i) for i, path in enumerate(paths) if len(path) == longest)[1]
+    on = [name for part in names[top] for name in part]
+    inside = _added([layers[name] for name in on] + list(walked[top].gates))
+    return _Found(
+        layers,
+        set(on),
+        walked[top].whole,
+        _less(walked[top].whole, inside),
+        count(firmware, target).start,
+        walked[top].gates,
+        tuple(
+            PathWork(path, one.whole.instructions, one.whole.cycles)
+            for path, one in zip(paths, walked, strict=True)
+        ),
+    )
+
+
+def layers_on(export: Export, path: gates.Path) -> tuple[tuple[str, ...], ...]:
+    """The layers that run on `path`: those of each body and head on it, in their order.
+
+    Levels that share what they compute have one row each, that of the most precise.
+    """
+    order = list(dict.fromkeys(layer.block for layer in export.layers))
+    found = []
+    for index, level in enumerate(path):
+        for block in order[2 * index : 2 * index + 2]:
+            rows = [layer for layer in export.layers if layer.block == block]
+            own = [row.level for row in rows if row.level is not None and row.level <= level]
+            chosen = max(own, default=None)
+            found.append(
+                tuple(row.name for row in rows if row.level == chosen and row.kernel is not None)
+            )
+    return tuple(found)
+
+
+def _less(whole: Counts, part: Counts) -> Counts:
+    def sub(a: int | None, b: int | None) -> int | None:
+        return None if a is None or b is None else a - b
+
+    return Counts(
+        whole.instructions - part.instructions,
+        sub(whole.cycles, part.cycles),
+        sub(whole.reads, part.reads),
+    )
+
+
+def cover(paths: Iterable[gates.Path]) -> tuple[gates.Path, ...]:
+    """A few of `paths`, long ones first, that go wherever all of them go."""
+    left = sorted(paths, key=lambda path: (-len(path), path))
+    wanted = {step for path in left for step in enumerate(path)}
+    found = []
+    while wanted:
+        best = max(left, key=lambda path: len(wanted & set(enumerate(path))))
+        found.append(best)
+        wanted -= set(enumerate(best))
+    return tuple(found)
 
 
 def _notes(target: Target, by: EmulatorInfo) -> Iterator[str]:
@@ -337,13 +449,11 @@ class _Stretches:
         operators, steps, gates = [], [], []
         for index, _ in enumerate(self._runner.steps(), start=1):
             blocks = self._counter.take()
-            decides = self._is_gates if index in ends else _nothing
-            operators.append(
-                self._sum(blocks, lambda name: self._is_layer(name) and not decides(name))
-            )
-            steps.append(self._sum(blocks, lambda name: self._is_users(name) and not decides(name)))
+            decided, worked = self._apart(blocks) if index in ends else ({}, blocks)
+            operators.append(self._sum(worked, self._is_layer))
+            steps.append(self._sum(worked, self._is_users))
             if index in ends:
-                gates.append(self._sum(blocks, decides))
+                gates.append(self._sum(decided, self._is_users))
         self._fill()
         self._runner.infer()
         whole = self._sum(self._counter.take(), self._is_users)
@@ -369,8 +479,13 @@ class _Stretches:
     def _is_layer(self, name: str) -> bool:
         return name not in OVERHEAD and not name.startswith(HARNESS)
 
-    def _is_gates(self, name: str) -> bool:
-        return name.startswith((GATE, DIVISION))
+    def _apart(self, blocks: Blocks) -> tuple[Blocks, Blocks]:
+        """The blocks of gates, and the others."""
+        decides = {block: self._function(block[0]).startswith((GATE, DIVISION)) for block in blocks}
+        return (
+            {block: count for block, count in blocks.items() if decides[block]},
+            {block: count for block, count in blocks.items() if not decides[block]},
+        )
 
     def _function(self, address: int) -> str:
         return self._names[bisect_right(self._starts, address) - 1]
@@ -403,10 +518,6 @@ def _attributed(symbol: Symbol) -> str:
     if symbol.file == OVERHEAD_FILE:
         return OVERHEAD[0]
     return GATE if symbol.file.startswith(GATE) else symbol.name
-
-
-def _nothing(name: str) -> bool:
-    return False
 
 
 def _cycles(cost: Cost | None, classes: collections.Counter[InstructionClass]) -> int | None:
@@ -457,6 +568,10 @@ def with_measured(section: Profile, build: Build, log: Path) -> Profile:
         raise IntegrityError(
             "EQ0720",
             f"{log.name} is of another model: its image is {found.image}, {name} is {image}",
+        )
+    if section.paths:
+        raise UsageError(
+            "EQ0255", f"{log.name}: a board's cycles by layer are of a network without exits"
         )
     cycles = {entry.name: entry.cycles for entry in found.layers}
     wanted = [layer.name for layer in section.layers]

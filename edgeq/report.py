@@ -292,6 +292,15 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
+class PathWork:
+    """One inference on a path, as the level of each block, heads and gates on its way included."""
+
+    levels: tuple[Count, ...]
+    instructions: int
+    cycles_model: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class CodeSize:
     """Bytes of flash of one name in the firmware; `purpose` as in `flash`, or `harness`."""
 
@@ -313,7 +322,9 @@ class Measured:
 class Profile:
     """What one inference takes. `overhead` is what runs between the kernels, `start` is eq_init.
 
-    `notes` say why figures are missing.
+    `notes` say why figures are missing. Of a network with exits `layers` has every level and head,
+    `gates` what decides behind each head, and totals and overhead are those of the whole network at
+    level 0.
     """
 
     core: str
@@ -330,6 +341,8 @@ class Profile:
     symbols: tuple[CodeSize, ...]
     notes: tuple[str, ...]
     measured: Measured | None = None
+    gates: tuple[Work, ...] = ()
+    paths: tuple[PathWork, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

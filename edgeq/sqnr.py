@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 import numpy as np
 
@@ -29,7 +30,7 @@ def by_node(
     parts: Sequence[Graph],
     origin: Mapping[str, str],
     inputs: Mapping[str, Array],
-    entries: Set[str] = frozenset(),
+    entries: AbstractSet[str] = frozenset(),
 ) -> dict[str, float | None]:
     """The same for integer graphs whose nodes stand for those of `graph` that `origin` names.
 

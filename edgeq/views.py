@@ -103,6 +103,7 @@ def export_view(report: Report) -> RenderableType:
         _artefacts(export),
         "",
         *_accuracy(export),
+        *_routing(export),
         *(_check(row) for row in report.validate.rows),
         "",
         *(Text(f"note: {note}", "dim") for note in export.notes),
@@ -313,6 +314,24 @@ def _accuracy(export: Export) -> list[RenderableType]:
         f"accuracy {accuracy.int:.2%}, float {accuracy.float:.2%} ({change:+.2f} points) "
         f"on {accuracy.samples:,} labelled samples"
     ]
+
+
+def _routing(export: Export) -> list[RenderableType]:
+    """Where the gates send the samples, and what that costs."""
+    routing = export.routing
+    if routing is None:
+        return []
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("exit", no_wrap=True)
+    for heading in ("inputs", "right", "on levels"):
+        table.add_column(heading, justify="left" if heading == "on levels" else "right")
+    for number, use in enumerate(routing.exits, start=1):
+        ways = [p for p in routing.paths if len(p.levels) == number and p.share]
+        ways.sort(key=lambda way: -way.share)
+        shown = ", ".join(f"{''.join(map(str, w.levels))} {w.share:.1%}" for w in ways)
+        right = "" if use.top1 is None else f"{use.top1:.1%}"
+        table.add_row(use.name, f"{use.share:.1%}", right, shown)
+    return [table, *(Text(line, "dim") for line in pages.routed(routing)), ""]
 
 
 def _noisiest(export: Export) -> str:

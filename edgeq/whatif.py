@@ -15,7 +15,7 @@ import edgeq
 from edgeq import kernels, profiler, rebuild, sqnr
 from edgeq.build import Build, read_manifest
 from edgeq.errors import IntegrityError, MissingToolError, UsageError
-from edgeq.exporters import c_arrays, image
+from edgeq.exporters import image
 from edgeq.exporters.image import Image, Kind
 from edgeq.ops import OPS
 from edgeq.policy import describe
@@ -41,6 +41,7 @@ def explain(
     Raises:
         UsageError: there is no such layer, or it has no weights.
     """
+    _refuse_exits(again)
     _refuse_other_layers(again, layer)
     notes: list[str] = []
     try:
@@ -78,6 +79,7 @@ def cost_table(build: Build, again: Rebuilt) -> CostTable:
     Raises:
         MissingToolError: the build's compiler, the emulator or the disassembler is missing.
     """
+    _refuse_exits(again)
     compiler = rebuild.compiler_of(build, again.target)
     rows: dict[str, list[Costs]] = {}
     macs = {layer.name: layer.macs for layer in build.report.export.layers if layer.macs}
@@ -152,6 +154,16 @@ def read_cost_table(path: Path, model_sha256: str, target: Target, compiler: str
                 "EQ0741", f"{path} is for another {what}: {has}, here it is {wanted}"
             )
     return found
+
+
+def _refuse_exits(again: Rebuilt) -> None:
+    if again.program.gate is not None:
+        raise UsageError(
+            "EQ0256",
+            f"{again.program.name} has exits: other bits of a layer change what its gates were "
+            "fitted to; change the policy, fit the gates again, and compare the builds by edgeq "
+            "diff",
+        )
 
 
 def _refuse_other_layers(again: Rebuilt, layer: str) -> None:
