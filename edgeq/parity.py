@@ -230,13 +230,11 @@ def _first_difference(
     None where all are equal: then a gate decided otherwise.
     """
     one = {name: array[sample : sample + 1] for name, array in expected.inputs.items()}
+    values: dict[str, Array] = dict(one)
     for graphs, got in _traces(program, executor, expected, sample, one):
-        values: dict[str, Array] = dict(one)
         for graph in graphs:
             for node in graph.nodes:
                 values[node.output] = reference.compute(graph, node, values, expected.rounding)
-        for graph in graphs:
-            for node in graph.nodes:
                 name = node.output
                 if name in got and not np.array_equal(got[name], values[name]):
                     return node.name
@@ -250,9 +248,9 @@ def _traces(
     sample: int,
     one: Mapping[str, Array],
 ) -> Iterator[tuple[Sequence[Graph], Mapping[str, Array]]]:
-    """What `executor` gives of each layer that the sample should run through.
+    """What the sample should run through, in turn, and what `executor` gives of it.
 
-    With exits once for each of them, since all write the same tensor.
+    With exits it is a body and its head at a time, since all heads write the same tensor.
     """
     if program.gate is None or expected.paths is None:
         yield _graphs_on(program, expected, sample), executor.trace(one)
@@ -260,8 +258,8 @@ def _traces(
     assert isinstance(executor, Router)
     path = program.gate.paths[expected.paths[sample]]
     for length in range(1, len(path) + 1):
-        begun = path[:length]
-        yield reference.graphs_on(program.network, begun), executor.trace_path(one, begun)
+        graphs = reference.graphs_on(program.network, path[:length])
+        yield graphs[2 * length - 2 :], executor.trace_path(one, path[:length])
 
 
 def require_equal(row: Row) -> None:
