@@ -79,7 +79,7 @@ class Runner:
         names: Mapping[str, str],
         inputs: Mapping[str, Array],
     ) -> dict[str, Array]:
-        """What the layers of `graphs` give in `model`, which calls some tensors by other `names`."""
+        """What the layers of `graphs` give in `model`, which calls some tensors otherwise."""
         wanted = {
             node.output: graph.tensors[node.output]
             for graph in graphs

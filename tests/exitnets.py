@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from gated import random_gate
 from graphs import RELU, Builder, random_graph, same_window
-from programs import reals
+from programs import SHA256, reals
 
-from edgeq import calibrate, exits, levels, targets
+from edgeq import calibrate, costs, exits, gatefile, levels, pipeline, targets
 from edgeq.errors import PolicyError
 from edgeq.exits import Cut, Head
 from edgeq.ir import Graph
@@ -99,3 +101,25 @@ def chain(
     seen = graph if some is None else exits.attach(graph, cuts, some)
     ranges = calibrate.by_level(seen, bits, reals(graph), chosen.calibration)
     return levels.run(graph, cuts, bits, ranges, chosen.calibration, some, isa, drop=drop)
+
+
+def with_gate(
+    graph: Graph,
+    chosen: Policy,
+    form: str = "table",
+    seed: int = 1,
+    *,
+    sha256: str = SHA256,
+    target: Target | None = None,
+    unit: str = "bitops_linear",
+) -> Policy:
+    """`chosen` with random heads, random gates of that form, and costs of no target."""
+    made = chain(graph, chosen, target, drop=unit not in pipeline.FORMULAS)
+    cuts = exits.named(graph, chosen.exits)
+    classes = graph.tensors[graph.outputs[0]].elements
+    each = levels.levels_of(made.network)
+    gate = random_gate(each, form, seed, size=8, classes=classes)
+    found = costs.bitops(made.network, "bitops_linear")
+    some = tuple((head.weights, head.bias) for head in heads(graph, cuts))
+    held = gatefile.of_gate(gate, some, replace(found, unit=unit), sha256)
+    return chosen.model_copy(update={"gate": held})
