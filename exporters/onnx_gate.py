@@ -61,6 +61,11 @@ class Nodes:
         part = self.add("Div", (q15, gates.PROBABILITY_ONE >> 8), f"{holds}.part")
         return part, self.add("Min", (part, BYTE[1]), holds)
 
+    def least(self, values: str, holds: str) -> str:
+        """The place of the least of `values`, the first of equals."""
+        negative = self.add("Neg", (values,), f"{holds}.negative")  # not all have ArgMin of int64
+        return self.add("ArgMax", (negative,), holds, axis=0, keepdims=0)
+
     def clipped(self, value: str, holds: str) -> str:
         """`value` within a byte."""
         return self.add("Clip", (value, *BYTE), holds)
@@ -133,7 +138,7 @@ def onward(
     prices = nodes.add("Div", (weighted, gates.ONE), "prices")
     errors = _errors(nodes, gate, starts, orders, row, seen)
     scores = nodes.add("Add", (errors, prices), "scores")
-    best = nodes.add("ArgMin", (scores,), "best", axis=0, keepdims=0)
+    best = nodes.least(scores, "best")
     steps = nodes.gathered(np.array(after, np.int64), row, "steps")
     step = nodes.add("Gather", (steps, best), "step")
     return step, nodes.add("Equal", (step, path), "leaves")
@@ -193,7 +198,7 @@ def _cluster(nodes: Nodes, gate: Gate, centroids: gates.Bytes, here: Seen) -> st
     squares = nodes.add("Mul", (apart, apart), "squares")
     axis = nodes.table((1,), "distances.axis")
     distances = nodes.add("ReduceSum", (squares, axis), "distances", keepdims=0)
-    return nodes.add("ArgMin", (distances,), "cluster", axis=0, keepdims=0)
+    return nodes.least(distances, "cluster")
 
 
 def _of_network(nodes: Nodes, gate: Gate, layer: Layer, options: str, seen: Sequence[Seen]) -> str:

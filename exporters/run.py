@@ -31,6 +31,7 @@ def load_onnx(path: Path, facts: Facts) -> Model:
     options = onnxruntime.SessionOptions()
     # x86 cores without VNNI saturate products of 8 × 8 bits otherwise.
     options.add_session_config_entry("session.x64quantprecision", "1")
+    options.log_severity_level = 3  # it warns of an input that need not be given
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return lambda inputs: dict(zip(names, session.run(names, inputs)))
