@@ -426,6 +426,7 @@ def _report(
             *request.model.source.notes,
             *_spare(program.target),
             *checked,
+            *_dominated(compiled),
             *(() if request.labelled or request.calibration else (_DRAWN,)),
         ),
         arena=layers.arena(program),
@@ -467,6 +468,11 @@ def _routing(request: Request, expected: Expectation) -> Routing | None:
             PathUse(path, cost, taken.count(path) / len(taken)) for path, cost in by_path.items()
         ),
     )
+
+
+def _dominated(compiled: Compiled) -> Iterable[str]:
+    note = None if compiled.costs is None else compiled.costs.note
+    return () if note is None else (note,)
 
 
 def _unchecked(target: Target, rows: Sequence[Row]) -> str:

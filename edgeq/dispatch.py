@@ -45,8 +45,8 @@ def run(
     `balanced` the fewest cycles within both budgets; `ram` has the smallest arena that a tenth
     more cycles buy, or that the budget demands. What cannot be met is left to the budgets' own
     check. Outputs lie over inputs, but for `time` only where the RAM demands it. `forced` names
-    kernels by layer, `retained` inputs that stay whole, `state` the bytes that gates keep for a run.
-    `budget.flash` is what code, weights and their tables may take.
+    kernels by layer, `retained` inputs that stay whole, `state` the bytes that gates keep for a
+    run. `budget.flash` is what code, weights and their tables may take.
 
     Raises:
         UsageError: `forced` names a layer or a kernel that there is not.

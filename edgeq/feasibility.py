@@ -109,10 +109,21 @@ def _gated_stand_in(
     seen = exits.attach(graph, cuts, heads)
     names = [*seen.inputs, *(node.output for node in seen.nodes)]
     ranges = Ranges(dict.fromkeys(names, STAND_IN), {}, "none", 0)
-    chain = levels.run(graph, cuts, bits, [ranges] * len(bits), SETTINGS, heads, target.isa)
-    gate = gates.static(model.classes, levels.levels_of(chain.network))
-    if policy.gate is not None:
-        gate = pipeline.fitted(model, policy).gate_for(chain.network)
+    held = None if policy.gate is None else pipeline.fitted(model, policy)
+    chain = levels.run(
+        graph,
+        cuts,
+        bits,
+        [ranges] * len(bits),
+        SETTINGS,
+        heads,
+        target.isa,
+        drop=held is None or held.drop,
+    )
+    if held is None:
+        gate = gates.static(model.classes, levels.levels_of(chain.network))
+    else:
+        gate = held.gate_for(chain.network)
     return pipeline.place(model, chain.network, specs, target, "flash", (), budget, None, gate)
 
 

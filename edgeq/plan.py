@@ -74,8 +74,8 @@ def plan(
     A reshape aliases its input. An operator that may write in place overwrites an input that dies
     there, unless the arena is smaller without; one that has a lag, by name, may lay its output over
     such an input as far as the lag says. `retained` names inputs of the network that no step may
-    overwrite. Scratch of a name that no node has is kept for the whole run. The same arguments give the same plan: the search is seeded, and bounded by its work,
-    never by a clock.
+    overwrite. Scratch of a name that no node has is kept for the whole run. The same arguments give
+    the same plan: the search is seeded, and bounded by its work, never by a clock.
     """
     kept = frozenset(retained)
     options: list[_Layout] = []

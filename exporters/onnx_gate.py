@@ -61,10 +61,17 @@ class Nodes:
         part = self.add("Div", (q15, gates.PROBABILITY_ONE >> 8), f"{holds}.part")
         return part, self.add("Min", (part, BYTE[1]), holds)
 
+    def top(self, values: str, count: int, holds: str, *, largest: bool) -> tuple[str, str]:
+        """The greatest or least of `values` in order, and their places; of equals the first."""
+        names = (f"{self.prefix}/{holds}", f"{self.prefix}/{holds}.places")
+        inputs = (values, self.table((count,), f"{holds}.count"))
+        self.writer.nodes.append(helper.make_node("TopK", inputs, names, largest=int(largest)))
+        return names
+
     def least(self, values: str, holds: str) -> str:
-        """The place of the least of `values`, the first of equals."""
-        negative = self.add("Neg", (values,), f"{holds}.negative")  # not all have ArgMin of int64
-        return self.add("ArgMax", (negative,), holds, axis=0, keepdims=0)
+        """The place of the least of `values`; ArgMin of int64 not every onnxruntime has."""
+        _, places = self.top(values, 1, f"{holds}.value", largest=False)
+        return self.add("Squeeze", (places,), holds)
 
     def clipped(self, value: str, holds: str) -> str:
         """`value` within a byte."""
@@ -188,9 +195,7 @@ def _errors(
 
 def _cluster(nodes: Nodes, gate: Gate, centroids: gates.Bytes, here: Seen) -> str:
     count = min(gates.TOP, gate.classes)
-    inputs = (here.probabilities, nodes.table((count,), "top.count"))
-    (top, _) = names = [f"{nodes.prefix}/{name}" for name in ("top", "top.classes")]
-    nodes.writer.nodes.append(helper.make_node("TopK", inputs, names))
+    top, _ = nodes.top(here.probabilities, count, "top", largest=True)
     none = [nodes.table((0,) * (gates.TOP - count), "top.none")] if count < gates.TOP else []
     features = nodes.add("Concat", (top, *none, here.entropy), "features", axis=0)
     middle = nodes.table(centroids.astype(np.int64), "centroids")

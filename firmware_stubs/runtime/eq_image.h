@@ -135,7 +135,12 @@ typedef enum {
 
 #define EQ_GATE_TOP 5u /* probabilities of a centroid, the greatest first; the entropy follows */
 
-/* Begins the section; offsets count from there. A form without prediction has paths and first only. */
+/*
+ * Begins the section; offsets count from there. A form without prediction has paths and first only.
+ * The predictor of a table: centroids, exits - 1 times `size` times EQ_GATE_TOP + 1 bytes, then of
+ * each path that does not end at the last exit, in order, `size` rows of a byte for each option. Of an
+ * MLP: exits - 1 times eq_gate_layer_t with what follows it.
+ */
 typedef struct {
     uint8_t form;         /* eq_form_t */
     uint8_t exits;        /* 2..8, the last one included */
@@ -153,10 +158,7 @@ typedef struct {
     uint32_t exponentials; /* 256 uint16 */
     uint32_t entropies;    /* 257 uint16 */
     uint32_t sigmoids;     /* 256 uint16; EQ_FORM_MLP only */
-    uint32_t
-        predictor; /* table: centroids, exits - 1 times `size` times EQ_GATE_TOP + 1 bytes, then
-                              of each path, in order, `size` rows of a byte for each of its options;
-                              MLP: exits - 1 times eq_gate_layer_t with what follows it */
+    uint32_t predictor;
 } eq_gate_t;
 
 /*

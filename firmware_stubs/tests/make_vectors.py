@@ -1,4 +1,4 @@
-"""Writes vectors/: edgeq.fixedpoint for test_fixed.c, overlap for test_kernels.c, gates for test_gates.c.
+"""Writes vectors/: fixedpoint for test_fixed.c, overlap for test_kernels.c, gates for test_gates.c.
 
 Run from the repository root: python firmware_stubs/tests/make_vectors.py
 """
@@ -14,7 +14,8 @@ import numpy as np
 
 from edgeq import fixedpoint, gates
 from edgeq.exporters import gate_section
-from edgeq.gates import Gate, Layer, Mlp, Path as Levels, Static, Table
+from edgeq.gates import Gate, Layer, Mlp, Static, Table
+from edgeq.gates import Path as Levels
 from edgeq.ir import Node, Op, QParams, Tensor, Window
 from edgeq.overlap import BY_PIXELS, BY_ROWS, ORDERS, lag
 
