@@ -411,6 +411,8 @@ def test_flags_on_a_page_exist(page: Path) -> None:
     options = [
         name for command in main.commands.values() for p in command.params for name in p.opts
     ]
+    runner = (ROOT / "exporters/run.py").read_text("utf-8")
+    options += re.findall(r'"(--[a-z]+)"', runner)
     found = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text("utf-8")))
     assert found <= {*options, "--help", "--upgrade"}  # the last is pip's
 
@@ -446,7 +448,7 @@ def test_the_design_shows_the_prototypes_of_the_header() -> None:
     plain = " ".join(re.sub(r"/\*.*?\*/", "", header, flags=re.DOTALL).split())
     (block,) = [b for b in blocks(DOCS / "design.md") if b.language == "c"]
     prototypes = re.findall(r"^[^;]*;", block.text, re.MULTILINE)
-    assert len(prototypes) == 7
+    assert len(prototypes) == 8
     for prototype in prototypes:
         assert " ".join(prototype.split()) in plain
 
