@@ -29,6 +29,7 @@ from edgeq.build import Build, sha256, staged, write_files, write_records
 from edgeq.calibrate import to_json
 from edgeq.errors import (
     BudgetError,
+    GraphError,
     IntegrityError,
     MismatchError,
     UsageError,
@@ -183,7 +184,7 @@ def run(request: Request, tools: Tools, out: Path, progress: Progress) -> Build:
     with staged(out) as folder:
         cases = _golden(request, samples, expected.outputs)
         built = c_arrays.export(program, folder, cases, request.linked)
-        artefacts = _write_artefacts(program, folder, built)
+        artefacts, refused = _write_artefacts(program, folder, built)
         if request.compiled.ranges is not None:
             ranges = dumps(to_json(request.compiled.ranges, request.compiled.lower))
             (folder / "ranges.json").write_text(ranges, "utf-8")
@@ -194,21 +195,37 @@ def run(request: Request, tools: Tools, out: Path, progress: Progress) -> Build:
         budget.check(
             program, measured.flash, measured.ram, request.budget, request.optimize, artefacts
         )
+        request = replace(request, notes=(*request.notes, *refused))
         report = _report(request, tools, measured, artefacts, samples, expected)
         write_files(folder, pages.files(report, plots=request.plots))
         write_records(folder, report, _facts(request, tools))
     return Build(out, report)
 
 
-def _write_artefacts(program: Program, folder: Path, built: Image) -> tuple[Artefact, ...]:
-    """Writes every format of the target beside the C; the image among what was written."""
+def _write_artefacts(
+    program: Program, folder: Path, built: Image
+) -> tuple[tuple[Artefact, ...], tuple[str, ...]]:
+    """Writes every format of the target beside the C, and says which cannot be written, and why.
+
+    The image is among what was written.
+
+    Raises:
+        GraphError: none of them can.
+    """
     written = [Artefact(formats.C, f"{program.name}{c_arrays.IMAGE_SUFFIX}", len(built.data))]
+    refused: list[tuple[str, GraphError]] = []
     for row in formats.of(program.target):
-        path = row.write(program, folder)
-        written.append(Artefact(row.name, path.name, path.stat().st_size))
+        try:
+            path = row.write(program, folder)
+        except GraphError as error:
+            refused.append((row.path(program, folder).name, error))
+        else:
+            written.append(Artefact(row.name, path.name, path.stat().st_size))
     if len(written) > 1:
         python_runner.export(program, folder)
-    return tuple(written)
+    elif refused:
+        raise GraphError(refused[0][1].id, "; ".join(error.message for _, error in refused))
+    return tuple(written), tuple(f"no {name}: {error.message}" for name, error in refused)
 
 
 def _golden(request: Request, samples: Samples, expected: Sequence[Array]) -> list[Case]:
@@ -369,7 +386,7 @@ def _execute_artefacts(
 ) -> Iterator[Row]:
     """A parity row for every artefact beside the C, in its own runtime, under its own rounding."""
     program = request.program
-    for row in formats.of(program.target):
+    for row in formats.written(program, folder):
         executor = row.open(program, folder, row.runtimes[0])
         expected = parity.expect(program, device.inputs, executor.rounding, device.labels)
         progress(f"running {executor.name}", 0, 1)

@@ -73,6 +73,11 @@ def of(target: Target) -> tuple[Format, ...]:
     return tuple(row for row in FORMATS if row.name in target.formats)
 
 
+def written(program: Program, folder: Path) -> tuple[Format, ...]:
+    """Those that `program` could be written in, of a build for its target."""
+    return tuple(row for row in of(program.target) if row.path(program, folder).is_file())
+
+
 def needs(target: Target) -> None:
     """What writes and checks the formats of `target` must be here.
 

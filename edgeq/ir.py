@@ -253,6 +253,26 @@ class Graph:
         return replace(self, nodes=nodes, outputs=outputs, tensors=kept)
 
 
+def renamed(graph: Graph, names: Mapping[str, str]) -> Graph:
+    """`graph` with other names for some tensors."""
+
+    def new(name: str) -> str:
+        return names.get(name, name)
+
+    nodes = tuple(
+        replace(node, inputs=tuple(map(new, node.inputs)), output=new(node.output))
+        for node in graph.nodes
+    )
+    tensors = {new(name): replace(t, name=new(name)) for name, t in graph.tensors.items()}
+    return replace(
+        graph,
+        inputs=tuple(map(new, graph.inputs)),
+        outputs=tuple(map(new, graph.outputs)),
+        nodes=nodes,
+        tensors=tensors,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Variant:
     """One precision of a block, as an integer graph; `level` 0 is the most precise."""

@@ -91,7 +91,9 @@ def _artefact(form: Format, runtime: RuntimeInfo) -> Rung:
 
     def lacks(again: Rebuilt, folder: Path) -> str | None:
         if not form.path(again.program, folder).is_file():
-            return f"the build has no {form.suffix}: --target edge writes one"
+            refused = form.name in again.target.formats
+            why = "its notes say why" if refused else "--target edge writes one"
+            return f"the build has no {form.suffix}: {why}"
         missing = f"{' or '.join(runtime.packages)} is not here: {runtime.install}"
         return missing if runtime.version() is None else None
 
@@ -231,5 +233,5 @@ def _row(
     progress(stage, count, count)
     if rung.rounding is Rounding.DOUBLE:
         return row
-    distance = parity.distance(part.outputs, expected[Rounding.DOUBLE].take(count).outputs)
+    distance = parity.rule_distance(part, expected[Rounding.DOUBLE].take(count))
     return replace(row, rule_distance=distance)

@@ -30,6 +30,7 @@ from edgeq.ir import (
     Unary,
     Variant,
     qparams_of,
+    renamed,
     single,
 )
 from edgeq.ops import OPS
@@ -196,7 +197,7 @@ class _Chain:
         made = [self._head(index, head, formats) for index, head in enumerate(heads or ())]
         settled = _settle([*makers, *made])
         bodies.append(settled[: len(makers)])
-        graphs = [_renamed(g, {g.outputs[0]: output}) for g in settled[len(makers) :]]
+        graphs = [renamed(g, {g.outputs[0]: output}) for g in settled[len(makers) :]]
         seen = self.graph if heads is None else exits.attach(self.graph, self.cuts, heads)
         return self._chain(seen, bodies, graphs)
 
@@ -216,9 +217,9 @@ class _Chain:
                         variants.append(Variant(level, variants[-1].graph))
                     continue
                 above = graph
-                renamed = _of_level(graph, level)
-                variants.append(Variant(level, renamed))
-                for before, after in zip(graph.nodes, renamed.nodes, strict=True):
+                made = _of_level(graph, level)
+                variants.append(Variant(level, made))
+                for before, after in zip(graph.nodes, made.nodes, strict=True):
                     entry = index > 0 and before.name == _entry_name(self.cuts[index - 1])
                     entries |= {after.name} if entry else set()
                     origin[after.name] = self.cuts[index - 1].layer if entry else before.name
@@ -419,26 +420,6 @@ def _of_level(graph: Graph, level: int) -> Graph:
         return graph
     crosses = {*graph.inputs, *graph.outputs}
     names = {name: f"{name}@{level}" for name in graph.tensors if name not in crosses}
-    renamed = _renamed(graph, names)
-    nodes = tuple(replace(node, name=f"{node.name}@{level}") for node in renamed.nodes)
-    return replace(renamed, nodes=nodes)
-
-
-def _renamed(graph: Graph, names: Mapping[str, str]) -> Graph:
-    """`graph` with other names for some tensors."""
-
-    def new(name: str) -> str:
-        return names.get(name, name)
-
-    nodes = tuple(
-        replace(node, inputs=tuple(map(new, node.inputs)), output=new(node.output))
-        for node in graph.nodes
-    )
-    tensors = {new(name): replace(t, name=new(name)) for name, t in graph.tensors.items()}
-    return replace(
-        graph,
-        inputs=tuple(map(new, graph.inputs)),
-        outputs=tuple(map(new, graph.outputs)),
-        nodes=nodes,
-        tensors=tensors,
-    )
+    made = renamed(graph, names)
+    nodes = tuple(replace(node, name=f"{node.name}@{level}") for node in made.nodes)
+    return replace(made, nodes=nodes)

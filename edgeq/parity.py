@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +12,13 @@ import numpy.typing as npt
 from edgeq import floatrun, reference, sqnr
 from edgeq.errors import MismatchError
 from edgeq.exporters.gate_section import code
+from edgeq.gates import Path
 from edgeq.ir import Array, Graph, Tensor, qparams_of
 from edgeq.kernels import ALIASED
 from edgeq.packing import pack_activations, unpack_activations
 from edgeq.plan import activation_bytes
 from edgeq.program import Program
-from edgeq.reference import Rounding
+from edgeq.reference import Rounding, Routed
 from edgeq.report import Distance, Row, Verdict
 from edgeq.samples import Samples
 from edgeq.targets.runners import Progress, Runner
@@ -68,6 +69,17 @@ class Executor(Protocol):
 
     def trace(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The integers of every tensor that the artefact has, by its name in the program."""
+
+
+@runtime_checkable
+class Router(Executor, Protocol):
+    """Executes an artefact that holds gates."""
+
+    def route(self, inputs: Mapping[str, Array], tradeoff: int | None = None) -> Routed:
+        """Where a batch of integers goes, and what it gets there."""
+
+    def trace_path(self, inputs: Mapping[str, Array], path: Path) -> dict[str, Array]:
+        """What one sample gives on `path`, as `trace`."""
 
 
 def expect(
@@ -189,28 +201,65 @@ def compare_paths(program: Program, runner: Runner, expected: Expectation) -> Ro
 
 def compare_executor(program: Program, executor: Executor, expected: Expectation) -> Row:
     """The row of `executor`, held to `expected`, which is of its own rule."""
-    got = executor.run(expected.inputs)
+    astray = np.zeros(len(expected), bool)
+    if expected.paths is None:
+        got = executor.run(expected.inputs)
+    else:
+        assert isinstance(executor, Router)
+        routed = executor.route(expected.inputs)
+        got, astray = [routed.outputs], routed.paths != expected.paths
     row = describe(program, executor.name, executor.version, expected, got)
-    if row.verdict is not Verdict.DIFFERS:
+    apart = _steps_apart(got, expected.outputs)
+    wrong = (apart > 0) | astray
+    if not wrong.any():
         return row
-    sample = int(_steps_apart(got, expected.outputs).argmax())
-    layer = _first_difference(program, executor, expected, sample)
-    return replace(row, first_diverging_layer=layer)
+    sample = int(np.where(wrong, apart, -1).argmax())
+    return replace(
+        row,
+        mismatches=int(wrong.sum()),
+        first_diverging_layer=_first_difference(program, executor, expected, sample),
+        verdict=Verdict.DIFFERS,
+    )
 
 
 def _first_difference(
     program: Program, executor: Executor, expected: Expectation, sample: int
 ) -> str | None:
-    """The first node whose output differs on `sample`, of those that the artefact has."""
+    """The first node whose output differs on `sample`, of those that the artefact has.
+
+    None where all are equal: then a gate decided otherwise.
+    """
     one = {name: array[sample : sample + 1] for name, array in expected.inputs.items()}
-    values = reference.run(program.network, one, expected.rounding)
-    got = executor.trace(one)
-    for graph in program.network.graphs:
-        for node in graph.nodes:
-            name = node.output
-            if name in got and not np.array_equal(got[name], values[name]):
-                return node.name
+    values: dict[str, Array] = dict(one)
+    for graphs, got in _traces(program, executor, expected, sample, one):
+        for graph in graphs:
+            for node in graph.nodes:
+                values[node.output] = reference.compute(graph, node, values, expected.rounding)
+                name = node.output
+                if name in got and not np.array_equal(got[name], values[name]):
+                    return node.name
     return None
+
+
+def _traces(
+    program: Program,
+    executor: Executor,
+    expected: Expectation,
+    sample: int,
+    one: Mapping[str, Array],
+) -> Iterator[tuple[Sequence[Graph], Mapping[str, Array]]]:
+    """What the sample should run through, in turn, and what `executor` gives of it.
+
+    With exits it is a body and its head at a time, since all heads write the same tensor.
+    """
+    if program.gate is None or expected.paths is None:
+        yield _graphs_on(program, expected, sample), executor.trace(one)
+        return
+    assert isinstance(executor, Router)
+    path = program.gate.paths[expected.paths[sample]]
+    for length in range(1, len(path) + 1):
+        graphs = reference.graphs_on(program.network, path[:length])
+        yield graphs[2 * length - 2 :], executor.trace_path(one, path[:length])
 
 
 def require_equal(row: Row) -> None:
@@ -223,8 +272,13 @@ def require_equal(row: Row) -> None:
         raise MismatchError(
             "EQ0506",
             f"{row.runner} ({row.version}) differs from the prediction on {row.mismatches} of "
-            f"{row.samples} samples, first in layer {row.first_diverging_layer}",
+            f"{row.samples} samples, first in {_where(row)}",
         )
+
+
+def _where(row: Row) -> str:
+    layer = row.first_diverging_layer
+    return "the decision of a gate" if layer is None else f"layer {layer}"
 
 
 def describe(
@@ -252,6 +306,14 @@ def distance(got: Sequence[Array], expected: Sequence[Array]) -> Distance:
     """On how many samples integers by output differ, and by how many steps at most."""
     worst = _steps_apart(got, expected)
     return Distance(int((worst > 0).sum()), int(worst.max()))
+
+
+def rule_distance(one: Expectation, other: Expectation) -> Distance:
+    """How far two rules are apart on the same samples: in outputs, and in the ways they take."""
+    found = distance(one.outputs, other.outputs)
+    if one.paths is None or other.paths is None:
+        return found
+    return replace(found, routes=int((one.paths != other.paths).sum()))
 
 
 def _steps_apart(got: Sequence[Array], expected: Sequence[Array]) -> npt.NDArray[np.int64]:
@@ -332,9 +394,4 @@ def _graphs_on(program: Program, expected: Expectation, sample: int) -> list[Gra
     network, gate = program.network, program.gate
     if gate is None or expected.paths is None:
         return [block.variants[0].graph for block in network.blocks]
-    path = gate.paths[expected.paths[sample]]
-    found = []
-    for body, level in enumerate(path):
-        found.append(reference.variant(network, 2 * body, level))
-        found += [v.graph for b in network.blocks[2 * body + 1 : 2 * body + 2] for v in b.variants]
-    return found
+    return reference.graphs_on(network, gate.paths[expected.paths[sample]])

@@ -86,6 +86,15 @@ def variant(network: Network, block: int, level: int) -> Graph:
     return next(v.graph for v in network.blocks[block].variants if v.level == level)
 
 
+def graphs_on(network: Network, path: Sequence[int]) -> list[Graph]:
+    """What an input on `path` runs through, of a network with exits: bodies and heads."""
+    found = []
+    for body, level in enumerate(path):
+        found.append(variant(network, 2 * body, level))
+        found += [v.graph for b in network.blocks[2 * body + 1 : 2 * body + 2] for v in b.variants]
+    return found
+
+
 def run_path(
     network: Network,
     inputs: Mapping[str, Array],
@@ -97,8 +106,9 @@ def run_path(
     The outputs are those of the exit at the end of the path.
     """
     values: dict[str, Array] = dict(inputs)
-    for body, level in enumerate(path):
-        values = _extend(network, 2 * body, level, values, rounding)
+    for graph in graphs_on(network, path):
+        for node in graph.nodes:
+            values[node.output] = compute(graph, node, values, rounding)
     return values
 
 

@@ -210,10 +210,14 @@ class Export:
 
 @dataclass(frozen=True, slots=True)
 class Distance:
-    """Samples that differ, and the largest difference of a value in steps."""
+    """Samples that differ, and the largest difference of a value in steps.
+
+    `routes` counts the samples that take another path; None of a network without exits.
+    """
 
     mismatches: int
     max_lsb: int
+    routes: Count | None = None
 
 
 @dataclass(frozen=True, slots=True)

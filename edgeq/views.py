@@ -360,6 +360,18 @@ def show_validate(build: Build, *, as_json: bool) -> None:
     Console(highlight=False).print(validate_view(build.report))
 
 
+def _rule_line(row: Row) -> str:
+    found = row.rule_distance
+    assert found is not None
+    line = (
+        f"{row.runner} rounds by its own rule: {found.mismatches:,} samples move, by "
+        f"{found.max_lsb} steps at most"
+    )
+    if found.routes is None:
+        return line
+    return f"{line}; {found.routes:,} ({found.routes / row.samples:.2%}) take another path"
+
+
 def validate_view(report: Report) -> RenderableType:
     """A line for each row: whether it is equal, how good it is, and what it is."""
     rows = report.validate.rows
@@ -371,15 +383,7 @@ def validate_view(report: Report) -> RenderableType:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*_rung_cells(row))
-    apart = [
-        Text(
-            f"{row.runner} rounds by its own rule: {row.rule_distance.mismatches:,} samples move, "
-            f"by {row.rule_distance.max_lsb} steps at most",
-            "dim",
-        )
-        for row in rows
-        if row.rule_distance is not None
-    ]
+    apart = [Text(_rule_line(row), "dim") for row in rows if row.rule_distance is not None]
     about = [Text(f"{r.runner}: {r.reason or r.version}", "dim") for r in rows]
     return Group(title, "", table, "", *apart, *about)
 

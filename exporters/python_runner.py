@@ -18,11 +18,13 @@ def export(program: Program, folder: Path) -> None:
     """Writes the program, which is the same for every model, and what it must know of this one."""
     source = resources.files("edgeq.exporters").joinpath(PROGRAM)
     (folder / PROGRAM).write_bytes(source.read_bytes())
-    facts = {
+    facts: dict[str, Any] = {
         "inputs": {source.port.name: _meaning(source) for source in program.inputs},
         "outputs": {port.name: {"axis": _channels(port)} for port in program.outputs},
         "labels": list(program.labels),
     }
+    if program.gate is not None:
+        facts["exits"] = program.gate.exits
     (folder / FACTS).write_text(json.dumps(facts, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

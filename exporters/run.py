@@ -4,7 +4,8 @@ It needs NumPy and the runtime of the format (for .onnx onnxruntime, for .tflite
 tflite-runtime), and nothing of edgeq; Python 3.9 and NumPy 1.21 will do. The samples hold one array
 per input, by its name (`x` serves for a single one), the first axis samples, in the layout of the
 model that was exported: float32 as it takes them, or raw bytes where run.json says what these mean.
-With labels (`y`) it counts hits.
+With labels (`y`) it counts hits. Of a model with exits it counts who leaves where, and takes
+another tradeoff than the one that was exported.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-Arrays = dict[str, Any]  # by input or output name; float32, the first axis samples
+Arrays = dict[str, Any]  # by input or output name; the first axis samples
 Facts = Mapping[str, Any]  # what run.json says
 Model = Callable[[Arrays], Arrays]
 
@@ -30,6 +31,7 @@ def load_onnx(path: Path, facts: Facts) -> Model:
     options = onnxruntime.SessionOptions()
     # x86 cores without VNNI saturate products of 8 × 8 bits otherwise.
     options.add_session_config_entry("session.x64quantprecision", "1")
+    options.log_severity_level = 3  # it warns of an input that need not be given
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return lambda inputs: dict(zip(names, session.run(names, inputs)))
@@ -102,12 +104,22 @@ def from_bytes(samples: Any, axis: int, reals: Any) -> Any:
     return reals[channels.reshape(sizes), samples]
 
 
+def with_tradeoff(inputs: Arrays, tradeoff: float, facts: Facts) -> Arrays:
+    """The inputs, and the price of what a sample computes, in units of error."""
+    if not facts.get("exits"):
+        sys.exit("--tradeoff: the model has no exits")
+    if not 0 <= tradeoff < 1 << 16:
+        sys.exit(f"--tradeoff {tradeoff}: 0 and more, below {1 << 16}")
+    return {**inputs, "tradeoff": np.array(min(round(tradeoff * (1 << 16)), (1 << 32) - 1))}
+
+
 def main() -> None:
     """Runs the model that the command line names."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("samples", type=Path)
     parser.add_argument("-o", "--outputs", type=Path, help="write the outputs here, as .npz")
+    parser.add_argument("--tradeoff", type=float, help="of exits: the greater, the earlier")
     options = parser.parse_args()
     for path in (options.model, options.samples):
         if not path.is_file():
@@ -115,7 +127,10 @@ def main() -> None:
     facts = json.loads(Path(__file__).with_name("run.json").read_text("utf-8"))
     with np.load(options.samples) as archive:
         arrays = dict(archive)
-    outputs = load(options.model, facts)(read(arrays, facts))
+    inputs = read(arrays, facts)
+    if options.tradeoff is not None:
+        inputs = with_tradeoff(inputs, options.tradeoff, facts)
+    outputs = load(options.model, facts)(inputs)
     if options.outputs:
         np.savez(options.outputs, **outputs)
     first = next(iter(outputs.values()))
@@ -124,6 +139,9 @@ def main() -> None:
     if labels is not None:
         hits = int((winners == labels).sum())
         print(f"{hits} of {len(labels)} samples at their label, {hits / len(labels):.2%}")
+    if "exit" in outputs:
+        left = np.bincount(outputs["exit"], minlength=facts["exits"]) / len(winners)
+        print(", ".join(f"exit {place}: {share:.1%}" for place, share in enumerate(left, 1)))
     names = facts["labels"] or range(first[0].size)
     for index, winner in enumerate(winners[:10].tolist()):
         print(f"sample {index}: {names[winner]}")

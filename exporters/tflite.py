@@ -51,7 +51,9 @@ def build(program: Program) -> bytes:
     """
     if len(program.network.graphs) != 1 or program.gate is not None:
         raise GraphError(
-            "EQ0381", f"{program.name}: TFLite takes one block at one level, the network has more"
+            "EQ0381",
+            f"{program.name}: TFLite takes one block at one level, the network has more; the C and "
+            "ONNX (--target edge, edge-int4) take exits and levels",
         )
     graph = program.network.graphs[0]
     writer = Writer(load_schema(), graph)

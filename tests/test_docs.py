@@ -429,6 +429,8 @@ def test_flags_on_a_page_exist(page: Path) -> None:
     options = [
         name for command in main.commands.values() for p in command.params for name in p.opts
     ]
+    runner = (ROOT / "exporters/run.py").read_text("utf-8")
+    options += re.findall(r'"(--[a-z]+)"', runner)
     found = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text("utf-8")))
     assert found <= {*options, "--help", "--upgrade"}  # the last is pip's
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +14,13 @@ import bundled
 import jsonschema
 import onnx
 import pytest
+from exitnets import policy, with_gate
 from programs import few_samples
 
 import edgeq
-from edgeq import budget, formats, pages, report, targets
-from edgeq.errors import BudgetError, MismatchError, MissingToolError, UsageError
-from edgeq.exporters import onnx_qdq
+from edgeq import budget, exits, formats, pages, report, targets
+from edgeq.errors import BudgetError, GraphError, MismatchError, MissingToolError, UsageError
+from edgeq.exporters import onnx_qdq, run, tflite
 from edgeq.formats import Format
 from edgeq.program import Program
 from edgeq.reference import Rounding
@@ -62,6 +66,115 @@ def test_16_bits_go_to_tflite(export: Export, tool: Any) -> None:
     build = export("wide", target="edge-tflite", policy="w8a16", check="host")
     rows = [(row.runner, row.verdict) for row in build.report.validate.rows]
     assert rows == [("c-host", Verdict.EXACT), ("xnnpack", Verdict.EXACT)]
+
+
+# Formats that cannot hold a network
+
+
+def test_what_one_format_cannot_hold_the_others_are_written_of(export: Export) -> None:
+    build = export("partly", policy="w8a16")
+    assert [a.format for a in build.report.export.artefacts] == ["c", "tflite"]
+    assert not (build.folder / "model.onnx").exists()
+    (note,) = [note for note in build.report.export.notes if note.startswith("no model.onnx: ")]
+    assert "16 bits" in note
+    assert (build.folder / "run.py").is_file()
+
+
+def test_where_the_only_format_cannot_hold_it_nothing_is_written(export: Export) -> None:
+    with pytest.raises(GraphError, match=r"EQ0347: .* has 16 bits"):
+        export("none", target="edge-int4", policy="w8a16")
+
+
+def test_where_no_format_can_hold_it_every_reason_is_given(
+    export: Export, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(program: Program, path: Path) -> None:
+        raise GraphError("EQ0381", "not in TFLite")
+
+    monkeypatch.setattr(tflite, "export", refuse)
+    with pytest.raises(GraphError, match=r"EQ0347: .* has 16 bits.*; not in TFLite"):
+        export("none", policy="w8a16")
+
+
+# Exits
+
+
+@pytest.fixture(scope="module")
+def gated(export: Export, tool: Any, tmp_path_factory: pytest.TempPathFactory) -> edgeq.Build:
+    """The tiny example with exits, two levels and random gates, checked on this machine."""
+    tool("cc")
+    return export("gated", check="host", policy=gated_policy(tmp_path_factory.mktemp("policy")))
+
+
+def gated_policy(folder: Path) -> Path:
+    found = bundled.load("fashion-tiny")
+    graph = found.model.graph
+    chosen = policy(exits.proposed(graph), (4, 4))
+    target = targets.load("edge")
+    held = with_gate(graph, chosen, "table", 3, sha256=found.model.sha256, target=target)
+    file = folder / "gate.json"
+    file.write_text(held.model_dump_json(exclude_none=True), encoding="utf-8")
+    return file
+
+
+def test_exits_are_written_as_c_and_onnx_and_both_route_by_their_rules(
+    gated: edgeq.Build,
+) -> None:
+    rows = {row.runner: row for row in gated.report.validate.rows}
+    assert rows["c-host"].verdict is rows["onnxruntime"].verdict is Verdict.EXACT
+    assert rows["onnxruntime"].rule == "float32"
+    assert [a.format for a in gated.report.export.artefacts] == ["c", "onnx"]
+    (note,) = [note for note in gated.report.export.notes if note.startswith("no model.tflite: ")]
+    assert "TFLite takes one block at one level" in note
+
+
+def test_exits_are_refused_where_tflite_alone_would_hold_them(
+    export: Export, tmp_path: Path
+) -> None:
+    with pytest.raises(GraphError, match=r"EQ0381: .*--target edge"):
+        export("none", target="edge-tflite", policy=gated_policy(tmp_path))
+
+
+def test_the_ladder_says_who_goes_another_way_under_the_other_rule(
+    gated: edgeq.Build, tmp_path: Path
+) -> None:
+    file = gated_policy(tmp_path)
+    example = bundled.load("fashion-tiny")
+    few = few_samples(example.folder / "test.npz", tmp_path / "few.npz", 30)
+    given = {"model": example.folder / "model.onnx", "policy": file, "inputs": example.specs}
+    build = edgeq.validate(gated.folder, data=few, **given)
+    rows = {row.runner: row for row in build.report.validate.rows}
+    found = rows["onnxruntime"]
+    assert (found.verdict, found.samples) == (Verdict.EXACT, 30)
+    assert found.rule_distance is not None and found.rule_distance.routes is not None
+    assert found.rule_distance.routes <= found.samples
+    assert rows["c-host"].rule_distance is None
+    assert "its notes say why" in (rows["xnnpack"].reason or "")
+
+
+def test_the_runner_counts_exits_and_takes_another_tradeoff(
+    gated: edgeq.Build, tmp_path: Path
+) -> None:
+    samples = bundled.load("fashion-tiny").folder / "test.npz"
+    few = few_samples(samples, tmp_path / "few.npz", 25)
+
+    def ran(*options: str) -> str:
+        command = [sys.executable, "run.py", "model.onnx", str(few), *options]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=gated.folder)
+        return done.stdout + done.stderr
+
+    shares = [float(x) for x in re.findall(r"exit \d: ([\d.]+)%", ran())]
+    assert len(shares) == 4
+    assert sum(shares) == pytest.approx(100, abs=0.3)
+    assert "exit 1: 100.0%, exit 2: 0.0%" in ran("--tradeoff", "60000")
+    assert "--tradeoff -1.0: 0 and more, below 65536" in ran("--tradeoff", "-1")
+    facts = json.loads((gated.folder / "run.json").read_text("utf-8"))
+    assert facts["exits"] == 4
+
+
+def test_a_tradeoff_needs_exits(build: edgeq.Build, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="the model has no exits"):
+        run.with_tradeoff({}, 0.5, json.loads((build.folder / "run.json").read_text("utf-8")))
 
 
 def test_every_artefact_is_reported_with_its_bytes(build: edgeq.Build) -> None:

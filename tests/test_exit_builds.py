@@ -33,7 +33,7 @@ from edgeq import (
     views,
 )
 from edgeq.errors import EdgeqError
-from edgeq.exporters import c_arrays, gate_section, onnx_qdq
+from edgeq.exporters import c_arrays, gate_section, tflite
 from edgeq.gates import Costs
 from edgeq.ir import Function, Graph, Unary, qparams_of
 from edgeq.ops import OPS, macs
@@ -265,10 +265,9 @@ def test_a_softmax_at_the_end_is_left_out_with_a_note() -> None:
     assert read.source.notes[-1] == pipeline.NO_SOFTMAX
 
 
-def test_other_formats_refuse_exits() -> None:
-    program = made("static").program
-    with refused("EQ0346", "has exits"):
-        onnx_qdq.model(program)
+def test_tflite_refuses_exits() -> None:
+    with refused("EQ0381", "TFLite takes one block at one level", "--target edge"):
+        tflite.build(made("static").program)
 
 
 # Costs #

@@ -24,7 +24,7 @@ from test_reference import needs_fma
 
 from edgeq import parity, reference, targets
 from edgeq.errors import GraphError
-from edgeq.exporters import onnx_qdq, onnx_runner, run
+from edgeq.exporters import onnx_layers, onnx_qdq, onnx_runner, run
 from edgeq.frontends import Port
 from edgeq.ir import Array, Function, Graph, Op, QParams, Unary, Window, single
 from edgeq.ops import OPS
@@ -151,7 +151,7 @@ def test_an_example_is_exact_on_all_images(written: Write, name: str, policy: st
 
 
 def test_every_operator_of_the_device_is_written() -> None:
-    assert set(onnx_qdq._WRITERS) == {op for op, info in OPS.items() if info.device}
+    assert set(onnx_layers.WRITERS) == {op for op, info in OPS.items() if info.device}
 
 
 @pytest.mark.parametrize("size", [(2, 7), (13, 2), (6, 5), (4, 4), (2, 1)])
@@ -166,7 +166,7 @@ def test_every_tie_of_an_average_goes_to_even(written: Write, size: tuple[int, i
 
 
 def test_the_averages_that_a_reciprocal_gets_wrong_are_known() -> None:
-    wrong = [count for count in range(1, 50) if not onnx_qdq._has_reciprocal(count)]
+    wrong = [count for count in range(1, 50) if not onnx_layers._has_reciprocal(count)]
     assert wrong == [14, 26, 28, 30] + [c for c in wrong if c > 30]
 
 
