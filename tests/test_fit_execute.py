@@ -200,6 +200,23 @@ def test_what_paths_share_runs_once(program: Program, network: Network) -> None:
     )
 
 
+def test_levels_that_share_a_graph_run_once(program: Program) -> None:
+    chain = in_blocks(program.network.graphs[0], CUTS, 1)
+    stem, middle, end = chain.blocks
+    shared = replace(middle, variants=(*middle.variants, Variant(1, middle.variants[0].graph)))
+    ran: list[str] = []
+
+    def compute(graph: Graph, node: Node, values: Mapping[str, Array]) -> Array:
+        ran.append(node.name)
+        return reference.compute(graph, node, values)
+
+    values = quantised(program, 2)
+    network = Network(chain.name, (stem, shared, end))
+    ends = {one.path: one for one in execute.walk(network, values, [(0, 0), (0, 1)], compute)}
+    assert len(ran) == len(set(ran))
+    np.testing.assert_array_equal(ends[(0, 0)].boundary, ends[(0, 1)].boundary)
+
+
 def test_without_heads_the_boundaries_are_there(program: Program) -> None:
     chain = in_blocks(program.network.graphs[0], CUTS, 1)
     values = quantised(program, 3)

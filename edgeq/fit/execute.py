@@ -81,11 +81,13 @@ class _Run:
         """Every wanted path that goes on from `path`, which left `values`."""
         block, head = self.chain[len(path)]
         last = len(path) + 1 == len(self.chain)
+        known: dict[int, dict[str, Array]] = {}  # levels may share a graph
         for variant in block.variants:
             longer = (*path, variant.level)
             if not any(one[: len(longer)] == longer for one in self.wanted):
                 continue
-            left = self.run(variant, values)
+            key = id(variant.graph)
+            left = known[key] = known[key] if key in known else self.run(variant, values)
             if longer in self.wanted:
                 boundary = left[variant.graph.outputs[0]]
                 outputs = boundary if last else None
