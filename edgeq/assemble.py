@@ -410,6 +410,7 @@ def _report(
             *request.model.source.notes,
             *_spare(program.target),
             *checked,
+            *_dominated(compiled),
             *(() if request.labelled or request.calibration else (_DRAWN,)),
             *_other_samples(request),
         ),
@@ -465,6 +466,11 @@ def _other_samples(request: Request) -> Iterable[str]:
                 "the gates were fitted to integers that other calibration samples gave: export "
                 "with those, or fit them again"
             )
+
+
+def _dominated(compiled: Compiled) -> Iterable[str]:
+    note = None if compiled.costs is None else compiled.costs.note
+    return () if note is None else (note,)
 
 
 def _unchecked(target: Target, rows: Sequence[Row]) -> str:

@@ -102,24 +102,3 @@ def graphs_on(network: Network, path: Path) -> Iterator[Graph]:
         yield variant(network, 2 * body, level)
         for block in network.blocks[2 * body + 1 : 2 * body + 2]:
             yield block.variants[0].graph
-
-
-def dominated(costs: Costs) -> tuple[tuple[int, int], ...]:
-    """The levels, as (block, level), that cost no less than a more precise one of their block."""
-    return tuple(
-        (index, level)
-        for index, block in enumerate(costs.blocks)
-        for level in sorted(block)
-        if any(block[level] >= block[above] for above in block if above < level)
-    )
-
-
-def note(costs: Costs) -> str | None:
-    """What to tell the user of dominated levels; None where there are none."""
-    found = dominated(costs)
-    if not found:
-        return None
-    names = ", ".join(f"level {level} of block {index + 1}" for index, level in found)
-    text = f"dominated, since not cheaper than a more precise level ({costs.unit}): {names}"
-    lower = sum(len(block) - 1 for block in costs.blocks)
-    return text + ("; what is left is early exit alone" if len(found) == lower else "")

@@ -87,6 +87,27 @@ class Costs:
         blocks = sum(block[level] for block, level in zip(self.blocks, path, strict=False))
         return blocks + sum(self.heads[: len(path)]) + sum(self.gates[: len(path)])
 
+    @property
+    def dominated(self) -> tuple[tuple[int, int], ...]:
+        """The levels, as (block, level), that cost no less than a more precise one of theirs."""
+        return tuple(
+            (index, level)
+            for index, block in enumerate(self.blocks)
+            for level in sorted(block)
+            if any(block[level] >= block[above] for above in block if above < level)
+        )
+
+    @property
+    def note(self) -> str | None:
+        """What to tell the user of dominated levels; None where there are none."""
+        found = self.dominated
+        if not found:
+            return None
+        names = ", ".join(f"level {level} of block {index + 1}" for index, level in found)
+        lower = sum(len(block) - 1 for block in self.blocks)
+        alone = "; what is left is early exit alone" if len(found) == lower else ""
+        return f"not cheaper than a more precise level ({self.unit}): {names}{alone}"
+
 
 def normalised(costs: Costs, paths: Sequence[Path]) -> tuple[int, ...]:
     """The cost of each path as a share of the dearest one, Q16.16, at least 1."""

@@ -300,13 +300,13 @@ def test_dominated_levels_are_named() -> None:
         none = (0.0,) * (len(blocks) - 1)
         return Costs("instructions", "a test", blocks, none, none)
 
-    assert costs.dominated(priced({0: 5}, {0: 9, 1: 4, 2: 1})) == ()
-    assert costs.note(priced({0: 5}, {0: 9, 1: 4})) is None
+    assert priced({0: 5}, {0: 9, 1: 4, 2: 1}).dominated == ()
+    assert priced({0: 5}, {0: 9, 1: 4}).note is None
     mixed = priced({0: 5}, {0: 9, 1: 9, 2: 10}, {0: 9, 1: 3})
-    assert costs.dominated(mixed) == ((1, 1), (1, 2))
-    assert "level 1 of block 2, level 2 of block 2" in str(costs.note(mixed))
-    assert "early exit alone" not in str(costs.note(mixed))
-    assert "early exit alone" in str(costs.note(priced({0: 5}, {0: 9, 1: 9})))
+    assert mixed.dominated == ((1, 1), (1, 2))
+    assert "level 1 of block 2, level 2 of block 2" in str(mixed.note)
+    assert "early exit alone" not in str(mixed.note)
+    assert "early exit alone" in str(priced({0: 5}, {0: 9, 1: 9}).note)
 
 
 def test_a_few_paths_go_through_every_level() -> None:
