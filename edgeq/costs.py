@@ -124,7 +124,7 @@ def read(path: File, model_sha256: str, target: Target, compiler: str, levels: L
     try:
         found = TypeAdapter(PathCosts).validate_json(path.read_bytes(), strict=True)
     except OSError as error:
-        raise UsageError("EQ0255", f"{path} cannot be read: {error.strerror}") from error
+        raise UsageError("EQ0258", f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
         raise IntegrityError(
             "EQ0742", f"{path} is no table of costs for gates: {describe(error, path.name)}"

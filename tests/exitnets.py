@@ -12,7 +12,7 @@ from gated import random_gate
 from graphs import RELU, Builder, random_graph, same_window
 from programs import SHA256, reals
 
-from edgeq import calibrate, costs, exits, gatefile, levels, pipeline, targets
+from edgeq import calibrate, costs, exits, gatefile, levels, targets
 from edgeq.errors import PolicyError
 from edgeq.exits import Cut, Head
 from edgeq.ir import Graph

@@ -254,7 +254,7 @@ def test_costs_of_a_table_are_taken_and_those_of_another_thing_refused(
         place.refuses("EQ0743", *keep, "--cost", "costs.json", says="is for another")
     write(heads="free")
     place.refuses("EQ0742", *keep, "--cost", "costs.json", says="heads")
-    place.refuses("EQ0255", *keep, "--cost", "nothing.json", says="nothing.json")
+    place.refuses("EQ0258", *keep, "--cost", "nothing.json", says="nothing.json")
 
 
 def test_one_level_alone_is_plain_early_exit(place: Place) -> None:
