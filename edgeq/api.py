@@ -13,6 +13,7 @@ from edgeq import (
     budget,
     charts,
     comparison,
+    costs,
     examples,
     feasibility,
     gating,
@@ -221,7 +222,8 @@ def profile(
     Args:
         build: a folder that `export` wrote.
         measured: a board's log of cycles by layer, for a column of its own.
-        cost_table: a file to write: the costs of every layer at 2 to 8 bits a weight.
+        cost_table: a file to write: the costs of every layer at 2 to 8 bits a weight; of a build
+            with exits those of every block and level, head and gate.
         model: what the build was made of, for `cost_table`; bundled examples are found.
         policy: likewise, where its `[calibration]` differs from the default.
         calib: likewise, where AdaRound learned from them.
@@ -242,7 +244,9 @@ def profile(
     if cost_table is not None:
         given = Given(_path(model), _path(policy), _path(calib), shapes)
         again = rebuild.run(found, device, given)
-        builds.write(Path(cost_table), dumps(asdict(whatif.cost_table(found, again))))
+        gated = again.program.gate is not None
+        table = costs.table(found, again) if gated else whatif.cost_table(found, again)
+        builds.write(Path(cost_table), dumps(asdict(table)))
     found = Build(found.folder, found.report.with_profile(section))
     builds.rewrite(found, pages.files(found.report, plots=plots), pages.PLOTS)
     return found
@@ -351,7 +355,7 @@ def fit_gate(
     calib: PathLike | None = None,
     target: str = "mcu",
     out: PathLike | None = None,
-    cost: Cost = "measured",
+    cost: Cost | PathLike = "measured",
     compiler: str | None = None,
     tradeoff: float | None = None,
     baselines: bool = False,
@@ -378,7 +382,8 @@ def fit_gate(
         target: a name or alias that `edgeq.targets.load` knows.
         out: the file; default `NAME.gate.json`.
         cost: `measured` counts every block, level, head and gate on the emulated core;
-            `bitops_linear` and `bops` count bits.
+            `bitops_linear` and `bops` count bits; else a file that `profile` wrote as the cost
+            table of a build with these exits.
         compiler: `gcc` or `zig`, for `measured`; default the first that is there.
         tradeoff: of cost against predicted error, 0 to 65535, that the gates start with; default
             the greatest that loses half a point of accuracy at most.
@@ -400,7 +405,8 @@ def fit_gate(
     if joint:
         gating.needs_torch()
     tools = None
-    if cost == "measured":
+    by = gating.cost_of(cost)
+    if by not in gating.FORMULAS:
         tools = assemble.find_tools(device, "emulator", compiler).target
     name, model, inputs = None, model or EXAMPLE, dict(inputs or {})
     if os.fspath(model) in examples.names():
@@ -423,7 +429,7 @@ def fit_gate(
         train=None if train is None else gating.read(Path(train), read, specs),
         target=device,
         compiler=tools,
-        cost=cost,
+        cost=by,
         tradeoff=tradeoff,
         baselines=baselines,
         joint=joint,

@@ -245,7 +245,7 @@ def doctor(json: bool) -> None:
 @main.command()
 @click.argument("build", type=PATH)
 @click.option("--measured", type=PATH, help="Log of a board: cycles by layer (JSON).")
-@click.option("--cost-table", type=PATH, help="Write every layer's costs at 2 to 8 bits (JSON).")
+@click.option("--cost-table", type=PATH, help="Write what layers, or blocks, would cost (JSON).")
 @click.option("--model", type=PATH, help="What BUILD was made of, for --cost-table.")
 @click.option("--policy", type=PATH, help="Likewise, where its [calibration] is not the default.")
 @click.option("--calib", type=PATH, help="Likewise, where AdaRound learned from them.")
@@ -312,10 +312,10 @@ def check(
 @click.option("-o", "--out", type=PATH, help="The policy to write.  [default: NAME.gate.json]")
 @click.option(
     "--cost",
-    type=click.Choice(["measured", "bitops_linear", "bops"]),
     default="measured",
     show_default=True,
-    help="What a path takes: counted on the emulated core, or in bits.",
+    metavar="COST",
+    help="What paths take: measured, on the emulated core; bitops_linear, bops; or a table's file.",
 )
 @click.option(
     "--compiler", type=click.Choice(["gcc", "zig"]), help="[default: first that is there]"

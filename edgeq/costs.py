@@ -6,17 +6,25 @@ Costs are decoupled from gates: other ones reprice a gate, and nothing that it l
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path as File
 from typing import Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 from edgeq import profiler, rebuild
-from edgeq.errors import UsageError
+from edgeq.build import Build, read_manifest
+from edgeq.errors import IntegrityError, UsageError
 from edgeq.exporters.gate_section import code
-from edgeq.gates import Costs, Path
+from edgeq.gates import Costs, Levels, Path, static
 from edgeq.ir import Graph, Network, qparams_of
 from edgeq.ops import OPS, macs
+from edgeq.policy import describe
 from edgeq.profiler import Counts, Walk
 from edgeq.program import Program
+from edgeq.rebuild import Rebuilt
 from edgeq.reference import variant
+from edgeq.report import PathCosts
 from edgeq.target import Target
 from edgeq.targets.toolchain import Compiler
 
@@ -82,6 +90,58 @@ def measured(program: Program, target: Target, compiler: Compiler) -> Costs:
     source = f"{target.core}, {compiler}, counted on {by.name} {by.version()}"
     ordered = tuple(dict(sorted(block.items())) for block in blocks)
     return Costs(unit, source, ordered, tuple(heads), tuple(gates))
+
+
+def table(build: Build, again: Rebuilt) -> PathCosts:
+    """The costs of a build with exits, counted, for `read`."""
+    compiler = rebuild.compiler_of(build, again.target)
+    gate = again.program.gate
+    assert gate is not None  # whoever asks for costs of another network gets another table
+    own = measured(again.program, again.target, compiler)
+    bare = replace(again.program, gate=static(gate.classes, gate.levels))  # on every path
+    found = replace(measured(bare, again.target, compiler), gates=own.gates)
+    return PathCosts(
+        model=build.report.model,
+        model_sha256=read_manifest(build.folder)["model"],
+        target=again.target.name,
+        core=again.target.core,
+        compiler=str(compiler),
+        unit=found.unit,
+        source=found.source,
+        blocks=tuple({str(level): cost for level, cost in b.items()} for b in found.blocks),
+        heads=found.heads,
+        gates=found.gates,
+    )
+
+
+def read(path: File, model_sha256: str, target: Target, compiler: str, levels: Levels) -> Costs:
+    """The costs that `table` found, for this model, the core of `target` and this compiler.
+
+    Raises:
+        UsageError: the file cannot be read.
+        IntegrityError: it is no table of costs, or of something else.
+    """
+    try:
+        found = TypeAdapter(PathCosts).validate_json(path.read_bytes(), strict=True)
+    except OSError as error:
+        raise UsageError("EQ0258", f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise IntegrityError(
+            "EQ0742", f"{path} is no table of costs for gates: {describe(error, path.name)}"
+        ) from error
+    has = tuple(tuple(sorted(map(int, block))) for block in found.blocks)
+    for what, own, wanted in (
+        ("model", found.model_sha256, model_sha256),
+        ("core", found.core, target.core),
+        ("compiler", found.compiler, compiler),
+        ("network", has, levels),
+    ):
+        if own != wanted:
+            raise IntegrityError(
+                "EQ0743", f"{path} is for another {what}: {own}, here it is {wanted}"
+            )
+    blocks = tuple({int(level): cost for level, cost in b.items()} for b in found.blocks)
+    return Costs(found.unit, found.source, blocks, found.heads, found.gates)
 
 
 def _cost(counts: Counts, unit: str) -> float:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,7 @@ from edgeq.target import Target
 from edgeq.targets.toolchain import Compiler
 
 Cost = Literal["measured", "bitops_linear", "bops"]
+FORMULAS = gatefile.FORMULAS
 
 MEASURED = "measured"
 VAL, TEST = 0.6, 0.4  # of --data, where there is --train
@@ -59,7 +61,7 @@ class Request:
     train: File | None
     target: Target
     compiler: Compiler | None  # None: costs are counted in bits
-    cost: Cost
+    cost: Cost | Path  # or a table that `costs.read` reads
     tradeoff: float | None
     baselines: bool
     joint: bool
@@ -86,6 +88,12 @@ class _Folds:
     test: Samples
     described: tuple[Fold, ...]
     notes: tuple[str, ...]
+
+
+def cost_of(name: str | os.PathLike[str]) -> Cost | Path:
+    """What costs are counted by, from what a user calls it: a name, or a file."""
+    known: Mapping[str, Cost] = {one: one for one in get_args(Cost)}
+    return known.get(os.fspath(name)) or Path(name)
 
 
 def read(path: Path, model: Model, specs: Mapping[str, InputSpec], labelled: bool = True) -> File:
@@ -278,7 +286,7 @@ def _with_heads(request: Request, policy: Policy, folds: _Folds, progress: Progr
         request.calibration.samples,
         request.target.isa,
         progress,
-        drop=request.cost == MEASURED,
+        drop=request.cost not in FORMULAS,
     )
     bodies = chain.network
     train, val = (
@@ -334,10 +342,10 @@ def _random_head(graph: Graph, cut: Cut, classes: int, rng: np.random.Generator)
     return Head(weights, np.zeros(classes, np.float32))
 
 
-def _unpriced(has: Levels, cost: Cost) -> Costs:
+def _unpriced(has: Levels, cost: Cost | Path) -> Costs:
     """Costs before there are any: blocks alike, in what they will be counted in."""
     free = (0.0,) * (len(has) - 1)
-    unit = pricing.CYCLES if cost == MEASURED else cost
+    unit = cost if isinstance(cost, str) and cost in FORMULAS else pricing.CYCLES
     return Costs(unit, "none", tuple(dict.fromkeys(block, 1.0) for block in has), free, free)
 
 
@@ -381,9 +389,18 @@ def _outputs(request: Request, program: Program, folds: _Folds, progress: Progre
 
 def _costs(request: Request, program: Program, progress: Progress) -> Costs:
     """What every body and level, and each head, takes; the program's gates predict nothing."""
-    if request.cost != "measured":  # not by its name: a type checker narrows literals alone
-        return pricing.bitops(program.network, request.cost)
+    cost = request.cost
+    if cost == "bitops_linear" or cost == "bops":
+        return pricing.bitops(program.network, cost)
     assert request.compiler is not None  # what counts was found before
+    if isinstance(cost, Path):
+        return pricing.read(
+            cost,
+            request.model.sha256,
+            request.target,
+            str(request.compiler),
+            levels.levels_of(program.network),
+        )
     progress("counting costs", 0, 1)
     found = pricing.measured(program, request.target, request.compiler)
     progress("counting costs", 1, 1)

@@ -700,6 +700,27 @@ class CostTable:
     schema: Literal[1] = 1
 
 
+@dataclass(frozen=True, slots=True)
+class PathCosts:
+    """Costs for gates: of every block by level, head and gate; of one model, core and compiler.
+
+    What `profile --cost-table` writes of a build with exits, and `gate --cost` reads; `unit` may be
+    any, such as microjoules that somebody measured.
+    """
+
+    model: str
+    model_sha256: str
+    target: str
+    core: str
+    compiler: str
+    unit: str
+    source: str
+    blocks: tuple[dict[str, float], ...]
+    heads: tuple[float, ...]
+    gates: tuple[float, ...]
+    schema: Literal[1] = 1
+
+
 # What `diff` prints #
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,40 @@ def test_a_tradeoff_that_is_named_is_the_one_at_start(place: Place) -> None:
     gate = policy.load("net.gate.json").gate
     assert gate is not None
     assert gate.tradeoff == ONE // 4
+
+
+@pytest.mark.emulator
+def test_costs_of_a_table_are_taken_and_those_of_another_thing_refused(
+    place: Place, tool: Callable[[str], tuple[str, ...]]
+) -> None:
+    tool("arm-none-eabi-gcc")
+    keep = ("--data", "val.npz", "--policy", "gate.json", "--recost", "--compiler", "gcc")
+    place.fits("--cost", "measured", "--compiler", "gcc", "-o", "gate.json")
+    build = edgeq.export("net.onnx", policy="gate.json", calib="calib.npz", compiler="gcc")
+    edgeq.profile(build.folder, cost_table="costs.json", model="net.onnx", policy="gate.json")
+    table = json.loads((place.folder / "costs.json").read_text("utf-8"))
+    shutil.rmtree(place.folder / "build")
+
+    def write(**changed: object) -> None:
+        (place.folder / "costs.json").write_text(json.dumps({**table, **changed}), "utf-8")
+
+    write(unit="microjoules", source="a meter", heads=[2 * cost for cost in table["heads"]])
+    assert place.gate(*keep, "--cost", "costs.json", "-o", "new.json").exit_code == 0
+    held = policy.load("new.json").gate
+    assert held is not None
+    assert (held.priced.unit, held.priced.source) == ("microjoules", "a meter")
+    assert held.priced.heads == tuple(2 * cost for cost in table["heads"])
+    for changed in (
+        {"model_sha256": "0" * 64},
+        {"core": "cortex-m0"},
+        {"compiler": "zig 0.0.0"},
+        {"blocks": [*table["blocks"], {"0": 1.0}]},
+    ):
+        write(**changed)
+        place.refuses("EQ0743", *keep, "--cost", "costs.json", says="is for another")
+    write(heads="free")
+    place.refuses("EQ0742", *keep, "--cost", "costs.json", says="heads")
+    place.refuses("EQ0258", *keep, "--cost", "nothing.json", says="nothing.json")
 
 
 def test_one_level_alone_is_plain_early_exit(place: Place) -> None:
