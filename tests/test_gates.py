@@ -28,7 +28,7 @@ def table(gate: Gate, clusters: int, seed: int) -> Gate:
     return replace(gate, form=Table(rng.integers(0, 256, shape).astype(np.uint8), errors))
 
 
-def network(gate: Gate, seed: int, hidden: int = 5) -> Gate:
+def network(gate: Gate, seed: int, hidden: int = 8) -> Gate:
     """The gate with random networks."""
     rng = np.random.default_rng(seed)
     inputs = 2 * gate.classes + 4 + gate.exits + 1
