@@ -25,6 +25,15 @@ def _cycles(report: Report) -> float | None:
     return None if report.profile is None else report.profile.totals.cycles_model
 
 
+def _cost(report: Report) -> float | None:
+    """What an input takes on average in a build with exits."""
+    return None if report.export.routing is None else report.export.routing.mean_cost
+
+
+def _worst(report: Report) -> float | None:
+    return None if report.export.routing is None else report.export.routing.worst_cost
+
+
 # Every figure by the name that --fail-on takes. Fractions are 0..1, all else counts.
 FIGURES: Mapping[str, Figure] = {
     "flash": lambda report: report.export.flash.total,
@@ -36,6 +45,8 @@ FIGURES: Mapping[str, Figure] = {
     "accuracy": _accuracy,
     "instructions": _instructions,
     "cycles": _cycles,
+    "cost": _cost,
+    "worst": _worst,
 }
 POINTS = ("accuracy",)  # fractions: limits and differences are in points of a hundred
 

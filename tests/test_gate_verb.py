@@ -159,6 +159,20 @@ def test_export_takes_the_policy_and_puts_the_section_into_its_report(place: Pla
     assert not [note for note in build.report.export.notes if "other calibration" in note]
 
 
+def test_diff_tells_how_mean_and_worst_cost_moved(place: Place) -> None:
+    place.fits("--tradeoff", "0", "-o", "exact.json")
+    place.fits("--tradeoff", "10", "-o", "cheap.json")
+    folders = []
+    for name in ("exact", "cheap"):
+        build = edgeq.export(
+            "net.onnx", policy=f"{name}.json", calib="calib.npz", out=name, check="none"
+        )
+        folders.append(build.folder)
+    moved = {change.name: change for change in edgeq.diff(*folders).figures}
+    assert moved["cost"].new < moved["cost"].old  # type: ignore[operator]
+    assert moved["worst"].new == moved["worst"].old
+
+
 def test_other_calibration_samples_than_those_of_the_gates_are_told(place: Place) -> None:
     place.fits()
     build = edgeq.export("net.onnx", policy="net.gate.json", calib="val.npz", check="none")
