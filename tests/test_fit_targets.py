@@ -135,7 +135,7 @@ def test_more_clusters_than_samples_are_refused(clusters: int) -> None:
 
 
 def test_the_brier_score_prefers_sharp_estimates_where_they_hold() -> None:
-    scores = targets.scores(
-        exits.fold(exits.LEVELS, 1000, 0), exits.fold(exits.LEVELS, 500, 1), PATHS, (1, 20), 0
-    )
+    fold, other = exits.fold(exits.LEVELS, 1000, 0), exits.fold(exits.LEVELS, 500, 1)
+    found = targets.held_out(fold, other, PATHS, (1, 20), 0)
+    scores = {count: targets.brier(estimates, other) for count, estimates in found.items()}
     assert scores[20] < scores[1] - 0.01
