@@ -305,7 +305,7 @@ def test_a_damaged_section_is_refused_or_runs_safely(
 
 def _layer(hidden: int, inputs: int) -> Layer:
     rows, words = np.zeros((hidden, inputs), np.int8), np.zeros(hidden, np.int32)
-    return Layer(rows, words, (1 << 30, -9), np.zeros(hidden, np.int8), 0, (1 << 30, -9))
+    return Layer(rows, words, 9, np.zeros(hidden, np.int8), 0, (1 << 30, -9))
 
 
 @pytest.mark.parametrize(

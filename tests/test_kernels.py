@@ -74,7 +74,8 @@ def test_families_and_scratch_rules_are_those_of_c(row: Kernel) -> None:
     assert f"EQ_FAMILY_{row.family.upper()}" in header
     assert f"EQ_SCRATCH_{row.scratch.upper()}" in header
     assert row.rules == "NULL" or f"{row.rules.removeprefix('&')};" in header
-    assert f"eq_status_t eq_check_{row.family}(" in runtime("eq_check.h")
+    checked = f"eq_status_t eq_check_{row.family}(" in runtime("eq_check.h")
+    assert checked == (row.family not in kernels.UNCHECKED)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=named)

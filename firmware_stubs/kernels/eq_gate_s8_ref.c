@@ -39,7 +39,7 @@ static eq_status_t leave(eq_ctx_t *ctx, const eq_path_t *taken)
 {
     ctx->exit = taken->length - 1u;
     ctx->path = taken->levels;
-    ctx->cost = taken->cost;
+    ctx->cost = eq_path_cost(taken);
     ctx->block = 0;
     return start(ctx);
 }
