@@ -308,10 +308,16 @@ class Seen:
         return found
 
 
+def exponential_factors(scale: float) -> Half:
+    """(2, 16): round(65535 · exp(−scale · d)), d = 0..15, then d = 0, 16, …, 240."""
+    steps = np.arange(16) * np.array([[1], [16]])
+    return np.asarray(np.rint(65535 * np.exp(-scale * steps)), np.uint16)
+
+
 def exponentials(scale: float) -> Half:
-    """The 256 values of round(65535 · exp(−scale · d)), d = 0..255 steps below the greatest."""
-    values = np.rint(65535 * np.exp(-scale * np.arange(256)))
-    return np.asarray(values, np.uint16)
+    """65535 · exp(−scale · d), d = 0..255 steps below the greatest: products of two factors."""
+    low, high = exponential_factors(scale).astype(np.int64)
+    return np.asarray((high[:, None] * low + (1 << 15)) >> 16, np.uint16).ravel()
 
 
 def entropies(classes: int) -> Half:

@@ -35,7 +35,7 @@ def pieces(gate: Gate, scale: float, state: Placement | None) -> tuple[Piece, ..
         ),
     }
     if not isinstance(gate.form, gates.Static):
-        parts["exponentials"] = _half_words(gates.exponentials(scale))
+        parts["exponentials"] = _half_words(gates.exponential_factors(scale))
         parts["entropies"] = _half_words(gates.entropies(gate.classes))
     if isinstance(gate.form, Mlp):
         parts["sigmoids"] = _half_words(gates.sigmoid_knots())

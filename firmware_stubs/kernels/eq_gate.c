@@ -29,14 +29,13 @@ uint8_t eq_gate_see(const eq_gate_t *gate, const int8_t *logits, uint8_t *probab
     for (uint32_t i = 1; i < classes; i++) {
         greatest = logits[i] > greatest ? logits[i] : greatest;
     }
-    exponentials += greatest;
     uint32_t total = 0;
     for (uint32_t i = 0; i < classes; i++) {
-        total += exponentials[-logits[i]];
+        total += eq_gate_weight(exponentials, (uint32_t)(greatest - logits[i]));
     }
     uint32_t entropy = 0;
     for (uint32_t i = 0; i < classes; i++) {
-        const uint32_t weight = exponentials[-logits[i]];
+        const uint32_t weight = eq_gate_weight(exponentials, (uint32_t)(greatest - logits[i]));
         const uint32_t probability = ((weight << 15) + total / 2) / total;
         probabilities[i] = byte_of(probability);
         const uint16_t *at = entropies + probability / LINE;

@@ -4,6 +4,7 @@
  */
 #include <stddef.h>
 
+#include "eq_check.h"
 #include "eq_gate.h"
 #include "eq_kernel.h"
 #include "eq_rows.h"
@@ -63,7 +64,7 @@ EQ_ONCE static int chain_fits(const eq_ctx_t *ctx)
             if ((i > 0 && variant->level <= variant[-1].level) ||
                 (ends && (ctx->arena + out->offset != ctx->output[0].data ||
                           out->bits != ctx->output[0].bits ||
-                          eq_tensor_bytes(out) != ctx->output[0].bytes))) {
+                          eq_bytes_of(out) != ctx->output[0].bytes))) {
                 return 0;
             }
         }
@@ -167,7 +168,7 @@ EQ_ONCE static int state_fits(const eq_ctx_t *ctx, const eq_gate_t *g)
     const uint32_t tensor_count = section_bytes(ctx, EQ_SECTION_TENSORS) / sizeof *tensors;
     const uint32_t operator_count = section_bytes(ctx, EQ_SECTION_OPERATORS) / sizeof *operators;
     for (uint32_t i = 0; i < tensor_count; i++) {
-        if (!apart(g, tensors[i].offset, eq_tensor_bytes(&tensors[i]))) {
+        if (!apart(g, tensors[i].offset, eq_bytes_of(&tensors[i]))) {
             return 0;
         }
     }
@@ -204,9 +205,9 @@ eq_status_t eq_gate_check(const eq_ctx_t *ctx)
     if (g->form == EQ_FORM_STATIC) {
         return EQ_OK;
     }
-    if (!eq_gate_inside(ctx, g->exponentials, 256, sizeof(uint16_t)) ||
+    if (!eq_gate_inside(ctx, g->exponentials, EQ_GATE_EXPONENTIALS, sizeof(uint16_t)) ||
         !eq_gate_inside(ctx, g->entropies, EQ_GATE_ENTROPIES, sizeof(uint16_t)) ||
-        *(const uint16_t *)eq_gate_at(g, g->exponentials) == 0) {
+        eq_gate_weight(eq_gate_at(g, g->exponentials), 0) == 0) {
         return EQ_E_GATES;
     }
     choice.gate = g;

@@ -36,6 +36,12 @@ static inline const eq_path_t *eq_gate_paths(const eq_gate_t *gate)
     return eq_gate_at(gate, gate->paths);
 }
 
+/* What a logit so many steps below the greatest weighs. */
+static inline uint32_t eq_gate_weight(const uint16_t *exponentials, uint32_t below)
+{
+    return ((uint32_t)exponentials[below % 16] * exponentials[16 + below / 16] + (1u << 15)) >> 16;
+}
+
 static inline uint32_t eq_path_cost(const eq_path_t *path)
 {
     return path->cost + 1u;

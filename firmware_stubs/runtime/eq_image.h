@@ -136,6 +136,7 @@ typedef enum {
 } eq_form_t;
 
 #define EQ_GATE_TOP 5u /* probabilities of a centroid, the greatest first; the entropy follows */
+#define EQ_GATE_EXPONENTIALS 32u /* of 0 to 15 steps below the greatest logit, of 0, 16 to 240 */
 #define EQ_GATE_ENTROPIES 66u /* of probabilities from 0 to 1, lines between, and a 0 */
 #define EQ_GATE_SIGMOIDS 65u  /* of -6 to 2; between them lines of EQ_GATE_LINE steps */
 #define EQ_GATE_LINE 16
@@ -161,7 +162,7 @@ typedef struct {
     uint32_t state_bytes; /* eq_gate_state_bytes */
     uint32_t paths;
     uint32_t first;
-    uint32_t exponentials; /* 256 uint16 */
+    uint32_t exponentials; /* EQ_GATE_EXPONENTIALS uint16 */
     uint32_t entropies;    /* EQ_GATE_ENTROPIES uint16 */
     uint32_t sigmoids;     /* EQ_GATE_SIGMOIDS uint16; EQ_FORM_MLP only */
     uint32_t predictor;

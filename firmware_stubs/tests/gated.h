@@ -67,7 +67,7 @@ static void add_gate(model_t *m, eq_form_t form)
     gate.first = add_gate_bytes(m, 2 * sizeof(eq_first_t));
     memcpy(m->gate + gate.first, (eq_first_t[]){{0, 0}, {50000, 6}}, 2 * sizeof(eq_first_t));
     if (form != EQ_FORM_STATIC) {
-        gate.exponentials = add_gate_bytes(m, 512);
+        gate.exponentials = add_gate_bytes(m, 2 * EQ_GATE_EXPONENTIALS);
         gate.entropies = add_gate_bytes(m, 2 * EQ_GATE_ENTROPIES);
     }
     if (form == EQ_FORM_TABLE) { /* 6 + 3 + 2 + 3 + 2 options of 5 nodes */
