@@ -147,7 +147,7 @@ class Layer:
     hidden_shift: int  # 0..30
     output: npt.NDArray[np.int8]  # (hidden,)
     output_bias: int
-    output_scale: tuple[int, int]  # multiplier, shift
+    output_scale: tuple[int, int]  # multiplier, shift (to the right: -31..0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,8 @@ def _errors(gate: Gate, table: Table, order: Sequence[int], path: Path) -> bytes
 def _layer(gate: Gate, layer: Layer) -> bytes:
     seen = layer.hidden.shape[1] - gate.exits - 1
     weights = (layer.hidden[:, :seen], layer.hidden[:, seen:].T, layer.output)
-    data = LAYER.pack(layer.hidden_shift, layer.output_bias, *layer.output_scale)
+    multiplier, shift = layer.output_scale
+    data = LAYER.pack(layer.hidden_shift, layer.output_bias, multiplier, -shift)
     data += layer.hidden_bias.astype("<i4").tobytes()
     data += b"".join(np.ascontiguousarray(part, np.int8).tobytes() for part in weights)
     return data + bytes(-len(data) % 4)

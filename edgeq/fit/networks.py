@@ -18,6 +18,7 @@ BATCH = 512
 HELD_OUT = 20_000  # samples that early stopping looks at
 INT32 = (1 << 31) - 1
 MOST_SHIFT = 30  # of hidden values
+MOST_SCALE = 0.999  # of the output: the device shifts to the right alone
 TINY = 1e-6  # in place of 0: of units that never speak
 
 
@@ -222,7 +223,7 @@ def _scaled(net: Net, reach: Reals, step: float, inputs: Floats) -> tuple[Layer,
         shift,  # (scale / 255) of inputs, 255 of hidden values
         np.rint(output / out_scale).astype(np.int8),
         int(_int32(net.output_bias[:1] * 255 / out_scale)[0]),
-        fixedpoint.quantize_multiplier(out_scale / 255 / gates.SIGMOID_STEP),
+        fixedpoint.quantize_multiplier(min(out_scale / 255 / gates.SIGMOID_STEP, MOST_SCALE)),
     )
     sums = 255 * inputs.astype(np.float64) @ layer.hidden.T + layer.hidden_bias
     inside = np.clip(np.floor(scale * sums), 0, 255)

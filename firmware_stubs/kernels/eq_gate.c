@@ -51,10 +51,9 @@ uint64_t eq_gate_price(const eq_choice_t *choice, const eq_path_t *path)
     return (uint64_t)choice->tradeoff * eq_path_cost(path) >> 16;
 }
 
-void eq_gate_offer(eq_choice_t *choice, const eq_path_t *path, uint32_t error)
+void eq_gate_offer(eq_choice_t *choice, const eq_path_t *path, uint64_t score)
 {
     const eq_path_t *best = choice->best;
-    const uint64_t score = error + eq_gate_price(choice, path);
     if (score < choice->score ||
         (score == choice->score && (path->cost < best->cost ||
                                     (path->cost == best->cost && path->length < best->length)))) {

@@ -1,14 +1,7 @@
 #include "eq_gate.h"
 #include "eq_kernel.h"
 
-#define MOST_SUM (1 << 30)
-#define BYTE_REACH (255 * 128) /* the greatest product of an input and a weight */
-
-/* Whether no path that begins so can be better: costs never fall along a path. */
-static int too_dear(const eq_choice_t *choice, const eq_path_t *path)
-{
-    return eq_gate_price(choice, path) > choice->score;
-}
+#define MOST_BIAS (1 << 29)
 
 /* One gate's network, its parts found. */
 typedef struct {
@@ -35,23 +28,24 @@ static network_t network_of(const eq_gate_t *gate, uint32_t exit)
     return n;
 }
 
-/* What the exit sees, and in its place what the exit before saw. */
+/* What the exit sees, and in its place what the exit before saw: at the first zeros. */
 static void see_after(const eq_gate_t *gate, uint32_t exit, const int8_t *logits, uint8_t *seen)
 {
     const uint32_t classes = gate->classes;
-    uint8_t *before = seen + classes;
     uint8_t *other = seen + 2 * classes;
-    uint8_t greatest = 0;
-    for (uint32_t i = 0; i < classes; i++) {
-        before[i] = exit == 0 ? 0 : seen[i];
+    for (uint32_t i = 0; exit == 0 && i < eq_gate_seen_bytes(gate); i++) {
+        seen[i] = 0;
     }
-    other[1] = exit == 0 ? 0 : other[0];
-    other[2] = exit == 0 ? 0 : other[3];
+    for (uint32_t i = 0; i < classes; i++) {
+        seen[classes + i] = seen[i];
+    }
+    other[1] = other[0];
+    other[2] = other[3];
     other[0] = eq_gate_see(gate, logits, seen);
+    other[3] = 0;
     for (uint32_t i = 0; i < classes; i++) {
-        greatest = seen[i] > greatest ? seen[i] : greatest;
+        other[3] = seen[i] > other[3] ? seen[i] : other[3];
     }
-    other[3] = greatest;
 }
 
 static int32_t level_input(const eq_gate_t *gate, const eq_path_t *path, uint32_t block)
@@ -78,8 +72,8 @@ static uint32_t predict(const network_t *n, const int32_t *sums, const int8_t *a
         *out++ = sum;
         total += *weight++ * eq_clamp(sum >> shift, 0, 255);
     }
-    const int32_t scaled =
-        eq_requantize(total, scales->output_multiplier, eq_shift(scales->output_shift));
+    const int32_t scaled = eq_rounding_shift_right(
+        eq_high_multiply_small(total, scales->output_multiplier), scales->output_shift);
     const int32_t step = EQ_GATE_SIGMOID_ZERO +
                          eq_clamp(scaled, -EQ_GATE_SIGMOID_ZERO,
                                   (int32_t)(EQ_GATE_SIGMOIDS - 1u) * EQ_GATE_LINE - 1 -
@@ -110,6 +104,14 @@ static void sum_inputs(const network_t *n, const uint8_t *seen, uint32_t count, 
     }
 }
 
+static void add_column(const network_t *n, uint32_t column, int32_t input, int32_t *sums)
+{
+    const int8_t *weights = n->columns + column * n->hidden;
+    for (uint32_t i = 0; i < n->hidden; i++) {
+        sums[i] += weights[i] * input;
+    }
+}
+
 static void compute(const eq_gate_t *gate, eq_choice_t *choice)
 {
     const eq_path_t *taken = choice->taken;
@@ -120,54 +122,42 @@ static void compute(const eq_gate_t *gate, eq_choice_t *choice)
     see_after(gate, length - 1u, choice->logits, choice->state);
     sum_inputs(&n, choice->state, eq_gate_seen_bytes(gate), sums);
     for (uint32_t block = 0; block + 1 < length; block++) {
-        const int32_t input = level_input(gate, taken, block);
-        for (uint32_t i = 0; i < n.hidden; i++) {
-            sums[i] += n.columns[block * n.hidden + i] * input;
-        }
+        add_column(&n, block, level_input(gate, taken, block), sums);
     }
+    add_column(&n, gate->exits, length_input(gate, length - 1u), sums);
     const eq_path_t *const end = taken + taken->options;
     for (const eq_path_t *option = taken; option < end;) {
-        if (too_dear(choice, option)) {
+        const uint64_t price = eq_gate_price(choice, option);
+        if (price > choice->score) { /* costs never fall along a path */
             option += option->options;
             continue;
         }
         const uint32_t block = option->length - 1u;
-        const int32_t longer =
-            length_input(gate, option->length) - (option == taken ? 0 : length_input(gate, block));
+        const int32_t longer = length_input(gate, option->length) - length_input(gate, block);
         int32_t *own = sums + (option->length - length) * n.hidden;
         const uint32_t error =
             predict(&n, option == taken ? own : own - n.hidden, n.columns + block * n.hidden,
                     level_input(gate, option, block), lengths, longer, own);
-        eq_gate_offer(choice, option, error);
+        eq_gate_offer(choice, option, price + error);
         option++;
     }
 }
 
-/* The greatest sum of `count` products, wherever it stops; MOST_SUM: too great. */
-EQ_ONCE static int32_t reach(int32_t bias, uint32_t count)
+/* Whether no sum reaches 2^30: of at most 8,203 products of a byte and a weight they add up to 2^28. */
+EQ_ONCE static int bias_fits(int32_t bias)
 {
-    if (bias <= -MOST_SUM || bias >= MOST_SUM) {
-        return MOST_SUM;
-    }
-    const int32_t bound = (bias < 0 ? -bias : bias) + (int32_t)count * BYTE_REACH;
-    return bound < MOST_SUM ? bound : MOST_SUM;
+    return bias > -MOST_BIAS && bias < MOST_BIAS;
 }
 
-/* Whether neither sums nor what they are scaled to overflow. */
 EQ_ONCE static int network_fits(const eq_gate_t *gate, const eq_gate_layer_t *layer)
 {
     const int32_t *bias = (const void *)(layer + 1);
-    const int32_t shift = layer->output_shift;
-    int32_t most = reach(layer->output_bias, gate->size);
-    if ((uint32_t)layer->hidden_shift > 30u || shift < -31 || shift > 30 ||
-        (layer->output_multiplier != 0 && layer->output_multiplier < MOST_SUM) ||
-        (shift > 0 && most > INT32_MAX >> shift)) {
-        return 0;
+    int fits = bias_fits(layer->output_bias) && (uint32_t)layer->hidden_shift <= 30u &&
+               (uint32_t)layer->output_shift <= 31u && layer->output_multiplier >= 0;
+    for (uint32_t i = 0; i < gate->size; i++) {
+        fits = fits && bias_fits(bias[i]);
     }
-    for (uint32_t i = 0; i < gate->size && most < MOST_SUM; i++) {
-        most = reach(bias[i], eq_gate_seen_bytes(gate) + gate->exits + 1u);
-    }
-    return most < MOST_SUM;
+    return fits;
 }
 
 EQ_ONCE static eq_status_t check(const eq_ctx_t *ctx, const eq_gate_t *gate)

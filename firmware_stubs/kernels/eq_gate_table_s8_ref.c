@@ -73,6 +73,7 @@ void eq_gate_table_s8_ref(const eq_call_t *call)
     const uint8_t *errors = centroids + (gate->exits - 1u) * set +
                             options_before(gate, taken) * gate->size + cluster * taken->options;
     for (uint32_t i = 0; i < taken->options; i++) {
-        eq_gate_offer(choice, &taken[i], (uint32_t)errors[i] << 8);
+        eq_gate_offer(choice, &taken[i],
+                      eq_gate_price(choice, &taken[i]) + ((uint32_t)errors[i] << 8));
     }
 }

@@ -121,8 +121,8 @@ uint8_t eq_gate_see(const eq_gate_t *gate, const int8_t *logits, uint8_t *probab
 /* The tradeoff times the cost. */
 uint64_t eq_gate_price(const eq_choice_t *choice, const eq_path_t *path);
 
-/* A path with its error. Of equal scores the cheapest wins, then the shortest, then the first. */
-void eq_gate_offer(eq_choice_t *choice, const eq_path_t *path, uint32_t error);
+/* A path with its error + price. Of equals the cheapest wins, then the shortest, then the first. */
+void eq_gate_offer(eq_choice_t *choice, const eq_path_t *path, uint64_t score);
 
 /* Lets the kernel of the form do it, or 0 where the firmware has none. */
 int eq_gate_ask(const eq_gate_t *gate, eq_choice_t *choice);

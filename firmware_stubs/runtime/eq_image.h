@@ -194,7 +194,7 @@ typedef struct {
     int32_t hidden_shift; /* to the right, 0..30 */
     int32_t output_bias;
     int32_t output_multiplier;
-    int32_t output_shift;
+    int32_t output_shift; /* likewise, 0..31 */
 } eq_gate_layer_t;
 
 #endif

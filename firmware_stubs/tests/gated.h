@@ -43,7 +43,7 @@ static void add_networks(model_t *m, eq_gate_t *gate)
     for (uint32_t exit = 0; exit + 1 < GATED_EXITS; exit++) {
         eq_gate_layer_t *layer = (void *)(m->gate + gate->predictor + exit * bytes);
         int32_t *bias = (void *)(layer + 1);
-        *layer = (eq_gate_layer_t){10, 300, 1200000000, -6};
+        *layer = (eq_gate_layer_t){10, 300, 1200000000, 6};
         for (uint32_t i = 0; i < GATED_SIZE; i++) {
             bias[i] = random_in(&m->random, -9000, 9000);
         }

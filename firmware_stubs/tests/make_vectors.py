@@ -166,7 +166,7 @@ def gate(rng: np.random.Generator, form: str) -> Gate:
             int(rng.integers(-9000, 9000)),
             fixedpoint.quantize_multiplier(real),
         )
-        for shift, real in ((8, 0.01), (6, 0.05), (0, 2.5))
+        for shift, real in ((8, 0.01), (6, 0.05), (0, 0.9))
     )
     return replace(bare, form=Mlp(layers))
 
