@@ -741,9 +741,6 @@ static void fill_context(eq_ctx_t *ctx, const eq_view_t *view, uint8_t *arena)
                                                           : view->image; /* none are read */
     ctx->block_count = (uint16_t)view->count[EQ_SECTION_BLOCKS];
     ctx->gate = view->data[EQ_SECTION_GATE];
-    ctx->exit = 0;
-    ctx->path = 0;
-    ctx->cost = 65536;
     ctx->variant = 0;
     ctx->block = 0;
     ctx->operator_index = 0;
