@@ -32,7 +32,10 @@ PLANES = "planes"  # the family, and layout, of what brings others to weights of
 FIELD_PLANES = "field_planes"  # the layout of kernels of their own for these
 DIGITS = 4  # bits, as far as it counts that they are unpacked
 BY_ROWS = ("row", "strip")  # scratch of kernels that read rows of weights
-UNCHECKED = {*GATE_FORMS.values(), PLANES}  # families that no operator has, so that none is checked by them
+UNCHECKED = {
+    *GATE_FORMS.values(),
+    PLANES,
+}  # families that no operator has, so that none is checked by them
 PATCH_CHANNELS = 8  # EQ_PATCH_CHANNELS
 TABLES_BYTES = 2048  # EQ_TABLES_BYTES
 LONG = 512  # values of an addition that pay for tables

@@ -55,8 +55,8 @@ void eq_gate_offer(eq_choice_t *choice, const eq_path_t *path, uint64_t score)
 {
     const eq_path_t *best = choice->best;
     if (score < choice->score ||
-        (score == choice->score && (path->cost < best->cost ||
-                                    (path->cost == best->cost && path->length < best->length)))) {
+        (score == choice->score &&
+         (path->cost < best->cost || (path->cost == best->cost && path->length < best->length)))) {
         choice->score = score;
         choice->best = path;
     }

@@ -62,9 +62,9 @@ EQ_ONCE static int chain_fits(const eq_ctx_t *ctx)
                 &operators[variant->first_operator + variant->operator_count - 1u];
             const eq_tensor_record_t *out = &tensors[last->output];
             if ((i > 0 && variant->level <= variant[-1].level) ||
-                (ends && (ctx->arena + out->offset != ctx->output[0].data ||
-                          out->bits != ctx->output[0].bits ||
-                          eq_bytes_of(out) != ctx->output[0].bytes))) {
+                (ends &&
+                 (ctx->arena + out->offset != ctx->output[0].data ||
+                  out->bits != ctx->output[0].bits || eq_bytes_of(out) != ctx->output[0].bytes))) {
                 return 0;
             }
         }

@@ -74,10 +74,10 @@ static uint32_t predict(const network_t *n, const int32_t *sums, const int8_t *a
     }
     const int32_t scaled = eq_rounding_shift_right(
         eq_high_multiply_small(total, scales->output_multiplier), scales->output_shift);
-    const int32_t step = EQ_GATE_SIGMOID_ZERO +
-                         eq_clamp(scaled, -EQ_GATE_SIGMOID_ZERO,
-                                  (int32_t)(EQ_GATE_SIGMOIDS - 1u) * EQ_GATE_LINE - 1 -
-                                      EQ_GATE_SIGMOID_ZERO);
+    const int32_t step =
+        EQ_GATE_SIGMOID_ZERO +
+        eq_clamp(scaled, -EQ_GATE_SIGMOID_ZERO,
+                 (int32_t)(EQ_GATE_SIGMOIDS - 1u) * EQ_GATE_LINE - 1 - EQ_GATE_SIGMOID_ZERO);
     const uint16_t *at = n->sigmoids + step / EQ_GATE_LINE;
     return at[0] + (uint32_t)((at[1] - at[0]) * (step % EQ_GATE_LINE)) / EQ_GATE_LINE;
 }

@@ -100,7 +100,7 @@ typedef struct {
     uint16_t variant;  /* of the block */
     uint8_t last;      /* the path of the last run, by its index; so are these: */
     uint8_t taken;     /* the path so far */
-    uint8_t goal;     /* of this run where it is forced; so are runs to come: */
+    uint8_t goal;      /* of this run where it is forced; so are runs to come: */
     uint8_t forced;
     uint8_t task; /* for the gate, and what came of it */
     int8_t status;

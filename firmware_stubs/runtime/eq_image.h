@@ -137,8 +137,8 @@ typedef enum {
 
 #define EQ_GATE_TOP 5u /* probabilities of a centroid, the greatest first; the entropy follows */
 #define EQ_GATE_EXPONENTIALS 32u /* of 0 to 15 steps below the greatest logit, of 0, 16 to 240 */
-#define EQ_GATE_ENTROPIES 66u /* of probabilities from 0 to 1, lines between, and a 0 */
-#define EQ_GATE_SIGMOIDS 65u  /* of -6 to 2; between them lines of EQ_GATE_LINE steps */
+#define EQ_GATE_ENTROPIES 66u    /* of probabilities from 0 to 1, lines between, and a 0 */
+#define EQ_GATE_SIGMOIDS 65u     /* of -6 to 2; between them lines of EQ_GATE_LINE steps */
 #define EQ_GATE_LINE 16
 #define EQ_GATE_SIGMOID_ZERO 768 /* the step of 0 */
 

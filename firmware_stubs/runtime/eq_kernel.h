@@ -59,7 +59,7 @@ typedef enum {
     EQ_FAMILY_AFFINE, /* additions whose constants are those of edgeq/affine.py */
     EQ_FAMILY_ROWS,   /* not of an operator: brings the others to packed activations (eq_rows.h) */
     EQ_FAMILY_PLANES, /* nor this: brings those that read rows of weights to nested ones */
-    EQ_FAMILY_GATE,   /* nor this: where inputs go (eq_gate.h); by eq_form_t, what predicts errors: */
+    EQ_FAMILY_GATE, /* nor this: where inputs go (eq_gate.h); by eq_form_t, what predicts errors: */
     EQ_FAMILY_GATE_TABLE,
     EQ_FAMILY_GATE_MLP,
     EQ_FAMILY_COUNT

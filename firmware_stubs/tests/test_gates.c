@@ -168,8 +168,9 @@ static void test_a_model_without_gates(void)
         image_seal(image);                                                                         \
         gated_t g;                                                                                 \
         open_gated(&g, image);                                                                     \
-        CHECK(g.status == (expected), "%s: %s", #statement, eq_status_name(g.status));               \
-        CHECK((expected) == EQ_OK || eq_run(&g.ctx, NULL) == EQ_E_ARGUMENT, "%s runs", #statement);  \
+        CHECK(g.status == (expected), "%s: %s", #statement, eq_status_name(g.status));             \
+        CHECK((expected) == EQ_OK || eq_run(&g.ctx, NULL) == EQ_E_ARGUMENT, "%s runs",             \
+              #statement);                                                                         \
         close_gated(&g);                                                                           \
     } while (0)
 
@@ -205,12 +206,14 @@ static void test_record(void)
         REFUSED(EQ_E_GATES, form, gate->first = section[EQ_SECTION_GATE].bytes - 8);
     }
     REFUSED(EQ_E_GATES, EQ_FORM_MLP, gate->size = 5);
-    REFUSED(EQ_E_GATES, EQ_FORM_MLP, gate->sigmoids = section[EQ_SECTION_GATE].bytes - 2 * EQ_GATE_SIGMOIDS + 2);
+    REFUSED(EQ_E_GATES, EQ_FORM_MLP,
+            gate->sigmoids = section[EQ_SECTION_GATE].bytes - 2 * EQ_GATE_SIGMOIDS + 2);
     REFUSED(EQ_E_GATES, EQ_FORM_MLP, gate->predictor += 2);
     REFUSED(EQ_E_GATES, EQ_FORM_MLP, gate->predictor += 8);
     REFUSED(EQ_E_GATES, EQ_FORM_TABLE, gate->predictor += 16);
     REFUSED(EQ_E_GATES, EQ_FORM_TABLE, gate->exponentials++);
-    REFUSED(EQ_E_GATES, EQ_FORM_TABLE, gate->entropies = section[EQ_SECTION_GATE].bytes - 2 * EQ_GATE_ENTROPIES + 2);
+    REFUSED(EQ_E_GATES, EQ_FORM_TABLE,
+            gate->entropies = section[EQ_SECTION_GATE].bytes - 2 * EQ_GATE_ENTROPIES + 2);
     REFUSED(EQ_E_GATES, EQ_FORM_TABLE, memset((uint8_t *)gate + gate->exponentials, 0, 2));
 }
 
