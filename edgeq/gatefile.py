@@ -109,7 +109,7 @@ class LayerSection(_Section):
 
     hidden: Array
     hidden_bias: Array
-    hidden_scale: Scale
+    hidden_shift: Annotated[int, Field(strict=True, ge=0, le=30)]
     output: Array
     output_bias: Annotated[int, Field(strict=True)]
     output_scale: Scale
@@ -227,7 +227,7 @@ def _mlp(gate: Gate, form: MlpForm) -> Mlp:
             Layer(
                 layer.hidden.values(f"{what}'s hidden layer", "int8", (size, inputs)),
                 layer.hidden_bias.values(f"{what}'s hidden bias", "int32", (size,)),
-                layer.hidden_scale,
+                layer.hidden_shift,
                 layer.output.values(f"{what}'s output layer", "int8", (size,)),
                 layer.output_bias,
                 layer.output_scale,
@@ -289,7 +289,7 @@ def _form(form: gates.Form) -> StaticForm | TableForm | MlpForm:
                 LayerSection(
                     hidden=Array.of(layer.hidden),
                     hidden_bias=Array.of(layer.hidden_bias),
-                    hidden_scale=layer.hidden_scale,
+                    hidden_shift=layer.hidden_shift,
                     output=Array.of(layer.output),
                     output_bias=layer.output_bias,
                     output_scale=layer.output_scale,

@@ -34,7 +34,11 @@ MOST_HELD = 254  # paths that an image holds
 MOST_BLOCKS = 8  # 4 bits each in eq_result_t.path
 MOST_SIZE = 255  # clusters or hidden values
 TOP = 5  # probabilities that a table looks at, the greatest first; the entropy follows them
-SIGMOID_STEP = 1 / 16  # of the index of its table, which ends at ±8
+ENTROPY_LINE = 512  # of a probability in Q15, from one value of their table to the next
+SIGMOID_KNOTS = 65  # of the sigmoid: from −6 to 2, of errors from 0.002 to 0.88
+SIGMOID_LINE = 16  # steps from one to the next
+SIGMOID_STEP = 8 / (SIGMOID_KNOTS - 1) / SIGMOID_LINE
+SIGMOID_ZERO = 768  # the step of 0
 STATE = "gate"  # what the planner calls the memory that gates keep for a run
 
 
@@ -133,14 +137,17 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One gate's network: hidden values are 0..255, the output is an index of `sigmoids`."""
+    """One gate's network: hidden values are sums · 2^−shift, rounded down and clamped to 0..255.
+
+    The output is a step of `sigmoids`, counted from that of 0.
+    """
 
     hidden: npt.NDArray[np.int8]  # (hidden, inputs): `inputs_of`; hidden a multiple of 4
     hidden_bias: npt.NDArray[np.int32]  # (hidden,)
-    hidden_scale: tuple[int, int]  # multiplier, shift
+    hidden_shift: int  # 0..30
     output: npt.NDArray[np.int8]  # (hidden,)
     output_bias: int
-    output_scale: tuple[int, int]
+    output_scale: tuple[int, int]  # multiplier, shift (to the right: -31..0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +231,11 @@ class Gate:
         )
 
     @property
+    def kind(self) -> str:
+        """The form's name: static, table or mlp."""
+        return type(self.form).__name__.lower()
+
+    @property
     def size(self) -> int:
         """Clusters of the table, hidden values of the MLP."""
         if isinstance(self.form, Static):
@@ -296,24 +308,40 @@ class Seen:
         return found
 
 
+def exponential_factors(scale: float) -> Half:
+    """(2, 16): round(65535 · exp(−scale · d)), d = 0..15, then d = 0, 16, …, 240."""
+    steps = np.arange(16) * np.array([[1], [16]])
+    return np.asarray(np.rint(65535 * np.exp(-scale * steps)), np.uint16)
+
+
 def exponentials(scale: float) -> Half:
-    """The 256 values of round(65535 · exp(−scale · d)), d = 0..255 steps below the greatest."""
-    values = np.rint(65535 * np.exp(-scale * np.arange(256)))
-    return np.asarray(values, np.uint16)
+    """65535 · exp(−scale · d), d = 0..255 steps below the greatest: products of two factors."""
+    low, high = exponential_factors(scale).astype(np.int64)
+    return np.asarray((high[:, None] * low + (1 << 15)) >> 16, np.uint16).ravel()
 
 
 def entropies(classes: int) -> Half:
-    """The 257 values of −p · ln p / ln classes at p = k / 256, Q15."""
-    p = np.arange(257) / 256
-    plain = np.zeros(257)
-    plain[1:] = -p[1:] * np.log(p[1:]) / math.log(max(classes, 2))
+    """The 66 values of −p · ln p / ln classes at p = k / 64, Q15; between them run lines.
+
+    What comes behind p = 1 is 0.
+    """
+    p = np.arange(1, 65) / 64
+    plain = np.zeros(66)
+    plain[1:65] = -p * np.log(p) / math.log(max(classes, 2))
     return np.asarray(np.rint(PROBABILITY_ONE * plain), np.uint16)
 
 
-def sigmoids() -> Half:
-    """The 256 values of round(65535 / (1 + exp(−z))), z = (i − 128) · SIGMOID_STEP."""
-    z = (np.arange(256) - 128) * SIGMOID_STEP
+def sigmoid_knots() -> Half:
+    """Of each SIGMOID_LINE steps the first: round(65535 / (1 + exp(−z))), and that of their end."""
+    z = (np.arange(SIGMOID_KNOTS) * SIGMOID_LINE - SIGMOID_ZERO) * SIGMOID_STEP
     return np.asarray(np.rint(65535 / (1 + np.exp(-z))), np.uint16)
+
+
+def sigmoids() -> Half:
+    """Those of every step, on lines between the knots, rounded down."""
+    knots = sigmoid_knots().astype(np.int64)
+    rise = np.diff(knots)[:, None] * np.arange(SIGMOID_LINE) // SIGMOID_LINE
+    return np.asarray(knots[:-1, None] + rise, np.uint16).ravel()
 
 
 def see(logits: npt.NDArray[np.int8], scale: float) -> Seen:
@@ -323,8 +351,10 @@ def see(logits: npt.NDArray[np.int8], scale: float) -> Seen:
     weights = exponentials(scale).astype(np.int64)[below]
     total = weights.sum(axis=1, keepdims=True)
     probability = (weights * PROBABILITY_ONE + total // 2) // total
-    entropy = entropies(logits.shape[1]).astype(np.int64)[probability >> 7].sum(axis=1)
-    return Seen(_byte(probability), _byte(entropy))
+    table = entropies(logits.shape[1]).astype(np.int64)
+    at, past = probability // ENTROPY_LINE, probability % ENTROPY_LINE
+    terms = table[at] * ENTROPY_LINE + (table[at + 1] - table[at]) * past
+    return Seen(_byte(probability), _byte(terms.sum(axis=1) // ENTROPY_LINE))
 
 
 def _byte(q15: Int64) -> Bytes:
@@ -393,10 +423,10 @@ def cluster(table: Table, exit: int, seen: Seen) -> Int64:
 def _network(layer: Layer, inputs: Bytes) -> Int64:
     """Errors (inputs,), Q16."""
     sums = inputs.astype(np.int64) @ layer.hidden.T.astype(np.int64) + layer.hidden_bias
-    hidden = np.clip(_requantize(sums, layer.hidden_scale), 0, 255)
+    hidden = np.clip(sums >> layer.hidden_shift, 0, 255)
     sums = hidden @ layer.output.astype(np.int64) + layer.output_bias
-    index = np.clip(_requantize(sums, layer.output_scale) + 128, 0, 255)
-    return sigmoids().astype(np.int64)[index]
+    table = sigmoids().astype(np.int64)
+    return table[np.clip(_requantize(sums, layer.output_scale) + SIGMOID_ZERO, 0, len(table) - 1)]
 
 
 def _requantize(values: Int64, scale: tuple[int, int]) -> Int64:

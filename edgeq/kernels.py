@@ -27,11 +27,15 @@ UNPACKED_MOST = (1 << 29) // (128 * 255)  # weights of a channel whose sums hold
 ALIASED = (Op.RESHAPE,)  # no kernel: the output is the input's memory
 ROWS = "rows"  # the family of the kernel that brings the others to packed activations
 GATE = "gate"  # and of the one that says where inputs go
+GATE_FORMS = {"static": GATE, "table": "gate_table", "mlp": "gate_mlp"}  # what predicts for it
 PLANES = "planes"  # the family, and layout, of what brings others to weights of nested levels
 FIELD_PLANES = "field_planes"  # the layout of kernels of their own for these
 DIGITS = 4  # bits, as far as it counts that they are unpacked
 BY_ROWS = ("row", "strip")  # scratch of kernels that read rows of weights
-UNCHECKED = {GATE, PLANES}  # families that no operator has, so that none is checked by them
+UNCHECKED = {
+    *GATE_FORMS.values(),
+    PLANES,
+}  # families that no operator has, so that none is checked by them
 PATCH_CHANNELS = 8  # EQ_PATCH_CHANNELS
 TABLES_BYTES = 2048  # EQ_TABLES_BYTES
 LONG = 512  # values of an addition that pay for tables

@@ -120,7 +120,11 @@ def _timed_walks(
     firmware: Firmware, target: Target, by: EmulatorInfo, walks: Sequence[Walk]
 ) -> Iterator[Walked]:
     linked = {symbol.name for symbol in firmware.symbols}
-    names = [k.symbol for k in kernels.table() if k.symbol in linked and k.family != kernels.GATE]
+    names = [
+        k.symbol
+        for k in kernels.table()
+        if k.symbol in linked and k.family not in kernels.GATE_FORMS.values()
+    ]
     timed = replace(by, board=partial(QemuBoard, counting=True))
     with closing(EmulatorRunner(firmware, target, timed)) as runner:
         board = runner.board

@@ -89,8 +89,8 @@ class Program:
         """Every kernel that the image needs, by id."""
         found = {kernel.id: kernel for choice in self.choices.values() for kernel in choice.kernels}
         if self.gate is not None:
-            row = kernels.of_family(kernels.GATE)
-            found[row.id] = row
+            for row in map(kernels.of_family, {kernels.GATE, kernels.GATE_FORMS[self.gate.kind]}):
+                found[row.id] = row
         return tuple(found[id] for id in sorted(found))
 
     def quantize(self, samples: Samples) -> dict[str, Array]:

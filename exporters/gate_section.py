@@ -14,9 +14,9 @@ from edgeq.packing import pad
 from edgeq.plan import Placement
 
 GATE = struct.Struct("<4B4H9I")
-PATH = struct.Struct("<IIHBB")
+PATH = struct.Struct("<IHBB")
 FIRST = struct.Struct("<2I")
-LAYER = struct.Struct("<5i")
+LAYER = struct.Struct("<4i")
 FORMS = (gates.Static, Table, Mlp)  # eq_form_t
 
 Piece = tuple[str, bytes]
@@ -35,10 +35,10 @@ def pieces(gate: Gate, scale: float, state: Placement | None) -> tuple[Piece, ..
         ),
     }
     if not isinstance(gate.form, gates.Static):
-        parts["exponentials"] = _half_words(gates.exponentials(scale))
+        parts["exponentials"] = _half_words(gates.exponential_factors(scale))
         parts["entropies"] = _half_words(gates.entropies(gate.classes))
     if isinstance(gate.form, Mlp):
-        parts["sigmoids"] = _half_words(gates.sigmoids())
+        parts["sigmoids"] = _half_words(gates.sigmoid_knots())
         parts["predictor"] = b"".join(_layer(gate, layer) for layer in gate.form.layers)
     if isinstance(gate.form, Table):
         rows = (_errors(gate, gate.form, order, gate.paths[i]) for i in order)
@@ -77,13 +77,9 @@ def code(path: Path) -> int:
 
 
 def _paths(gate: Gate, order: Sequence[int]) -> Iterator[bytes]:
-    before = 0
     for index in order:
-        path, options = gate.paths[index], len(gate.options(gate.paths[index]))
-        decides = isinstance(gate.form, Table) and len(path) < gate.exits
-        errors = before if decides else 0
-        yield PATH.pack(code(path), gate.costs[index], errors, len(path), options)
-        before += options if decides else 0
+        path = gate.paths[index]
+        yield PATH.pack(code(path), gate.costs[index] - 1, len(path), len(gate.options(path)))
 
 
 def _errors(gate: Gate, table: Table, order: Sequence[int], path: Path) -> bytes:
@@ -98,7 +94,8 @@ def _errors(gate: Gate, table: Table, order: Sequence[int], path: Path) -> bytes
 def _layer(gate: Gate, layer: Layer) -> bytes:
     seen = layer.hidden.shape[1] - gate.exits - 1
     weights = (layer.hidden[:, :seen], layer.hidden[:, seen:].T, layer.output)
-    data = LAYER.pack(*layer.hidden_scale, layer.output_bias, *layer.output_scale)
+    multiplier, shift = layer.output_scale
+    data = LAYER.pack(layer.hidden_shift, layer.output_bias, multiplier, -shift)
     data += layer.hidden_bias.astype("<i4").tobytes()
     data += b"".join(np.ascontiguousarray(part, np.int8).tobytes() for part in weights)
     return data + bytes(-len(data) % 4)

@@ -19,7 +19,7 @@ from edgeq.gates import Gate, Layer, Mlp, Path, Table
 from edgeq.ir import Array
 
 PREFIX = "/gate@"  # of what all exits share; that of one has its number behind it
-BYTE = (0, 255)
+MOST_BYTE = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +56,10 @@ class Nodes:
         """`value` as int64."""
         return self.add("Cast", (value,), holds, to=TensorProto.INT64)
 
-    def byte(self, q15: str, holds: str) -> tuple[str, str]:
-        """A share as Q15 in 1/256, and as a byte."""
-        part = self.add("Div", (q15, gates.PROBABILITY_ONE >> 8), f"{holds}.part")
-        return part, self.add("Min", (part, BYTE[1]), holds)
+    def byte(self, q15: str, holds: str) -> str:
+        """A share as Q15, as a byte."""
+        part = self.add("Div", (q15, gates.PROBABILITY_ONE >> 8), f"{holds}.256ths")
+        return self.add("Min", (part, MOST_BYTE), holds)
 
     def top(self, values: str, count: int, holds: str, *, largest: bool) -> tuple[str, str]:
         """The greatest or least of `values` in order, and their places; of equals the first."""
@@ -73,9 +73,9 @@ class Nodes:
         _, places = self.top(values, 1, f"{holds}.value", largest=False)
         return self.add("Squeeze", (places,), holds)
 
-    def clipped(self, value: str, holds: str) -> str:
-        """`value` within a byte."""
-        return self.add("Clip", (value, *BYTE), holds)
+    def clipped(self, value: str, holds: str, most: int = MOST_BYTE) -> str:
+        """`value` within 0 to `most`, a byte's."""
+        return self.add("Clip", (value, 0, most), holds)
 
     def gathered(self, values: Array, index: str, holds: str) -> str:
         """The row of a constant that `index` names, or its rows."""
@@ -113,7 +113,9 @@ def see(nodes: Nodes, gate: Gate, logits: str, scale: float) -> Seen:
     """What a gate sees of a head's outputs, the integers (1, classes) of that scale."""
     root = nodes.writer.root
     exponentials = root.constant(f"{PREFIX}/exponentials", gates.exponentials(scale))
-    entropies = root.constant(f"{PREFIX}/entropies", gates.entropies(gate.classes))
+    entropies = gates.entropies(gate.classes).astype(np.int64)
+    starts = root.constant(f"{PREFIX}/entropies", entropies[:-1] * gates.ENTROPY_LINE)
+    rises = root.constant(f"{PREFIX}/entropies.rises", np.diff(entropies))
     flat = nodes.add("Reshape", (logits, nodes.table((-1,), "flat.shape")), "flat")
     values = nodes.wide(flat, "values")
     below = nodes.add("Sub", (nodes.add("ReduceMax", (values,), "winner"), values), "below")
@@ -122,9 +124,16 @@ def see(nodes: Nodes, gate: Gate, logits: str, scale: float) -> Seen:
     half = nodes.add("Div", (total, 2), "total.half")
     scaled = nodes.add("Mul", (weights, gates.PROBABILITY_ONE), "weights.scaled")
     nudged = nodes.add("Add", (scaled, half), "weights.nudged")
-    part, probabilities = nodes.byte(nodes.add("Div", (nudged, total), "q15"), "probabilities")
-    terms = nodes.wide(nodes.add("Gather", (entropies, part), "entropies"), "entropy.terms")
-    _, entropy = nodes.byte(nodes.add("ReduceSum", (terms,), "entropy.q15"), "entropy")
+    q15 = nodes.add("Div", (nudged, total), "q15")
+    probabilities = nodes.byte(q15, "probabilities")
+    place = nodes.add("Div", (q15, gates.ENTROPY_LINE), "entropies.place")
+    past = nodes.add("Mod", (q15, gates.ENTROPY_LINE), "entropies.past")
+    begun = nodes.add("Gather", (starts, place), "entropies.begun")
+    slope = nodes.add("Gather", (rises, place), "entropies.slope")
+    risen = nodes.add("Mul", (slope, past), "entropies.risen")
+    terms = nodes.add("Add", (begun, risen), "entropy.terms")
+    total = nodes.add("ReduceSum", (terms,), "entropy.sum")
+    entropy = nodes.byte(nodes.add("Div", (total, gates.ENTROPY_LINE), "entropy.q15"), "entropy")
     return Seen(probabilities, entropy, nodes.add("ReduceMax", (probabilities,), "greatest"))
 
 
@@ -222,12 +231,14 @@ def _of_network(nodes: Nodes, gate: Gate, layer: Layer, options: str, seen: Sequ
     which = np.stack([gates.path_inputs(gate, path) for path in gate.paths]).astype(np.int64)
     own = which @ layer.hidden[:, 2 * classes + 4 :].T.astype(np.int64) + layer.hidden_bias
     sums = nodes.add("Add", (nodes.gathered(own, options, "hidden.options"), common), "hidden.sums")
-    hidden = nodes.clipped(nodes.requantized(sums, layer.hidden_scale, "hidden.scaled"), "hidden")
+    # Div cuts towards zero, a shift goes down; below zero both end at zero
+    units = nodes.add("Div", (sums, 1 << layer.hidden_shift), "hidden.scaled")
+    hidden = nodes.clipped(units, "hidden")
     column = nodes.table(layer.output.astype(np.int64), "output.weights")
     products = nodes.add("MatMul", (hidden, column), "output.products")
     total = nodes.add("Add", (products, layer.output_bias), "output.sums")
     scaled = nodes.requantized(total, layer.output_scale, "output.scaled")
-    middle = len(gates.sigmoids()) // 2
-    index = nodes.clipped(nodes.add("Add", (scaled, middle), "output.shifted"), "output")
+    shifted = nodes.add("Add", (scaled, gates.SIGMOID_ZERO), "output.shifted")
+    index = nodes.clipped(shifted, "output", len(gates.sigmoids()) - 1)
     table = nodes.writer.root.constant(f"{PREFIX}/sigmoids", gates.sigmoids())
     return nodes.wide(nodes.add("Gather", (table, index), "errors.narrow"), "errors")

@@ -148,10 +148,10 @@ def _random_form(gate: Gate, form: str, size: int, rng: np.random.Generator) -> 
             Layer(
                 hidden,
                 rng.integers(-9000, 9000, size).astype(np.int32),
-                fixedpoint.quantize_multiplier(float(rng.uniform(0.002, 0.02))),
+                int(rng.integers(6, 10)),
                 rng.integers(-128, 128, size).astype(np.int8),
                 int(rng.integers(-5000, 5000)),
-                fixedpoint.quantize_multiplier(float(rng.uniform(0.002, 0.01))),
+                fixedpoint.quantize_multiplier(float(rng.uniform(0.016, 0.08))),
             )
         )
     return Mlp(tuple(layers))

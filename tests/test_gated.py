@@ -21,6 +21,7 @@ from edgeq.exporters import c_arrays, gate_section, image
 from edgeq.exporters.image import Kind
 from edgeq.gates import Layer, Mlp, Table
 from edgeq.ir import Array, qparams_of
+from edgeq.packing import pad
 from edgeq.program import Program
 from edgeq.targets import runners, toolchain
 from edgeq.targets.emulators import Firmware, read_firmware
@@ -274,7 +275,10 @@ def test_tables_of_four_exits_and_ten_classes_take_what_they_may(
     parts = dict(gate_section.pieces(gate, 0.1, None))
     look_up = ("gate: exponentials", "gate: entropies", "gate: sigmoids")
     assert sum(len(data) for label, data in parts.items() if label not in look_up) <= most
-    assert sum(len(parts.get(label, b"")) for label in look_up) <= 512 + 514 + 512
+    assert sum(len(parts.get(label, b"")) for label in look_up) <= 64 + 132 + 130
+    section = sum(len(pad(data)) for data in parts.values())
+    linked = [kernels.of_family(family) for family in {kernels.GATE, kernels.GATE_FORMS[form]}]
+    assert section + kernels.linked_bytes(linked) <= 6 * 1024
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -305,7 +309,7 @@ def test_a_damaged_section_is_refused_or_runs_safely(
 
 def _layer(hidden: int, inputs: int) -> Layer:
     rows, words = np.zeros((hidden, inputs), np.int8), np.zeros(hidden, np.int32)
-    return Layer(rows, words, (1 << 30, -9), np.zeros(hidden, np.int8), 0, (1 << 30, -9))
+    return Layer(rows, words, 9, np.zeros(hidden, np.int8), 0, (1 << 30, -9))
 
 
 @pytest.mark.parametrize(

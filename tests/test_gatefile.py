@@ -40,7 +40,7 @@ def mlp(gate: Gate, rng: np.random.Generator) -> Mlp:
             Layer(
                 rng.integers(-128, 128, (4, inputs)).astype(np.int8),
                 rng.integers(-999, 999, 4).astype(np.int32),
-                (1 << 30, -9),
+                10,
                 rng.integers(-128, 128, 4).astype(np.int8),
                 -17,
                 (1 << 30, -8),

@@ -28,7 +28,7 @@ def table(gate: Gate, clusters: int, seed: int) -> Gate:
     return replace(gate, form=Table(rng.integers(0, 256, shape).astype(np.uint8), errors))
 
 
-def network(gate: Gate, seed: int, hidden: int = 8) -> Gate:
+def network(gate: Gate, seed: int, hidden: int = 4) -> Gate:
     """The gate with random networks."""
     rng = np.random.default_rng(seed)
     inputs = 2 * gate.classes + 4 + gate.exits + 1
@@ -36,10 +36,10 @@ def network(gate: Gate, seed: int, hidden: int = 8) -> Gate:
         Layer(
             rng.integers(-127, 128, (hidden, inputs)).astype(np.int8),
             rng.integers(-9999, 9999, hidden).astype(np.int32),
-            (1 << 30, -6),
+            7,
             rng.integers(-127, 128, hidden).astype(np.int8),
             int(rng.integers(-9999, 9999)),
-            (1 << 30, -7),
+            (1 << 30, -4),
         )
         for _ in range(gate.exits - 1)
     )

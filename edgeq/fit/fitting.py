@@ -144,7 +144,7 @@ def digest(form: Form) -> str:
         for layer in form.layers:
             for weights in (layer.hidden, layer.hidden_bias, layer.output):
                 found.update(weights.tobytes())
-            found.update(repr((layer.hidden_scale, layer.output_bias, layer.output_scale)).encode())
+            found.update(repr((layer.hidden_shift, layer.output_bias, layer.output_scale)).encode())
     return found.hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ HIDDEN = 16
 BATCH = 512
 HELD_OUT = 20_000  # samples that early stopping looks at
 INT32 = (1 << 31) - 1
+MOST_SHIFT = 30  # of hidden values
+MOST_SCALE = 0.999  # of the output: the device shifts to the right alone
 TINY = 1e-6  # in place of 0: of units that never speak
 
 
@@ -185,37 +188,45 @@ def _layer(net: Net, inputs: Floats) -> Layer:
 
     Every hidden value is scaled to fill its byte, which the output's weight takes back; but where
     that needs much greater weights than other rows have, it leaves less for those: how far to go is
-    tried. What is lost then is mostly the step of the sigmoid's table, an error of 0.004 RMS.
+    tried. The scale is a power of two: all hidden values may fill less of their bytes instead.
     """
     reach = np.maximum(net.inside(inputs).max(axis=0).astype(np.float64), TINY)
     weights = np.maximum(np.abs(net.hidden).max(axis=1), TINY)
     exact = sigmoid(net(inputs)[:, 0])
     best, least = None, np.inf
     for cap in np.unique(weights / reach):
-        layer, told = _scaled(net, np.maximum(reach, weights / cap), inputs)
-        loss = float(np.mean((told - exact) ** 2))
-        if best is None or loss < least:
-            best, least = layer, loss
+        filled = np.maximum(reach, weights / cap)
+        fine = max(float((weights / filled).max()) / 127, 2.0**-MOST_SHIFT)  # a weight's step
+        for step in {fine, 2.0 ** math.ceil(math.log2(fine))}:
+            layer, told = _scaled(net, filled, step, inputs)
+            loss = float(np.mean((told - exact) ** 2))
+            if loss < least:
+                best, least = layer, loss
     assert best is not None
     return best
 
 
-def _scaled(net: Net, reach: Reals, inputs: Floats) -> tuple[Layer, Floats]:
-    """The layer whose hidden bytes stand for 0 to `reach`, and the errors that it predicts."""
+def _scaled(net: Net, reach: Reals, step: float, inputs: Floats) -> tuple[Layer, Floats]:
+    """The layer whose hidden bytes stand for 0 to `reach`, or more, and the errors it predicts.
+
+    More, where `step` is no power of two but a weight's step shall be as fine.
+    """
+    shift = min(max(math.floor(-math.log2(step)), 0), MOST_SHIFT)
+    reach = reach * (step * 2**shift)
     hidden = net.hidden / reach[:, None]  # hidden values then end at 1, or before
     output = net.output[0] * reach
-    scale = float(np.abs(hidden).max()) / 127 or 1.0
+    scale = 2.0**-shift
     out_scale = float(np.abs(output).max()) / 127 or 1.0
     layer = Layer(
         np.rint(hidden / scale).astype(np.int8),
-        _int32(net.hidden_bias / reach * 255 / scale),
-        fixedpoint.quantize_multiplier(scale),  # (scale / 255) of inputs, 255 of hidden values
+        _int32(net.hidden_bias / reach * 255 / scale + 1 / (2 * scale)),  # it rounds down
+        shift,  # (scale / 255) of inputs, 255 of hidden values
         np.rint(output / out_scale).astype(np.int8),
         int(_int32(net.output_bias[:1] * 255 / out_scale)[0]),
-        fixedpoint.quantize_multiplier(out_scale / 255 / gates.SIGMOID_STEP),
+        fixedpoint.quantize_multiplier(min(out_scale / 255 / gates.SIGMOID_STEP, MOST_SCALE)),
     )
     sums = 255 * inputs.astype(np.float64) @ layer.hidden.T + layer.hidden_bias
-    inside = np.clip(np.rint(scale * sums), 0, 255)
+    inside = np.clip(np.floor(scale * sums), 0, 255)
     told = out_scale / 255 * (inside @ layer.output + layer.output_bias)
     return layer, sigmoid(told)
 

@@ -4,15 +4,13 @@
  */
 #include <stddef.h>
 
+#include "eq_check.h"
 #include "eq_gate.h"
 #include "eq_kernel.h"
 #include "eq_rows.h"
 
 #define MOST_CLASSES 4095u /* their exponentials add up to less than 2^28 */
 #define MOST_BLOCKS 8u     /* 4 bits each */
-#define MOST_SUM (UINT64_C(1) << 30)
-#define MOST_COST 65536u
-#define BYTE_REACH (255u * 128u) /* the greatest product of an input and a weight */
 
 static uint32_t section_bytes(const eq_ctx_t *ctx, uint32_t kind)
 {
@@ -27,7 +25,7 @@ static uint32_t section_bytes(const eq_ctx_t *ctx, uint32_t kind)
 }
 
 /* Whether `count` items of `size` bytes at an offset lie inside the section. */
-static int inside(const eq_ctx_t *ctx, uint32_t offset, uint32_t count, uint32_t size)
+int eq_gate_inside(const eq_ctx_t *ctx, uint32_t offset, uint32_t count, uint32_t size)
 {
     return offset % (size < 4 ? size : 4) == 0 &&
            (uint64_t)offset + (uint64_t)count * size <= section_bytes(ctx, EQ_SECTION_GATE);
@@ -43,7 +41,7 @@ EQ_ONCE static int record_fits(const eq_ctx_t *ctx, const eq_gate_t *g)
            g->path_count < UINT8_MAX && g->first_count != 0 && g->classes >= 2 &&
            g->classes <= MOST_CLASSES && values == g->classes && eq_width(out->bits) == 8 &&
            g->level_count >= 1 && g->level_count <= 16 && g->size <= UINT8_MAX &&
-           (g->size != 0) == predicts && (g->form != EQ_FORM_MLP || g->size % 4 == 0);
+           (g->size != 0) == predicts;
 }
 
 /* Bodies and heads alternate; what writes the output last writes output 0. */
@@ -64,9 +62,9 @@ EQ_ONCE static int chain_fits(const eq_ctx_t *ctx)
                 &operators[variant->first_operator + variant->operator_count - 1u];
             const eq_tensor_record_t *out = &tensors[last->output];
             if ((i > 0 && variant->level <= variant[-1].level) ||
-                (ends && (ctx->arena + out->offset != ctx->output[0].data ||
-                          out->bits != ctx->output[0].bits ||
-                          eq_tensor_bytes(out) != ctx->output[0].bytes))) {
+                (ends &&
+                 (ctx->arena + out->offset != ctx->output[0].data ||
+                  out->bits != ctx->output[0].bits || eq_bytes_of(out) != ctx->output[0].bytes))) {
                 return 0;
             }
         }
@@ -117,12 +115,11 @@ EQ_ONCE static int follows(const eq_path_t *before, const eq_path_t *path)
 EQ_ONCE static int paths_fit(const eq_ctx_t *ctx, const eq_gate_t *g)
 {
     const eq_path_t *paths = eq_gate_paths(g);
-    uint32_t least[MOST_BLOCKS + 1] = {1}; /* cost of a path so long, by that of its beginning */
-    uint32_t errors = 0;
+    uint32_t least[MOST_BLOCKS + 1] = {0}; /* cost of a path so long, by that of its beginning */
     for (uint32_t i = 0; i < g->path_count; i++) {
         const eq_path_t *path = &paths[i];
         if (!levels_fit(ctx, g, path) || (i == 0 ? path->length != 1 : !follows(path - 1, path)) ||
-            path->cost < least[path->length - 1u] || path->cost > MOST_COST) {
+            path->cost < least[path->length - 1u]) {
             return 0;
         }
         least[path->length] = path->cost;
@@ -130,17 +127,11 @@ EQ_ONCE static int paths_fit(const eq_ctx_t *ctx, const eq_gate_t *g)
         while (end < g->path_count && paths[end].length > path->length) {
             end++;
         }
-        const int decides = g->form == EQ_FORM_TABLE && path->length < g->exits;
-        if (path->options != end - i || path->errors != (decides ? errors : 0)) {
+        if (path->options != end - i) {
             return 0;
         }
-        errors += decides ? path->options : 0u;
     }
-    if (g->form != EQ_FORM_TABLE) {
-        return 1;
-    }
-    const uint32_t centroids = (g->exits - 1u) * EQ_GATE_FEATURES;
-    return inside(ctx, g->predictor, g->size * (centroids + errors), 1);
+    return 1;
 }
 
 EQ_ONCE static int first_fits(const eq_gate_t *g)
@@ -177,7 +168,7 @@ EQ_ONCE static int state_fits(const eq_ctx_t *ctx, const eq_gate_t *g)
     const uint32_t tensor_count = section_bytes(ctx, EQ_SECTION_TENSORS) / sizeof *tensors;
     const uint32_t operator_count = section_bytes(ctx, EQ_SECTION_OPERATORS) / sizeof *operators;
     for (uint32_t i = 0; i < tensor_count; i++) {
-        if (!apart(g, tensors[i].offset, eq_tensor_bytes(&tensors[i]))) {
+        if (!apart(g, tensors[i].offset, eq_bytes_of(&tensors[i]))) {
             return 0;
         }
     }
@@ -190,62 +181,38 @@ EQ_ONCE static int state_fits(const eq_ctx_t *ctx, const eq_gate_t *g)
     return 1;
 }
 
-/* Whether no sum of `count` products, wherever it stops, nor what it is scaled to overflows. */
-EQ_ONCE static int sum_fits(int32_t bias, uint32_t count, int32_t multiplier, int32_t shift)
+/* Whether the image says that it needs the kernel of a family, and the firmware has it. */
+static int uses(const eq_header_t *header, uint32_t family)
 {
-    const uint64_t bound =
-        (uint64_t)(bias < 0 ? -(int64_t)bias : bias) + (uint64_t)count * BYTE_REACH;
-    return bound < MOST_SUM && shift >= -31 && shift <= 30 &&
-           (multiplier == 0 || multiplier >= 1 << 30) &&
-           (shift <= 0 || bound <= (uint32_t)INT32_MAX >> shift);
-}
-
-EQ_ONCE static int networks_fit(const eq_gate_t *g)
-{
-    for (uint32_t exit = 0; exit + 1 < g->exits; exit++) {
-        const eq_gate_layer_t *layer = eq_gate_at(g, g->predictor + exit * eq_gate_layer_bytes(g));
-        const int32_t *bias = (const void *)(layer + 1);
-        if (!sum_fits(layer->output_bias, g->size, layer->output_multiplier, layer->output_shift)) {
-            return 0;
-        }
-        for (uint32_t i = 0; i < g->size; i++) {
-            if (!sum_fits(bias[i], eq_gate_seen_bytes(g) + g->exits + 1u, layer->hidden_multiplier,
-                          layer->hidden_shift)) {
-                return 0;
-            }
-        }
-    }
-    return 1;
+    const eq_kernel_t *kernel = eq_kernel_of(family);
+    return kernel != NULL && (header->kernels[kernel->id / 32] >> kernel->id % 32 & 1u) != 0;
 }
 
 eq_status_t eq_gate_check(const eq_ctx_t *ctx)
 {
-    const eq_header_t *header = (const void *)ctx->image;
     const eq_gate_t *g = ctx->gate;
-    const uint32_t id = eq_kernel_of(EQ_FAMILY_GATE)->id;
-    if ((header->kernels[id / 32] >> id % 32 & 1u) == 0) {
-        return EQ_E_KERNEL;
-    }
-    if (!inside(ctx, 0, 1, sizeof *g) || !record_fits(ctx, g) || !chain_fits(ctx) ||
-        !inside(ctx, g->paths, g->path_count, sizeof(eq_path_t)) || !paths_fit(ctx, g) ||
-        !inside(ctx, g->first, g->first_count, sizeof(eq_first_t)) || !first_fits(g) ||
+    eq_choice_t choice;
+    if (!eq_gate_inside(ctx, 0, 1, sizeof *g) || !record_fits(ctx, g) || !chain_fits(ctx) ||
+        !eq_gate_inside(ctx, g->paths, g->path_count, sizeof(eq_path_t)) || !paths_fit(ctx, g) ||
+        !eq_gate_inside(ctx, g->first, g->first_count, sizeof(eq_first_t)) || !first_fits(g) ||
         !state_fits(ctx, g)) {
         return EQ_E_GATES;
+    }
+    if (!uses((const void *)ctx->image, EQ_FAMILY_GATE) ||
+        !uses((const void *)ctx->image, EQ_FAMILY_GATE + (uint32_t)g->form)) {
+        return EQ_E_KERNEL;
     }
     if (g->form == EQ_FORM_STATIC) {
         return EQ_OK;
     }
-    if (!inside(ctx, g->exponentials, 256, sizeof(uint16_t)) ||
-        !inside(ctx, g->entropies, 257, sizeof(uint16_t)) ||
-        *(const uint16_t *)eq_gate_at(g, g->exponentials) == 0) {
+    if (!eq_gate_inside(ctx, g->exponentials, EQ_GATE_EXPONENTIALS, sizeof(uint16_t)) ||
+        !eq_gate_inside(ctx, g->entropies, EQ_GATE_ENTROPIES, sizeof(uint16_t)) ||
+        eq_gate_weight(eq_gate_at(g, g->exponentials), 0) == 0) {
         return EQ_E_GATES;
     }
-    if (g->form == EQ_FORM_TABLE) {
-        return EQ_OK;
-    }
-    if (!inside(ctx, g->sigmoids, 256, sizeof(uint16_t)) || g->predictor % sizeof(int32_t) != 0 ||
-        !inside(ctx, g->predictor, (g->exits - 1u) * eq_gate_layer_bytes(g), 1)) {
-        return EQ_E_GATES;
-    }
-    return networks_fit(g) ? EQ_OK : EQ_E_ARITHMETIC;
+    choice.gate = g;
+    choice.ctx = ctx;
+    choice.logits = NULL;
+    (void)eq_gate_ask(g, &choice);
+    return choice.status;
 }

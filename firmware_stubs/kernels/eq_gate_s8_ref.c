@@ -35,11 +35,9 @@ static eq_status_t start(eq_ctx_t *ctx)
     return EQ_OK;
 }
 
-static eq_status_t leave(eq_ctx_t *ctx, const eq_path_t *taken)
+static eq_status_t leave(eq_ctx_t *ctx)
 {
-    ctx->exit = taken->length - 1u;
-    ctx->path = taken->levels;
-    ctx->cost = taken->cost;
+    ctx->last = ctx->taken;
     ctx->block = 0;
     return start(ctx);
 }
@@ -49,7 +47,7 @@ static eq_status_t next(eq_ctx_t *ctx)
     const eq_gate_t *gate = ctx->gate;
     const eq_path_t *taken = &eq_gate_paths(gate)[ctx->taken];
     if (taken->length == gate->exits) {
-        return leave(ctx, taken);
+        return leave(ctx);
     }
     if (ctx->block % 2 == 0) {
         enter(ctx, ctx->block + 1u, 0);
@@ -61,7 +59,7 @@ static eq_status_t next(eq_ctx_t *ctx)
         path = eq_gate_toward(gate, ctx->taken, ctx->goal);
     }
     if (path == ctx->taken) {
-        return leave(ctx, taken);
+        return leave(ctx);
     }
     follow(ctx, path);
     return EQ_MORE;

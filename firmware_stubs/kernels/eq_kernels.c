@@ -48,8 +48,10 @@ const eq_kernel_t eq_kernels[] = {
     {81, EQ_FAMILY_PLANES, EQ_SCRATCH_NONE, 8, EQ_ORDER_NONE, eq_planes_s8_ref, &eq_planes_rules},
     {82, EQ_FAMILY_CONV, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_PIXELS, eq_conv_field_planes_s8_dsp, &eq_field_planes_rules},
     {83, EQ_FAMILY_FC, EQ_SCRATCH_LAYOUT, 8, EQ_ORDER_NONE, eq_fc_field_planes_s8_dsp, &eq_field_planes_rules},
+    {84, EQ_FAMILY_GATE_TABLE, EQ_SCRATCH_NONE, 8, EQ_ORDER_NONE, eq_gate_table_s8_ref, NULL},
+    {85, EQ_FAMILY_GATE_MLP, EQ_SCRATCH_NONE, 8, EQ_ORDER_NONE, eq_gate_mlp_s8_ref, NULL},
 };
-const uint16_t eq_kernel_count = 45;
+const uint16_t eq_kernel_count = 47;
 
 const eq_check_t eq_checks[EQ_FAMILY_COUNT] = {
     [EQ_FAMILY_ADD] = eq_check_add,

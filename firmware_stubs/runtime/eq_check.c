@@ -171,7 +171,7 @@ EQ_ONCE EQ_NOINLINE static uint32_t width_of(const eq_tensor_record_t *tensor)
     return eq_width(tensor->bits);
 }
 
-EQ_ONCE EQ_NOINLINE static uint32_t bytes_of(const eq_tensor_record_t *tensor)
+EQ_ONCE EQ_NOINLINE uint32_t eq_bytes_of(const eq_tensor_record_t *tensor)
 {
     return eq_tensor_bytes(tensor);
 }
@@ -187,7 +187,7 @@ static int tensor_fits(const eq_tensor_record_t *tensor, uint32_t arena_bytes)
     const uint64_t most = width_of(tensor) == 8 ? MOST_VALUES : MOST_PACKED;
     const int vector = tensor->shape[0] == 1 && tensor->shape[1] == 1;
     return tensor->offset % EQ_IMAGE_ALIGN == 0 && values <= most &&
-           (uint64_t)tensor->offset + bytes_of(tensor) <= arena_bytes &&
+           (uint64_t)tensor->offset + eq_bytes_of(tensor) <= arena_bytes &&
            (tensor->rank == 4 || (tensor->rank == 2 && vector)) &&
            tensor->zero_point >= least(tensor->bits) &&
            tensor->zero_point <= greatest(tensor->bits);
@@ -221,7 +221,7 @@ static int overlap(uint32_t a, uint32_t a_bytes, uint32_t b, uint32_t b_bytes)
 EQ_ONCE EQ_NOINLINE static int tensors_overlap(const eq_tensor_record_t *a,
                                                const eq_tensor_record_t *b)
 {
-    return overlap(a->offset, bytes_of(a), b->offset, bytes_of(b));
+    return overlap(a->offset, eq_bytes_of(a), b->offset, eq_bytes_of(b));
 }
 
 static int same_shape(const eq_tensor_record_t *a, const eq_tensor_record_t *b)
@@ -330,7 +330,7 @@ EQ_ONCE EQ_NOINLINE static uint64_t scratch_need(const eq_operands_t *o, uint64_
 
 static int on_scratch(const eq_operator_t *op, const eq_tensor_record_t *tensor)
 {
-    return overlap(op->scratch, op->scratch_bytes, tensor->offset, bytes_of(tensor));
+    return overlap(op->scratch, op->scratch_bytes, tensor->offset, eq_bytes_of(tensor));
 }
 
 EQ_ONCE EQ_NOINLINE static int scratch_fits(const eq_view_t *view, const eq_operands_t *o,
@@ -698,7 +698,7 @@ EQ_ONCE static eq_status_t check_operators(const eq_view_t *view)
 static void fill_port(eq_tensor_t *port, const eq_tensor_record_t *record, uint8_t *arena)
 {
     port->data = arena + record->offset;
-    port->bytes = bytes_of(record);
+    port->bytes = eq_bytes_of(record);
     for (uint32_t i = 0; i < 3; i++) {
         port->shape[i] = record->shape[i];
     }
@@ -741,9 +741,6 @@ static void fill_context(eq_ctx_t *ctx, const eq_view_t *view, uint8_t *arena)
                                                           : view->image; /* none are read */
     ctx->block_count = (uint16_t)view->count[EQ_SECTION_BLOCKS];
     ctx->gate = view->data[EQ_SECTION_GATE];
-    ctx->exit = 0;
-    ctx->path = 0;
-    ctx->cost = 65536;
     ctx->variant = 0;
     ctx->block = 0;
     ctx->operator_index = 0;

@@ -36,6 +36,9 @@ typedef eq_status_t (*eq_check_t)(const eq_view_t *view, const eq_operands_t *o)
 /* By eq_family_t; NULL for those that no kernel of this firmware is of. */
 extern const eq_check_t eq_checks[EQ_FAMILY_COUNT];
 
+/* eq_tensor_bytes, out of line. */
+uint32_t eq_bytes_of(const eq_tensor_record_t *tensor);
+
 eq_status_t eq_check_conv(const eq_view_t *view, const eq_operands_t *o);
 eq_status_t eq_check_depthwise(const eq_view_t *view, const eq_operands_t *o);
 eq_status_t eq_check_fc(const eq_view_t *view, const eq_operands_t *o);

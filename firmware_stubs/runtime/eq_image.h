@@ -136,6 +136,11 @@ typedef enum {
 } eq_form_t;
 
 #define EQ_GATE_TOP 5u /* probabilities of a centroid, the greatest first; the entropy follows */
+#define EQ_GATE_EXPONENTIALS 32u /* of 0 to 15 steps below the greatest logit, of 0, 16 to 240 */
+#define EQ_GATE_ENTROPIES 66u    /* of probabilities from 0 to 1, lines between, and a 0 */
+#define EQ_GATE_SIGMOIDS 65u     /* of -6 to 2; between them lines of EQ_GATE_LINE steps */
+#define EQ_GATE_LINE 16
+#define EQ_GATE_SIGMOID_ZERO 768 /* the step of 0 */
 
 /*
  * Begins the section; offsets count from there. A form without prediction has paths and first only.
@@ -157,9 +162,9 @@ typedef struct {
     uint32_t state_bytes; /* eq_gate_state_bytes */
     uint32_t paths;
     uint32_t first;
-    uint32_t exponentials; /* 256 uint16 */
-    uint32_t entropies;    /* 257 uint16 */
-    uint32_t sigmoids;     /* 256 uint16; EQ_FORM_MLP only */
+    uint32_t exponentials; /* EQ_GATE_EXPONENTIALS uint16 */
+    uint32_t entropies;    /* EQ_GATE_ENTROPIES uint16 */
+    uint32_t sigmoids;     /* EQ_GATE_SIGMOIDS uint16; EQ_FORM_MLP only */
     uint32_t predictor;
 } eq_gate_t;
 
@@ -169,8 +174,7 @@ typedef struct {
  */
 typedef struct {
     uint32_t levels; /* 4 bits a block, first block lowest */
-    uint32_t cost;   /* Q16, 1..65536, at least that of its beginning */
-    uint16_t errors; /* table: options of all decisions before its own */
+    uint16_t cost;   /* Q16, less 1; at least that of its beginning */
     uint8_t length;  /* blocks, 1..exits */
     uint8_t options;
 } eq_path_t;
@@ -187,11 +191,10 @@ typedef struct {
  * of a weight for each hidden value; int8 weights of the output; up to a multiple of 4.
  */
 typedef struct {
-    int32_t hidden_multiplier;
-    int32_t hidden_shift;
+    int32_t hidden_shift; /* to the right, 0..30 */
     int32_t output_bias;
     int32_t output_multiplier;
-    int32_t output_shift;
+    int32_t output_shift; /* likewise, 0..31 */
 } eq_gate_layer_t;
 
 #endif

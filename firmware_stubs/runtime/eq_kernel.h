@@ -59,7 +59,9 @@ typedef enum {
     EQ_FAMILY_AFFINE, /* additions whose constants are those of edgeq/affine.py */
     EQ_FAMILY_ROWS,   /* not of an operator: brings the others to packed activations (eq_rows.h) */
     EQ_FAMILY_PLANES, /* nor this: brings those that read rows of weights to nested ones */
-    EQ_FAMILY_GATE,   /* nor this: where inputs go (eq_gate.h) */
+    EQ_FAMILY_GATE, /* nor this: where inputs go (eq_gate.h); by eq_form_t, what predicts errors: */
+    EQ_FAMILY_GATE_TABLE,
+    EQ_FAMILY_GATE_MLP,
     EQ_FAMILY_COUNT
 } eq_family_t;
 
@@ -169,6 +171,8 @@ void eq_table_s4_dsp(const eq_call_t *call);
 void eq_rows_s8_ref(const eq_call_t *call);
 void eq_planes_s8_ref(const eq_call_t *call);
 void eq_gate_s8_ref(const eq_call_t *call);
+void eq_gate_table_s8_ref(const eq_call_t *call);
+void eq_gate_mlp_s8_ref(const eq_call_t *call);
 void eq_conv_s16_ref(const eq_call_t *call);
 void eq_depthwise_s16_ref(const eq_call_t *call);
 void eq_fc_s16_ref(const eq_call_t *call);

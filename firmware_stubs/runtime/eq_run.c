@@ -141,9 +141,15 @@ eq_status_t eq_run(eq_ctx_t *ctx, eq_result_t *out)
     } while (status == EQ_MORE);
     if (status == EQ_OK && out != NULL) {
         decide(&ctx->output[0], out);
-        out->exit = ctx->exit;
-        out->path = ctx->path;
-        out->cost = ctx->cost;
+        out->exit = 0;
+        out->path = 0;
+        out->cost = 65536;
+        if (ctx->gate != NULL) {
+            const eq_path_t *path = &eq_gate_paths(ctx->gate)[ctx->last];
+            out->exit = path->length - 1u;
+            out->path = path->levels;
+            out->cost = eq_path_cost(path);
+        }
     }
     return status;
 }

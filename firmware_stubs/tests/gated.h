@@ -30,13 +30,9 @@ static void add_paths(model_t *m, eq_gate_t *gate)
     gate->paths = add_gate_bytes(m, GATED_PATHS * (uint32_t)sizeof(eq_path_t));
     gate->path_count = GATED_PATHS;
     eq_path_t *path = (void *)(m->gate + gate->paths);
-    uint16_t errors = 0;
     for (uint32_t i = 0; i < GATED_PATHS; i++, path++) {
         const uint8_t length = (uint8_t)levels[i][1];
-        const int decides = gate->form == EQ_FORM_TABLE && length < GATED_EXITS;
-        *path =
-            (eq_path_t){levels[i][0], length * 20000u, decides ? errors : 0, length, options[i]};
-        errors = (uint16_t)(errors + (decides ? options[i] : 0));
+        *path = (eq_path_t){levels[i][0], (uint16_t)(length * 20000u - 1), length, options[i]};
     }
 }
 
@@ -47,7 +43,7 @@ static void add_networks(model_t *m, eq_gate_t *gate)
     for (uint32_t exit = 0; exit + 1 < GATED_EXITS; exit++) {
         eq_gate_layer_t *layer = (void *)(m->gate + gate->predictor + exit * bytes);
         int32_t *bias = (void *)(layer + 1);
-        *layer = (eq_gate_layer_t){1500000000, -7, 300, 1200000000, -9};
+        *layer = (eq_gate_layer_t){10, 300, 1200000000, 6};
         for (uint32_t i = 0; i < GATED_SIZE; i++) {
             bias[i] = random_in(&m->random, -9000, 9000);
         }
@@ -71,14 +67,14 @@ static void add_gate(model_t *m, eq_form_t form)
     gate.first = add_gate_bytes(m, 2 * sizeof(eq_first_t));
     memcpy(m->gate + gate.first, (eq_first_t[]){{0, 0}, {50000, 6}}, 2 * sizeof(eq_first_t));
     if (form != EQ_FORM_STATIC) {
-        gate.exponentials = add_gate_bytes(m, 512);
-        gate.entropies = add_gate_bytes(m, 514);
+        gate.exponentials = add_gate_bytes(m, 2 * EQ_GATE_EXPONENTIALS);
+        gate.entropies = add_gate_bytes(m, 2 * EQ_GATE_ENTROPIES);
     }
     if (form == EQ_FORM_TABLE) { /* 6 + 3 + 2 + 3 + 2 options of 5 nodes */
         gate.predictor = add_gate_bytes(
             m, GATED_SIZE * ((GATED_EXITS - 1) * EQ_GATE_FEATURES + 6 + 3 + 2 + 3 + 2));
     } else if (form == EQ_FORM_MLP) {
-        gate.sigmoids = add_gate_bytes(m, 512);
+        gate.sigmoids = add_gate_bytes(m, 2 * EQ_GATE_SIGMOIDS);
         add_networks(m, &gate);
     }
     memcpy(m->gate, &gate, sizeof gate);

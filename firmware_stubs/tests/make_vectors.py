@@ -161,12 +161,12 @@ def gate(rng: np.random.Generator, form: str) -> Gate:
         Layer(
             rng.integers(-128, 128, (GATE_SIZE, inputs)).astype(np.int8),
             rng.integers(-9000, 9000, GATE_SIZE).astype(np.int32),
-            fixedpoint.quantize_multiplier(real),
+            shift,
             rng.integers(-128, 128, GATE_SIZE).astype(np.int8),
             int(rng.integers(-9000, 9000)),
-            fixedpoint.quantize_multiplier(real / 4),
+            fixedpoint.quantize_multiplier(real),
         )
-        for real in (0.004, 0.02, 2.5)
+        for shift, real in ((8, 0.01), (6, 0.05), (0, 0.9))
     )
     return replace(bare, form=Mlp(layers))
 

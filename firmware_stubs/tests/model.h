@@ -352,8 +352,10 @@ static image_t model_image(const model_t *m)
         }
     }
     if (kinds == MODEL_KINDS) {
-        header->kernels[eq_kernel_of(EQ_FAMILY_GATE)->id / 32] |=
-            1u << eq_kernel_of(EQ_FAMILY_GATE)->id % 32;
+        for (uint32_t family = EQ_FAMILY_GATE; family <= EQ_FAMILY_GATE_MLP; family++) {
+            const uint32_t id = eq_kernel_of(family)->id;
+            header->kernels[id / 32] |= 1u << id % 32;
+        }
     }
     for (uint32_t i = 0; i < m->count[EQ_SECTION_TENSORS]; i++) {
         if (eq_is_packed(&m->tensors[i])) {
