@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import bundled
 
 from edgeq import calibrate, pipeline, quantize, reference, targets
-from edgeq.ir import Array, Graph
+from edgeq.ir import Array, Graph, single
 from edgeq.policy import Calibration, Policy, resolve
 
 BATCH = 200
@@ -27,7 +27,8 @@ OWN = {"absmax": Calibration(weights="minmax", gain=False), "gain": Calibration(
 def right(example: bundled.Example, graph: Graph) -> Array:
     """Which test images the integers of `graph` get right."""
     images = bundled.images()
-    program = pipeline.place(example.model, graph, example.specs, targets.load("mcu"), "flash", ())
+    target = targets.load("mcu")
+    program = pipeline.place(example.model, single(graph), example.specs, target, "flash", ())
     inputs = images.inputs(program)
     (output,) = program.network.outputs
     parts = []

@@ -378,13 +378,11 @@ class _Chain:
         )
         own = replace(part.tensors[cut.tensor], name=tensor)
         changed = replace(part, nodes=(entry, *nodes), tensors={**part.tensors, tensor: own})
-        levels, ranges = self.levels[level], self.ranges[level]
-        bounds = {**ranges.bounds, tensor: ranges.bounds[cut.tensor]}
-        other = replace(
-            self,
-            levels=[*self.levels[:level], {**levels, name: Bits(8, wanted)}],
-            ranges=[*self.ranges[:level], replace(ranges, bounds=bounds)],
-        )
+        bits, ranges = list(self.levels), list(self.ranges)
+        bits[level] = {**bits[level], name: Bits(8, wanted)}
+        bounds = ranges[level].bounds
+        ranges[level] = replace(ranges[level], bounds={**bounds, tensor: bounds[cut.tensor]})
+        other = replace(self, levels=bits, ranges=ranges)
         return other._maker(changed, formats, level, kept)
 
     def _head(self, index: int, head: Head, formats: Mapping[str, Tensor]) -> _Make:
@@ -432,6 +430,12 @@ def paths_of(network: Network) -> tuple[Path, ...]:
         return True
 
     return tuple(path for path in all_paths(levels_of(network)) if first(path))
+
+
+def shares(network: Network) -> bool:
+    """Whether some layer has weights of which those of a lower level are the upper digits."""
+    tensors = (tensor for graph in network.graphs for tensor in graph.tensors.values())
+    return any(len(tensor.planes) > 1 for tensor in tensors)
 
 
 def writer(graph: Graph, name: str) -> str | None:

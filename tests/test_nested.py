@@ -16,7 +16,7 @@ from test_parity import SAMPLES, Flashed, assert_host_exact, board, integers
 from edgeq import calibrate, dispatch, kernels, nested, parity, pipeline, policy, quantize, targets
 from edgeq.exporters import image
 from edgeq.exporters.image import Kind
-from edgeq.ir import Block, Graph, Network, Variant, Window, qparams_of
+from edgeq.ir import Block, Graph, Network, Variant, Window, qparams_of, single
 from edgeq.kernels import Optimize
 from edgeq.nested import digits, joined, levels_of, most, split, widths
 from edgeq.ops import OPS
@@ -156,7 +156,7 @@ def at(graph: Graph, bits: int, levels: tuple[int, ...] = LEVELS, activations: i
 
 def placed(graph: Graph, integer: Graph, isa: tuple[str, ...], aim: Optimize = "flash") -> Program:
     target = targets.load("mcu").model_copy(update={"isa": isa})
-    return pipeline.place(model(graph), integer, {}, target, aim, ())
+    return pipeline.place(model(graph), single(integer), {}, target, aim, ())
 
 
 def weights_of(integer: Graph) -> dict[str, np.ndarray]:
