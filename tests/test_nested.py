@@ -294,7 +294,7 @@ def test_levels_share_the_bytes_of_their_planes() -> None:
     choices = both.choices.values()
     code = kernels.linked_bytes({kernel for choice in choices for kernel in choice.kernels})
     beside = sum(choice.table_bytes for choice in choices)
-    counted = dispatch._flash_bytes(choices) - kernels.code_bytes().runtime - code - beside
+    counted = kernels.flash_bytes(choices) - kernels.code_bytes().runtime - code - beside
     assert counted == stored(both)
 
 
