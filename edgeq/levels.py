@@ -42,6 +42,7 @@ OUTPUT_BITS = 8  # what gates read
 LOW_BITS = 4  # of the level that there is where the policy names none
 MOST_LEVELS = 16
 WORTH = 0.95  # of the cycles above it a level may take: estimates are some per cent off
+NESTED = (Op.CONV_2D, Op.FULLY_CONNECTED)  # others have few weights, and pay more for digits
 TAKEN = re.compile(r".*@\d+")
 
 
@@ -297,7 +298,7 @@ class _Chain:
         """The bits of each layer whose weights differ between levels, if they share a store."""
         found = {}
         for node in part.nodes:
-            if self.nested and OPS[node.op].weighted:
+            if self.nested and node.op in NESTED:
                 bits = {self.levels[level][node.name].weights for level in kept}
                 if len(bits) > 1:
                     found[node.name] = tuple(sorted(bits, reverse=True))
