@@ -77,8 +77,8 @@ EMULATED_SAMPLES = 4
 HOST_FORCED = 8  # samples on every path of a network with exits; one on the emulated core
 LAST_EXIT = "end"
 OTHER_STORE = (
-    "levels share a nested store: the gates were fitted to, and their costs counted of, a layout "
-    "for each level, as --optimize time has it"
+    "{} here, and the gates were fitted and their costs counted for {}: fit them again with the "
+    "same --optimize"
 )
 _DRAWN = "no samples given: checked on random inputs"
 DEPENDENCIES = ("numpy", "onnx", "onnx-ir", "onnxruntime")  # named in the manifest
@@ -436,6 +436,7 @@ def _report(
             *_dominated(compiled),
             *(() if request.labelled or request.calibration else (_DRAWN,)),
             *_other_samples(request),
+            *_other_store(request),
         ),
         arena=layers.arena(program),
         artefacts=artefacts,
@@ -510,10 +511,15 @@ def _stores(request: Request, expected: Expectation, progress: Progress) -> Iter
 
 def _dominated(compiled: Compiled) -> Iterable[str]:
     note = None if compiled.costs is None else compiled.costs.note
-    if note is not None:
-        yield note
-    if compiled.costs is not None and compiled.stores[0].nested:
-        yield OTHER_STORE
+    return () if note is None else (note,)
+
+
+def _other_store(request: Request) -> Iterable[str]:
+    """What to know where the gates' costs are those of another way to store levels."""
+    held, stores = request.policy.gate, request.compiled.stores
+    if held is not None and stores and stores[0].nested != held.nested:
+        ways = pages.STORES["nested"], pages.STORES["levels"]
+        yield OTHER_STORE.format(*(ways if stores[0].nested else ways[::-1]))
 
 
 def _other_samples(request: Request) -> Iterable[str]:
