@@ -27,9 +27,8 @@ OWN = {"absmax": Calibration(weights="minmax", gain=False), "gain": Calibration(
 def right(example: bundled.Example, graph: Graph) -> Array:
     """Which test images the integers of `graph` get right."""
     images = bundled.images()
-    program = pipeline.place(
-        example.model, single(graph), example.specs, targets.load("mcu"), "flash", ()
-    )
+    target = targets.load("mcu")
+    program = pipeline.place(example.model, single(graph), example.specs, target, "flash", ())
     inputs = images.inputs(program)
     (output,) = program.network.outputs
     parts = []

@@ -356,6 +356,7 @@ def fit_gate(
     target: str = "mcu",
     out: PathLike | None = None,
     cost: Cost | PathLike = "measured",
+    optimize: Optimize = "flash",
     compiler: str | None = None,
     tradeoff: float | None = None,
     baselines: bool = False,
@@ -384,6 +385,8 @@ def fit_gate(
         cost: `measured` counts every block, level, head and gate on the emulated core;
             `bitops_linear` and `bops` count bits; else a file that `profile` wrote as the cost
             table of a build with these exits.
+        optimize: what `export` will be told: how weights of levels are stored, and so what their
+            integers are and what they cost.
         compiler: `gcc` or `zig`, for `measured`; default the first that is there.
         tradeoff: of cost against predicted error, 0 to 65535, that the gates start with; default
             the greatest that loses half a point of accuracy at most.
@@ -435,6 +438,7 @@ def fit_gate(
         joint=joint,
         recost=recost,
         seed=seed,
+        optimize=optimize,
     )
     file = Path(out) if out is not None else Path(f"{read.name}.gate.json")
     return gating.write(file, request, progress)

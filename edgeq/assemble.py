@@ -58,6 +58,7 @@ from edgeq.report import (
     Report,
     Routing,
     Row,
+    Store,
     Validate,
     dumps,
 )
@@ -75,6 +76,10 @@ HOST_SAMPLES = 64
 EMULATED_SAMPLES = 4
 HOST_FORCED = 8  # samples on every path of a network with exits; one on the emulated core
 LAST_EXIT = "end"
+OTHER_STORE = (
+    "{} here, and the gates were fitted and their costs counted for {}: fit them again with the "
+    "same --optimize"
+)
 _DRAWN = "no samples given: checked on random inputs"
 DEPENDENCIES = ("numpy", "onnx", "onnx-ir", "onnxruntime")  # named in the manifest
 
@@ -196,7 +201,7 @@ def run(request: Request, tools: Tools, out: Path, progress: Progress) -> Build:
             program, measured.flash, measured.ram, request.budget, request.optimize, artefacts
         )
         request = replace(request, notes=(*request.notes, *refused))
-        report = _report(request, tools, measured, artefacts, samples, expected)
+        report = _report(request, tools, measured, artefacts, samples, expected, progress)
         write_files(folder, pages.files(report, plots=request.plots))
         write_records(folder, report, _facts(request, tools))
     return Build(out, report)
@@ -403,6 +408,7 @@ def _report(
     artefacts: tuple[Artefact, ...],
     samples: Samples,
     expected: Expectation,
+    progress: Progress,
 ) -> Report:
     program, compiled = request.program, request.compiled
     real = (request.calibration or samples).real()
@@ -430,18 +436,19 @@ def _report(
             *_dominated(compiled),
             *(() if request.labelled or request.calibration else (_DRAWN,)),
             *_other_samples(request),
+            *_other_store(request),
         ),
         arena=layers.arena(program),
         artefacts=artefacts,
         forced=request.forced,
-        routing=_routing(request, expected),
+        routing=_routing(request, expected, progress),
     )
     held = request.policy.gate
     found = Report(program.name, program.target.name, section, Validate(measured.rows))
     return found.with_gate(None if held is None else held.report)
 
 
-def _routing(request: Request, expected: Expectation) -> Routing | None:
+def _routing(request: Request, expected: Expectation, progress: Progress) -> Routing | None:
     """Where the gates send the samples, and what that costs."""
     gate, costs = request.program.gate, request.compiled.costs
     if gate is None or costs is None or expected.paths is None:
@@ -471,12 +478,48 @@ def _routing(request: Request, expected: Expectation) -> Routing | None:
         paths=tuple(
             PathUse(path, cost, taken.count(path) / len(taken)) for path, cost in by_path.items()
         ),
+        stores=tuple(_stores(request, expected, progress)),
     )
+
+
+def _stores(request: Request, expected: Expectation, progress: Progress) -> Iterator[Store]:
+    """What the ways to store weights of levels are worth; the one not taken runs if labelled."""
+    labelled = request.labelled
+    for way in request.compiled.stores:
+        program, ran = way.program, expected if way.program is request.program else None
+        if ran is None and labelled is not None and labelled.labels is not None:
+            progress("predicting the other store", 0, 1)
+            ran = parity.expect(program, program.quantize(labelled), labels=labelled.labels)
+            progress("predicting the other store", 1, 1)
+        plain, cost = layers.plain_estimate(program), layers.path_estimates(program)
+        mean = None
+        if ran is not None and ran.paths is not None and program.gate is not None:
+            each = [cost[program.gate.paths[index]] for index in ran.paths]
+            mean = round(float(np.mean(each)) / plain, 6)
+        right = None if ran is None else parity.top1(ran.outputs, ran.labels)
+        built = image.build(program)
+        yield Store(
+            name="nested" if way.nested else "levels",
+            chosen=program is request.program,
+            image=len(built.data),
+            weights=built.bytes_of(Kind.WEIGHTS),
+            top1=None if right is None else round(right, 6),
+            mean=mean,
+            worst=round(max(cost.values()) / plain, 6),
+        )
 
 
 def _dominated(compiled: Compiled) -> Iterable[str]:
     note = None if compiled.costs is None else compiled.costs.note
     return () if note is None else (note,)
+
+
+def _other_store(request: Request) -> Iterable[str]:
+    """What to know where the gates' costs are those of another way to store levels."""
+    held, stores = request.policy.gate, request.compiled.stores
+    if held is not None and stores and stores[0].nested != held.nested:
+        ways = pages.STORES["nested"], pages.STORES["levels"]
+        yield OTHER_STORE.format(*(ways if stores[0].nested else ways[::-1]))
 
 
 def _other_samples(request: Request) -> Iterable[str]:

@@ -318,6 +318,13 @@ def check(
     help="What paths take: measured, on the emulated core; bitops_linear, bops; or a table's file.",
 )
 @click.option(
+    "--optimize",
+    type=click.Choice(["flash", "time", "ram", "balanced"]),
+    default="flash",
+    show_default=True,
+    help="As edgeq export will be told: what is stored, and so what is counted.",
+)
+@click.option(
     "--compiler", type=click.Choice(["gcc", "zig"]), help="[default: first that is there]"
 )
 @click.option(

@@ -5,7 +5,6 @@ Costs are decoupled from gates: other ones reprice a gate, and nothing that it l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path as File
 from typing import Literal
@@ -23,7 +22,7 @@ from edgeq.policy import describe
 from edgeq.profiler import Counts, Walk
 from edgeq.program import Program
 from edgeq.rebuild import Rebuilt
-from edgeq.reference import variant
+from edgeq.reference import graphs_on
 from edgeq.report import PathCosts
 from edgeq.target import Target
 from edgeq.targets.toolchain import Compiler
@@ -154,11 +153,3 @@ def operators_on(program: Program, path: Path) -> tuple[int, ...]:
         sum(node.name in program.choices for node in graph.nodes)
         for graph in graphs_on(program.network, path)
     )
-
-
-def graphs_on(network: Network, path: Path) -> Iterator[Graph]:
-    """The bodies on `path`, each followed by its head, if it has one."""
-    for body, level in enumerate(path):
-        yield variant(network, 2 * body, level)
-        for block in network.blocks[2 * body + 1 : 2 * body + 2]:
-            yield block.variants[0].graph

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from edgeq import gates
 from edgeq.ir import Network
-from edgeq.kernels import Choice, Kernel, Optimize, code_bytes, flash_bytes, options
+from edgeq.kernels import Choice, Kernel, Optimize, code_bytes, flash_bytes, options, shared
 from edgeq.packing import ALIGN
 from edgeq.plan import Plan, plan
 from edgeq.report import Budget
@@ -52,7 +52,9 @@ def run(
         UsageError: `forced` names a layer or a kernel that there is not.
         ModelError: no kernel runs a layer on this core, or the forced one does not.
     """
-    found = options(network, isa, optimize, forced=forced)
+    found: Mapping[str, tuple[Choice, ...]] = options(network, isa, optimize, forced=forced)
+    if optimize == "flash":
+        found = shared(found)
     room = None if budget.ram is None else budget.ram - code_bytes().context - code_bytes().stack
     search = _Search(network, found, frozenset(retained), state)
     picks = {name: choices[0] for name, choices in found.items()}

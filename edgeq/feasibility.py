@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgeq import exits, footprint, frontends, gates, levels, pipeline
+from edgeq import exits, footprint, frontends, levels, pipeline
 from edgeq import plan as planner
 from edgeq import policy as policies
 from edgeq.budget import excess
@@ -101,30 +101,16 @@ def _gated_stand_in(
     specs: Mapping[str, InputSpec],
     budget: Budget,
 ) -> Program:
-    """The same of a network with exits: heads of zeros, and no gates but those of `policy`."""
+    """The same of a network with exits, whose gates know nothing where `policy` has none."""
     graph = model.graph
     cuts = exits.named(graph, policy.exits)
-    bits = levels.resolve(policy, graph, target.isa)
-    heads = [exits.no_head(graph, cut) for cut in cuts]
-    seen = exits.attach(graph, cuts, heads)
+    seen = exits.attach(graph, cuts, [exits.no_head(graph, cut) for cut in cuts])
     names = [*seen.inputs, *(node.output for node in seen.nodes)]
     ranges = Ranges(dict.fromkeys(names, STAND_IN), {}, "none", 0)
     held = None if policy.gate is None else pipeline.fitted(model, policy)
-    chain = levels.run(
-        graph,
-        cuts,
-        bits,
-        [ranges] * len(bits),
-        SETTINGS,
-        heads,
-        target.isa,
-        drop=held is None or held.drop,
-    )
-    if held is None:
-        gate = gates.static(model.classes, levels.levels_of(chain.network))
-    else:
-        gate = held.gate_for(chain.network)
-    return pipeline.place(model, chain.network, specs, target, "flash", (), budget, None, gate)
+    each = [ranges] * len(levels.resolve(policy, graph, target.isa))
+    means = pipeline.Means(specs, target, "flash", (), budget)
+    return pipeline.stores(model, policy, held, each, SETTINGS, means)[0].program
 
 
 def _layers(program: Program) -> tuple[CheckedLayer, ...]:

@@ -150,6 +150,8 @@ class Fitted(_Section):
     # Whether levels that save nothing on the target share the graph of the level above: a property
     # of the integers that the gates were fitted to, which other costs do not change.
     drop: Annotated[bool, Field(strict=True)]
+    # Whether costs, and the integers that chose the tradeoff, are those of a nested store.
+    nested: Annotated[bool, Field(strict=True)] = False
     report: Section | None = None  # what they are worth, for the report of every build
 
 

@@ -24,8 +24,9 @@ from edgeq.fit import Outputs, Settings, baselines, choose, curves, execute, hea
 from edgeq.fit.fitting import HELD_OUT
 from edgeq.gates import Costs, Levels
 from edgeq.ir import Array, Graph, Network, qparams_of
+from edgeq.kernels import Optimize
 from edgeq.ops import OPS, macs
-from edgeq.pipeline import Model, Progress
+from edgeq.pipeline import Compiled, Model, Progress
 from edgeq.policy import InputSpec, Policy
 from edgeq.program import Program, stored
 from edgeq.report import CALIBRATION, Accuracy, Dropped, Fold, Gate, dumps
@@ -67,6 +68,7 @@ class Request:
     joint: bool
     recost: bool
     seed: int
+    optimize: Optimize = "flash"  # as the export that takes the policy will be told
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +132,15 @@ def run(request: Request, progress: Progress) -> tuple[Policy, Gate]:
     policy = request.policy
     if not request.recost:
         policy = _with_heads(request, _with_exits(request), folds, progress)
-    program = _program(request, policy, progress)
+    compiled = _compiled(request, policy, progress)
+    program, nested = compiled.program, compiled.stores[0].nested
     gate = program.gate
     assert gate is not None  # `_with_heads` sees to it, or `write`
     outputs = _outputs(request, program, folds, progress)
     if request.recost:
         bare = gates.static(gate.classes, gate.levels)
-        bare_program = _program(
-            request, _holding(policy, bare, _unpriced(gate.levels, request.cost)), progress
-        )
+        unpriced = _holding(policy, bare, _unpriced(gate.levels, request.cost))
+        bare_program = _compiled(request, unpriced, progress).program
         costs = _with_gates(request, _costs(request, bare_program, progress), policy, progress)
         fitted = fit.kept(gate, costs, outputs.val, request.tradeoff)
     else:
@@ -167,7 +169,11 @@ def run(request: Request, progress: Progress) -> tuple[Policy, Gate]:
         notes=folds.notes,
     )
     section = summary.describe(fitted, outputs, costs, about, others)
-    return _holding(policy, fitted.gate, costs, section), section
+    found = _holding(policy, fitted.gate, costs, section)
+    assert found.gate is not None  # it has just been fitted
+    return found.model_copy(
+        update={"gate": found.gate.model_copy(update={"nested": nested})}
+    ), section
 
 
 def _holding(policy: Policy, gate: gates.Gate, costs: Costs, section: Gate | None = None) -> Policy:
@@ -184,19 +190,18 @@ def _holding(policy: Policy, gate: gates.Gate, costs: Costs, section: Gate | Non
     return policy.model_copy(update={"gate": found.model_copy(update=learned)})
 
 
-def _program(request: Request, policy: Policy, progress: Progress) -> Program:
+def _compiled(request: Request, policy: Policy, progress: Progress) -> Compiled:
     """What `export` makes of the policy, whose gates may be those before any are fitted."""
-    compiled = pipeline.compile(
+    return pipeline.compile(
         pipeline.prepared(request.model, policy),
         policy,
         request.specs,
         request.calibration.samples,
         request.target,
-        "time",
+        request.optimize,
         (),
         progress,
     )
-    return compiled.program
 
 
 def write(file: Path, request: Request, progress: Progress) -> Gated:
@@ -411,7 +416,7 @@ def _with_gates(request: Request, costs: Costs, policy: Policy, progress: Progre
     """The same with what the gates of `policy` take themselves."""
     if request.cost != MEASURED:
         return costs
-    own = _costs(request, _program(request, policy, progress), progress)
+    own = _costs(request, _compiled(request, policy, progress).program, progress)
     return replace(costs, gates=own.gates)
 
 

@@ -499,6 +499,32 @@ PREFERENCES: Mapping[Optimize, Callable[[Choice], tuple[int, ...]]] = {
 }
 
 
+def shared(options: Mapping[str, tuple[Choice, ...]]) -> dict[str, tuple[Choice, ...]]:
+    """`options` with the levels of each layer first in one nested store: the one of fewest cycles.
+
+    Layers whose first choice is in none, or that have none in common, stay as they are.
+    """
+    found = dict(options)
+    layers: dict[str, list[str]] = {}
+    for name, choices in options.items():
+        if choices[0].store is not None:
+            layers.setdefault(name.partition("@")[0], []).append(name)
+    for names in layers.values():
+        each = [{c.store for c in options[name]} for name in names]
+        stores = sorted(store for store in set.intersection(*each) if store is not None)
+        ways = [
+            {name: sorted(options[name], key=partial(_apart, store)) for name in names}
+            for store in stores
+        ]
+        best = min(ways, key=lambda way: sum(c[0].cycles for c in way.values()), default={})
+        found |= {name: tuple(choices) for name, choices in best.items()}
+    return found
+
+
+def _apart(store: str, choice: Choice) -> bool:
+    return choice.store != store
+
+
 def with_bits(graph: Graph, node: Node, isa: Iterable[str], bits: int) -> tuple[Choice, ...]:
     """Every way to run a weighted node if its weights had so many bits.
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from edgeq.ir import Block, Graph, Node, qparams_of
+from edgeq import kernels
+from edgeq.gates import Path
+from edgeq.ir import Block, Graph, Node, qparams_of, single
 from edgeq.kernels import Choice
 from edgeq.ops import OPS, macs
 from edgeq.policy import Bits
 from edgeq.program import Program
+from edgeq.reference import graphs_on
 from edgeq.report import Alternative, BitCounts, Layer, LayerBits, Slot
 
 
@@ -44,6 +47,31 @@ def arena(program: Program) -> tuple[Slot, ...]:
         for scratch, name, place in named
     ]
     return tuple(sorted(slots, key=lambda slot: (slot.first, slot.scratch, slot.offset)))
+
+
+def path_estimates(program: Program) -> dict[Path, int]:
+    """The estimated cycles of every path, heads on the way included."""
+    gate, choices = program.gate, program.choices
+    assert gate is not None  # a program with exits
+    return {
+        path: sum(
+            choices[node.name].cycles
+            for graph in graphs_on(program.network, path)
+            for node in graph.nodes
+            if node.name in choices
+        )
+        for path in gate.paths
+    }
+
+
+def plain_estimate(program: Program) -> int:
+    """The fewest estimated cycles of level 0 to the end without heads."""
+    bodies = (block for block in program.network.blocks if not block.head)
+    found = (
+        kernels.options(single(body.variants[0].graph), program.target.isa, "time")
+        for body in bodies
+    )
+    return sum(choices[0].cycles for options in found for choices in options.values())
 
 
 def bits_per_weight(program: Program) -> float:

@@ -33,6 +33,7 @@ from edgeq.ir import (
     renamed,
     single,
 )
+from edgeq.kernels import Choice
 from edgeq.ops import OPS
 from edgeq.policy import Bits, Calibration, Policy
 
@@ -41,6 +42,7 @@ OUTPUT_BITS = 8  # what gates read
 LOW_BITS = 4  # of the level that there is where the policy names none
 MOST_LEVELS = 16
 WORTH = 0.95  # of the cycles above it a level may take: estimates are some per cent off
+NESTED = (Op.CONV_2D, Op.FULLY_CONNECTED)  # others have few weights, and pay more for digits
 TAKEN = re.compile(r".*@\d+")
 
 
@@ -158,15 +160,19 @@ def run(
     isa: Iterable[str],
     *,
     drop: bool = True,
+    nested: bool = False,
+    first: Sequence[int] | None = None,
 ) -> Chain:
     """The network of `graph`, cut at `cuts`, at each of `levels` with its `ranges`.
 
     Without heads there are bodies alone: what heads are trained on. `isa` says which kernels there
     are, by whose estimates a level's body begins with an entry or reads the boundary as it is.
     Where they say that a level saves less than a twentieth in a body, it has the graph of the level
-    above, unless `drop` is False.
+    above, unless `drop` is False; `first` are the levels of the first body, whatever they say.
+    `nested`: the levels of a layer have their weights in one store, and estimates are of what
+    reads it.
     """
-    builder = _Chain(graph, cuts, levels, ranges, settings, frozenset(isa), drop)
+    builder = _Chain(graph, cuts, levels, ranges, settings, frozenset(isa), drop, nested, first)
     return builder.build(heads)
 
 
@@ -182,6 +188,8 @@ class _Chain:
     settings: Calibration
     isa: frozenset[str]
     drop: bool
+    nested: bool
+    first: Sequence[int] | None
 
     def build(self, heads: Sequence[Head] | None) -> Chain:
         """Every body and head."""
@@ -191,13 +199,15 @@ class _Chain:
         bodies: list[list[Graph]] = []
         for index in range(len(ends) - 2):
             part = exits.part(self.graph, ends[index], ends[index + 1])
-            bodies.append(self._settled(part, formats, index))
+            body, _ = self._settled(part, formats, index)
+            name = part.outputs[0]
+            formats[name] = body[0].tensors[name]
+            bodies.append(body)
         last = exits.part(self.graph, ends[-2], ends[-1])
-        makers = self._makers(last, formats, len(ends) - 2)
         made = [self._head(index, head, formats) for index, head in enumerate(heads or ())]
-        settled = _settle([*makers, *made])
-        bodies.append(settled[: len(makers)])
-        graphs = [renamed(g, {g.outputs[0]: output}) for g in settled[len(makers) :]]
+        body, settled = self._settled(last, formats, len(ends) - 2, made)
+        bodies.append(body)
+        graphs = [renamed(g, {g.outputs[0]: output}) for g in settled]
         seen = self.graph if heads is None else exits.attach(self.graph, self.cuts, heads)
         return self._chain(seen, bodies, graphs)
 
@@ -212,7 +222,7 @@ class _Chain:
             variants: list[Variant] = []
             above: Graph | None = None
             for level, graph in enumerate(body):
-                if above is not None and self._gains_nothing(graph, above):
+                if graph is above:
                     if index:  # the first body may always begin at the more precise of equals
                         variants.append(Variant(level, variants[-1].graph))
                     continue
@@ -234,31 +244,69 @@ class _Chain:
         network = Network(self.graph.name, tuple(blocks))
         return Chain(network, seen, bits, origin, frozenset(entries))
 
-    def _gains_nothing(self, graph: Graph, above: Graph) -> bool:
-        dropped = self.drop and self._cycles(graph) > WORTH * self._cycles(above)
-        return dropped or _same(graph, above)
+    def _settled(
+        self,
+        part: Graph,
+        formats: dict[str, Tensor],
+        index: int,
+        heads: Sequence[_Make] = (),
+    ) -> tuple[list[Graph], list[Graph]]:
+        """The body at each level, and heads, with outputs in one format.
 
-    def _settled(self, part: Graph, formats: dict[str, Tensor], index: int) -> list[Graph]:
-        """The body at each level; `formats` gets that of its output."""
-        graphs = _settle(self._makers(part, formats, index))
-        name = part.outputs[0]
-        formats[name] = graphs[0].tensors[name]
-        return graphs
+        A level that gains nothing has the graph of the level above.
+        """
+        has = range(len(self.levels))
+        found = _settle([*self._makers(part, formats, index, has), *heads])
+        kept = self._kept(found[: len(has)], index)
+        if self.nested and len(kept) < len(has):  # others need no digits for the ones that went
+            found = _settle([*self._makers(part, formats, index, kept), *heads])
+        else:
+            found = [*(found[level] for level in kept), *found[len(has) :]]
+        body = [found[sum(other <= level for other in kept) - 1] for level in has]
+        return body, found[len(kept) :]
 
-    def _makers(self, part: Graph, formats: dict[str, Tensor], index: int) -> list[_Make]:
+    def _kept(self, graphs: Sequence[Graph], index: int) -> tuple[int, ...]:
+        """The levels that gain something over the ones above them."""
+        if index == 0 and self.first is not None:
+            return tuple(level for level in self.first if level < len(graphs))
+        cycles = self._cycles(graphs)
+        kept = [0]
+        for level, graph in enumerate(graphs):
+            above = kept[-1]
+            dropped = self.drop and cycles[level] > WORTH * cycles[above]
+            if not dropped and not _same(graph, graphs[above]):
+                kept.append(level)
+        return tuple(kept)
+
+    def _makers(
+        self, part: Graph, formats: dict[str, Tensor], index: int, kept: Sequence[int]
+    ) -> list[_Make]:
         if not index:  # all levels read the input in one format
-            top = self._maker(part, formats, 0)(None)
+            top = self._maker(part, formats, 0, kept)(None)
             formats |= {name: top.tensors[name] for name in part.inputs}
         makers = []
-        for level in range(len(self.levels)):
-            plain = self._maker(part, formats, level)
-            entered = self._entered(part, formats, index, level) if index and level else None
-            if entered is not None and self._cycles(entered(None)) < self._cycles(plain(None)):
-                plain = entered
+        for level in kept:
+            plain = self._maker(part, formats, level, kept)
+            entered = self._entered(part, formats, index, level, kept) if index and level else None
+            if entered is not None:
+                own, other = (self._cycles([make(None)])[0] for make in (plain, entered))
+                plain = entered if other < own else plain
             makers.append(plain)
         return makers
 
-    def _maker(self, part: Graph, formats: Mapping[str, Tensor], level: int) -> _Make:
+    def _stores(self, part: Graph, kept: Sequence[int]) -> dict[str, tuple[int, ...]]:
+        """The bits of each layer whose weights differ between levels, if they share a store."""
+        found = {}
+        for node in part.nodes:
+            if self.nested and node.op in NESTED:
+                bits = {self.levels[level][node.name].weights for level in kept}
+                if len(bits) > 1:
+                    found[node.name] = tuple(sorted(bits, reverse=True))
+        return found
+
+    def _maker(
+        self, part: Graph, formats: Mapping[str, Tensor], level: int, kept: Sequence[int]
+    ) -> _Make:
         """How `part` becomes integers at `level`, with an output as level 0 has it."""
         written = _origin(part, part.outputs[0])
         bits, ranges = dict(self.levels[level]), self.ranges[level]
@@ -272,7 +320,8 @@ class _Chain:
             own, above = bits[source], self.levels[0][source].activations
             last = part.outputs == self.graph.outputs
             bits[source] = Bits(own.weights, OUTPUT_BITS if last else above)
-        return self._quantizer(part, bits, replace(ranges, bounds=bounds), formats, written)
+        stores = self._stores(part, kept)
+        return self._quantizer(part, bits, replace(ranges, bounds=bounds), formats, written, stores)
 
     def _quantizer(
         self,
@@ -281,6 +330,7 @@ class _Chain:
         ranges: Ranges,
         formats: Mapping[str, Tensor],
         written: str,
+        stores: Mapping[str, tuple[int, ...]] | None = None,
     ) -> _Make:
         given = {name: formats[name] for name in part.inputs if name in formats}
 
@@ -288,7 +338,7 @@ class _Chain:
             kept = dict(given)
             if wanted is not None:
                 kept[written] = replace(part.tensors[written], qparams=wanted)
-            return quantize.run(part, bits, ranges, self.settings, None, kept)
+            return quantize.run(part, bits, ranges, self.settings, None, kept, stores)
 
         return make
 
@@ -300,7 +350,12 @@ class _Chain:
         return min(low for low, _ in found), max(high for _, high in found)
 
     def _entered(
-        self, part: Graph, formats: Mapping[str, Tensor], index: int, level: int
+        self,
+        part: Graph,
+        formats: Mapping[str, Tensor],
+        index: int,
+        level: int,
+        kept: Sequence[int],
     ) -> _Make | None:
         """The same with an entry: a table that brings what crosses to the bits of `level`."""
         cut = self.cuts[index - 1]
@@ -324,14 +379,12 @@ class _Chain:
         )
         own = replace(part.tensors[cut.tensor], name=tensor)
         changed = replace(part, nodes=(entry, *nodes), tensors={**part.tensors, tensor: own})
-        levels, ranges = self.levels[level], self.ranges[level]
-        bounds = {**ranges.bounds, tensor: ranges.bounds[cut.tensor]}
-        other = replace(
-            self,
-            levels=[*self.levels[:level], {**levels, name: Bits(8, wanted)}],
-            ranges=[*self.ranges[:level], replace(ranges, bounds=bounds)],
-        )
-        return other._maker(changed, formats, level)
+        bits, ranges = list(self.levels), list(self.ranges)
+        bits[level] = {**bits[level], name: Bits(8, wanted)}
+        bounds = ranges[level].bounds
+        ranges[level] = replace(ranges[level], bounds={**bounds, tensor: bounds[cut.tensor]})
+        other = replace(self, levels=bits, ranges=ranges)
+        return other._maker(changed, formats, level, kept)
 
     def _head(self, index: int, head: Head, formats: Mapping[str, Tensor]) -> _Make:
         cut = self.cuts[index]
@@ -344,9 +397,19 @@ class _Chain:
         ranges = replace(self.ranges[0], bounds=bounds)
         return self._quantizer(graph, bits, ranges, formats, output)
 
-    def _cycles(self, graph: Graph) -> int:
-        found = kernels.options(single(graph), self.isa, "time")
-        return sum(choices[0].cycles for choices in found.values())
+    def _cycles(self, graphs: Sequence[Graph]) -> list[int]:
+        """The estimates of a body's levels."""
+        if not self.nested:
+            return [_estimate(kernels.options(single(g), self.isa, "time"), g) for g in graphs]
+        named = [_of_level(graph, level) for level, graph in enumerate(graphs)]
+        variants = tuple(Variant(level, graph) for level, graph in enumerate(named))
+        body = Network(self.graph.name, (Block(self.graph.name, variants),))
+        shared = kernels.shared(kernels.options(body, self.isa, "flash"))
+        return [_estimate(shared, graph) for graph in named]
+
+
+def _estimate(options: Mapping[str, Sequence[Choice]], graph: Graph) -> int:
+    return sum(options[node.name][0].cycles for node in graph.nodes if node.name in options)
 
 
 def _entry_name(cut: Cut) -> str:
@@ -368,6 +431,12 @@ def paths_of(network: Network) -> tuple[Path, ...]:
         return True
 
     return tuple(path for path in all_paths(levels_of(network)) if first(path))
+
+
+def shares(network: Network) -> bool:
+    """Whether some layer has weights of which those of a lower level are the upper digits."""
+    tensors = (tensor for graph in network.graphs for tensor in graph.tensors.values())
+    return any(len(tensor.planes) > 1 for tensor in tensors)
 
 
 def writer(graph: Graph, name: str) -> str | None:

@@ -25,6 +25,7 @@ from edgeq.report import (
     Routing,
     Row,
     Standing,
+    Store,
     Totals,
     Verdict,
     Work,
@@ -287,6 +288,20 @@ def routed(routing: Routing) -> tuple[str, ...]:
         f"{routing.mean_cost / plain:.1%} of the network without exits ({plain:,.0f}); "
         f"{routing.worst_cost / plain:.1%} at worst",
         f"tradeoff {routing.tradeoff:g}; {routing.samples:,} samples; costs by {routing.source}",
+        *(_stored(store) for store in routing.stores),
+    )
+
+
+STORES = {"nested": "one nested store for levels", "levels": "a layout for each level"}
+
+
+def _stored(store: Store) -> str:
+    """What a way to store the weights of levels is worth, in words."""
+    right = "" if store.top1 is None else f"{store.top1:.2%} right, "
+    mean = "" if store.mean is None else f"{store.mean:.1%} of the cycles on average, "
+    return (
+        f"{STORES[store.name]}{', taken' if store.chosen else ''}: image {show_size(store.image)}, "
+        f"{right}{mean}{store.worst:.1%} at worst (estimated, without gates)"
     )
 
 

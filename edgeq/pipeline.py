@@ -13,6 +13,7 @@ from edgeq import (
     exits,
     frontends,
     gatefile,
+    gates,
     levels,
     passes,
     policy,
@@ -22,7 +23,7 @@ from edgeq import (
 from edgeq.adaround import AdaRound, Learned, learned_layers
 from edgeq.calibrate import Ranges
 from edgeq.dispatch import UNLIMITED
-from edgeq.errors import PolicyError, UsageError
+from edgeq.errors import EdgeqError, ModelError, PolicyError, UsageError
 from edgeq.exits import Head
 from edgeq.exporters import image
 from edgeq.exporters.image import Kind
@@ -87,6 +88,16 @@ class Compiled:
     lower: tuple[Ranges, ...] = ()
     chain: Chain | None = None
     costs: Costs | None = None
+    stores: tuple[Stored, ...] = ()  # of a network with exits, the one that was taken first
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A network with exits under one way to store weights: levels share a store, or do not."""
+
+    nested: bool
+    chain: Chain
+    program: Program
 
 
 def read(
@@ -161,12 +172,11 @@ def compile(
         raise UsageError("EQ0227", f"{len(labels)} labels for {model.classes} outputs")
     if chosen.gated:
         held = fitted(model, chosen)
-        chain, seen = with_exits(
-            model, chosen, held.heads, calibration, target.isa, progress, drop=held.drop
-        )
-        gate = held.gate_for(chain.network)
-        program = place(model, chain.network, specs, target, optimize, labels, budget, forced, gate)
-        return Compiled(program, chain.bits, seen[0], (), seen[1:], chain, held.costs)
+        seen = _ranges(model, chosen, held.heads, calibration, target.isa, progress)
+        means = Means(specs, target, optimize, labels, budget, forced)
+        ways = stores(model, chosen, held, seen, chosen.calibration, means)
+        chain = ways[0].chain
+        return Compiled(ways[0].program, chain.bits, seen[0], (), seen[1:], chain, held.costs, ways)
     bits = policy.resolve(chosen, model.graph)
     decide = _calibrated if model.source.quantized is None else _kept
     ranges, rounder = decide(model, bits, chosen.calibration, calibration, progress)
@@ -290,6 +300,11 @@ class FittedGate:
     costs: Costs
     drop: bool  # as in the policy
 
+    @property
+    def first(self) -> tuple[int, ...]:
+        """The levels of the first body."""
+        return self.gate.levels[0]
+
     def gate_for(self, network: Network) -> Gate:
         """The gate, which must be one for the bodies of `network`.
 
@@ -392,21 +407,111 @@ def with_exits(
     Without heads there are the bodies alone, on which heads are trained. `drop` is that of
     `levels.run`: costs of a target want it, and formulas such as `bitops_linear` do not.
     """
+    ranges = _ranges(model, chosen, heads, calibration, isa, progress)
+    cuts = exits.named(model.graph, chosen.exits)
+    bits = levels.resolve(chosen, model.graph, isa)
+    settings = chosen.calibration
+    chain = levels.run(model.graph, cuts, bits, ranges, settings, heads, isa, drop=drop)
+    return chain, ranges
+
+
+def _ranges(
+    model: Model,
+    chosen: Policy,
+    heads: Sequence[Head] | None,
+    calibration: Samples | None,
+    isa: Iterable[str],
+    progress: Progress,
+) -> tuple[Ranges, ...]:
+    """What the samples show of a network with exits, at each level."""
     if calibration is None:
         raise UsageError("EQ0202", "export needs --calib: samples to find activation ranges on")
     cuts = exits.named(model.graph, chosen.exits)
-    bits = levels.resolve(chosen, model.graph, isa)
-    seen = model.graph if heads is None else exits.attach(model.graph, cuts, heads)
-    ranges = calibrate.by_level(
-        seen,
-        bits,
+    return calibrate.by_level(
+        model.graph if heads is None else exits.attach(model.graph, cuts, heads),
+        levels.resolve(chosen, model.graph, isa),
         calibration.real(),
         chosen.calibration,
         lambda done, total: progress("calibrating", done, total),
     )
-    settings = chosen.calibration
-    chain = levels.run(model.graph, cuts, bits, ranges, settings, heads, isa, drop=drop)
-    return chain, ranges
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a network is placed by, as `place` takes it."""
+
+    specs: Mapping[str, InputSpec]
+    target: Target
+    optimize: Optimize
+    labels: tuple[str, ...] = ()
+    budget: Budget = UNLIMITED
+    forced: Mapping[str, str] | None = None
+
+
+def stores(
+    model: Model,
+    chosen: Policy,
+    held: FittedGate | None,
+    ranges: Sequence[Ranges],
+    settings: Calibration,
+    means: Means,
+) -> tuple[Stored, ...]:
+    """A network with exits under both ways to store the weights of its levels, the one taken first.
+
+    They share a nested store, or have a layout each. `--optimize flash` takes what gives the
+    smaller image, all else a layout for each level. One way alone where no layer that differs
+    between levels is left in the store, or where the other does not serve what `means` force.
+    Without gates, heads know nothing and inputs go to the end.
+
+    Raises:
+        EdgeqError: neither can be made.
+    """
+    graph, isa = model.graph, means.target.isa
+    cuts = exits.named(graph, chosen.exits)
+    heads = held.heads if held is not None else [exits.no_head(graph, cut) for cut in cuts]
+    found: list[Stored] = []
+    refused: list[EdgeqError] = []
+    for nested in (False, True):
+        chain = levels.run(
+            graph,
+            cuts,
+            levels.resolve(chosen, graph, isa),
+            ranges,
+            settings,
+            heads,
+            isa,
+            drop=held is None or held.drop,
+            nested=nested,
+            first=None if held is None else held.first,
+        )
+        if nested and not levels.shares(chain.network):
+            continue
+        if held is None:
+            gate = gates.static(model.classes, levels.levels_of(chain.network))
+        else:
+            gate = held.gate_for(chain.network)
+        aim: Optimize = "flash" if nested else means.optimize
+        try:
+            program = place(
+                model,
+                chain.network,
+                means.specs,
+                means.target,
+                aim,
+                means.labels,
+                means.budget,
+                means.forced,
+                gate,
+            )
+        except (ModelError, UsageError) as error:
+            refused.append(error)
+        else:
+            found.append(Stored(nested, chain, program))
+    if not found:
+        raise refused[0]
+    if means.optimize == "flash":
+        found.sort(key=lambda way: len(image.build(way.program).data))
+    return tuple(found)
 
 
 def _fixed_bytes(program: Program) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeq import calibrate, examples, exits, footprint, kernels, levels, pipeline, profiler
+from edgeq import calibrate, examples, footprint, kernels, pipeline, profiler
 from edgeq import policy as policies
 from edgeq.build import Build, read_manifest, sha256
 from edgeq.calibrate import Ranges
@@ -24,8 +24,7 @@ from edgeq.errors import IntegrityError, MissingToolError, UsageError
 from edgeq.exporters import c_arrays, image
 from edgeq.exporters.c_arrays import Case
 from edgeq.footprint import CodeBytes
-from edgeq.gates import Gate
-from edgeq.ir import Array, Network, Tensor, single
+from edgeq.ir import Array, Tensor, single
 from edgeq.kernels import Optimize
 from edgeq.pipeline import Model
 from edgeq.policy import Bits, InputSpec, Policy
@@ -81,39 +80,24 @@ class Rebuilt:
                 self.model.graph, self.bits, self.learned_on, settings, pipeline.quiet
             )
         integer = pipeline.to_integers(self.model, self.bits, self.ranges, settings, rounder)
-        return self._place(single(integer))
-
-    def _with_exits(self) -> Program:
-        """The same of a network with exits: the policy says its bits, too."""
-        graph = self.model.graph
-        held = pipeline.fitted(self.model, self.policy)
-        cuts = exits.named(graph, self.policy.exits)
-        bits = levels.resolve(self.policy, graph, self.target.isa)
-        ranges = (*(() if self.ranges is None else (self.ranges,)), *self.lower)
-        chain = levels.run(
-            graph,
-            cuts,
-            bits,
-            ranges,
-            self.policy.calibration,
-            held.heads,
-            self.target.isa,
-            drop=held.drop,
-        )
-        return self._place(chain.network, held.gate_for(chain.network))
-
-    def _place(self, network: Network, gate: Gate | None = None) -> Program:
         return pipeline.place(
             self.model,
-            network,
+            single(integer),
             self.specs,
             self.target,
             self.optimize,
             (),
             self.budget,
             self.forced,
-            gate,
         )
+
+    def _with_exits(self) -> Program:
+        """The same of a network with exits: the policy says its bits, too."""
+        held = pipeline.fitted(self.model, self.policy)
+        ranges = (*(() if self.ranges is None else (self.ranges,)), *self.lower)
+        means = pipeline.Means(self.specs, self.target, self.optimize, (), self.budget, self.forced)
+        settings = self.policy.calibration
+        return pipeline.stores(self.model, self.policy, held, ranges, settings, means)[0].program
 
     def samples(self, path: Path) -> Samples:
         """The samples of `path`, checked against the model."""

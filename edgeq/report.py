@@ -168,6 +168,24 @@ class PathUse:
 
 
 @dataclass(frozen=True, slots=True)
+class Store:
+    """A way to store the weights of levels: `nested`, or `levels`, a layout for each.
+
+    `image` and `weights` are bytes. `mean` and `worst` are estimated cycles of the samples, and of
+    the dearest path, heads included, over those of level 0 without exits under `--optimize time`.
+    `top1` and `mean` are None where no labelled samples ran.
+    """
+
+    name: str
+    chosen: bool
+    image: int
+    weights: int
+    top1: Fraction | None
+    mean: float | None
+    worst: float
+
+
+@dataclass(frozen=True, slots=True)
 class Routing:
     """How the gates route the samples at their tradeoff; costs are in `unit`, by `source`.
 
@@ -186,6 +204,7 @@ class Routing:
     plain_cost: float
     exits: tuple[ExitUse, ...]
     paths: tuple[PathUse, ...]
+    stores: tuple[Store, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,8 @@ def chain(
     *,
     with_heads: bool = True,
     drop: bool = False,
+    nested: bool = False,
+    first: Sequence[int] | None = None,
 ) -> Chain:
     """`graph` under `chosen`, on random samples, with random heads or none."""
     isa = (target or targets.load("mcu")).isa
@@ -100,7 +102,18 @@ def chain(
     some = heads(graph, cuts) if with_heads else None
     seen = graph if some is None else exits.attach(graph, cuts, some)
     ranges = calibrate.by_level(seen, bits, reals(graph), chosen.calibration)
-    return levels.run(graph, cuts, bits, ranges, chosen.calibration, some, isa, drop=drop)
+    return levels.run(
+        graph,
+        cuts,
+        bits,
+        ranges,
+        chosen.calibration,
+        some,
+        isa,
+        drop=drop,
+        nested=nested,
+        first=first,
+    )
 
 
 def with_gate(

@@ -33,9 +33,11 @@ from edgeq import (
     views,
 )
 from edgeq.errors import EdgeqError
-from edgeq.exporters import c_arrays, gate_section, tflite
+from edgeq.exporters import c_arrays, gate_section, image, tflite
+from edgeq.exporters.image import Kind
 from edgeq.gates import Costs
 from edgeq.ir import Function, Graph, Unary, qparams_of
+from edgeq.kernels import Optimize
 from edgeq.ops import OPS, macs
 from edgeq.pipeline import Compiled
 from edgeq.policy import Policy
@@ -46,6 +48,7 @@ from edgeq.targets import toolchain
 from edgeq.targets.runners import EmulatorRunner, HostProgram, HostRunner
 
 Tool = Callable[[str], tuple[str, ...]]
+FIELD_PLANES = "eq_conv_field_planes_s8_dsp"
 
 
 def refused(id: str, *words: str) -> pytest.RaisesExc[EdgeqError]:
@@ -111,6 +114,67 @@ def test_random_networks_are_equal_on_every_path_on_host_and_emulated_core(
     with closing(EmulatorRunner(linked, program.target)) as emulated:
         assert parity.compare(program, emulated, wanted.take(8)).verdict is Verdict.EXACT
         assert parity.compare_paths(program, emulated, wanted.take(1)).verdict is Verdict.EXACT
+
+
+@pytest.mark.parametrize("aim", ["flash", "time"])
+@pytest.mark.parametrize("graph", gated_graphs(3, start=1200), ids=lambda graph: graph.name)
+def test_both_ways_to_store_levels_are_equal_on_every_path(
+    graph: Graph, aim: Optimize, tmp_path: Path, tool: Tool
+) -> None:
+    tool("arm-none-eabi-gcc")
+    chosen = with_gate(graph, policy(exits.proposed(graph), (6, 8), (4, 4), (2, 4)))
+    found = compiled(graph, chosen, aim)
+    assert found.program is found.stores[0].program
+    assert {way.nested for way in found.stores} == {False, True}
+    sizes = [len(image.build(way.program).data) for way in found.stores]
+    assert sizes == sorted(sizes) if aim == "flash" else not found.stores[0].nested
+    for way in found.stores if aim == "flash" else found.stores[:1]:
+        program, folder = way.program, tmp_path / str(way.nested)
+        folder.mkdir()
+        wanted = expected(program, graph, 20)
+        rows = on_host(
+            program,
+            folder,
+            lambda host, p=program, w=wanted: (
+                parity.compare(p, host, w),
+                parity.compare_paths(p, host, w.take(4)),
+            ),
+        )
+        linked = rebuild.firmware(program, toolchain.find(toolchain.COMPILERS, "gcc"))
+        assert linked is not None
+        with closing(EmulatorRunner(linked, program.target)) as emulated:
+            rows += (
+                parity.compare(program, emulated, wanted.take(4)),
+                parity.compare_paths(program, emulated, wanted.take(1)),
+            )
+        assert {row.verdict for row in rows} == {Verdict.EXACT}
+
+
+def test_flash_takes_the_store_and_levels_are_its_beginning() -> None:
+    found = compiled(small(), with_gate(small(), policy(SMALL_EXITS, (4, 8))))
+    nested, apart = found.stores
+    assert (nested.nested, apart.nested) == (True, False)
+    bytes_of = [image.build(way.program).bytes_of(Kind.WEIGHTS) for way in found.stores]
+    assert bytes_of[0] < bytes_of[1]
+    for name, choice in nested.program.choices.items():
+        if name.endswith("@1") and choice.weight_bits:
+            above = nested.program.choices[name[:-2]]
+            assert choice.store == above.store is not None
+            assert (choice.weight_bits, above.weight_bits) == (4, 8)
+
+
+def test_kernels_that_one_way_lacks_take_the_other() -> None:
+    chosen = with_gate(small(), policy(SMALL_EXITS, (4, 8)))
+    (way,) = compiled(small(), chosen, "time", forced={"conv_2": FIELD_PLANES}).stores
+    assert way.nested
+    assert way.program.choices["conv_2"].kernel.symbol == FIELD_PLANES
+    with refused("EQ0350", "conv_2"):
+        compiled(small(), chosen, forced={"conv_2": "eq_add_s8_ref"})
+
+
+def test_without_other_bits_for_weights_there_is_no_store() -> None:
+    found = compiled(small(), with_gate(small(), policy(SMALL_EXITS, (8, 4))))
+    assert [way.nested for way in found.stores] == [False]
 
 
 def test_a_sample_that_goes_another_way_is_a_mismatch(tmp_path: Path) -> None:
@@ -398,6 +462,17 @@ def test_a_build_says_where_inputs_go_and_what_that_costs(build: edgeq.Build) ->
     right = sum(use.share * (use.top1 or 0) for use in routing.exits)
     assert abs(right - accuracy.int) < 1e-6
     assert build.report.export.flash.gates > 0
+    taken, other = routing.stores
+    assert (taken.chosen, other.chosen) == (True, False)
+    assert taken.image == (build.folder / f"{build.report.model}.eqb").stat().st_size
+    assert taken.image < other.image
+    assert taken.weights == build.report.export.flash.weights < other.weights
+    assert abs((taken.top1 or 0) - accuracy.int) < 1e-5
+    for store in routing.stores:
+        assert store.top1 is not None and store.mean is not None
+        assert 0 < store.mean <= store.worst
+    by_name = {store.name: store for store in routing.stores}
+    assert 1 < by_name["levels"].worst < by_name["nested"].worst
     names = [row.runner for row in build.report.validate.rows]
     assert names == ["c-host", "c-host-paths", "emulator", "emulator-paths"]
     assert {row.verdict for row in build.report.validate.rows} == {Verdict.EXACT}
@@ -438,6 +513,7 @@ def test_pages_and_terminal_show_exits_and_paths(
     text = (build.folder / "report.txt").read_text("utf-8")
     for shown in (page, text):
         assert "Exits" in shown and "Paths" in shown and "gate2" in shown
+        assert "a layout for each level: image" in shown and "store for levels, taken" in shown
     views.show_export(build, as_json=False)
     out = capsys.readouterr().out
     assert "on levels" in out and "an input costs" in out

@@ -313,3 +313,46 @@ def test_resnet8_has_four_exits_at_two_levels() -> None:
             "stack3.conv1", "stack3.conv2", "stack3.shortcut", "fc",
         )
     }  # fmt: skip
+
+
+def test_levels_share_digits_where_their_bits_differ() -> None:
+    graph = small()
+    chosen = policy(SMALL_EXITS, (6, 8), (6, 4), (2, 4))
+    network = chain(graph, chosen, nested=True).network
+    assert levels.shares(network)
+    assert not levels.shares(chain(graph, chosen).network)
+    planes = {
+        node.name: variant.graph.tensors[node.inputs[1]].planes
+        for block in network.blocks
+        for variant in block.variants
+        for node in variant.graph.nodes
+        if OPS[node.op].weighted
+    }
+    assert planes["conv_1"] == ()  # the first layer keeps its bits
+    assert [planes[f"conv_2{end}"] for end in ("", "@1", "@2", "@3")] == [
+        (2, 4, 2), (2, 4), (2, 4), (2,)
+    ]  # fmt: skip
+    assert all(not found for name, found in planes.items() if name.startswith("exit"))
+
+
+def test_a_level_that_the_store_makes_dear_is_dropped_and_leaves_no_digits() -> None:
+    """Packed activations of nested weights go through rows: lanes and taps cannot read these."""
+    graph = bundled.load("fashion-resnet8").model.graph
+    chosen = policy(("conv", "stack1.add", "stack2.add"), (4, 4))
+    apart, nested = (chain(graph, chosen, drop=True, nested=store) for store in (False, True))
+    own = [
+        [len(block.graphs) for block in found.network.blocks if not block.head]
+        for found in (apart, nested)
+    ]
+    assert own == [[1, 2, 1, 1], [1, 1, 1, 1]]
+    assert not levels.shares(nested.network)
+    bytes_alone = chain(graph, policy(chosen.exits, (4, 8)), drop=True, nested=True)
+    assert [len(b.graphs) for b in bytes_alone.network.blocks if not b.head] == [1, 2, 2, 2]
+
+
+def test_the_first_body_has_the_levels_that_it_has_to() -> None:
+    chosen = policy(("add_1",), (4, 4))
+    for first in ((0,), (0, 1)):
+        for nested in (False, True):
+            network = chain(small(), chosen, drop=True, nested=nested, first=first).network
+            assert levels.levels_of(network) == (first, (0, 1))
