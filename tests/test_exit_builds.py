@@ -473,6 +473,7 @@ def test_a_build_says_where_inputs_go_and_what_that_costs(build: edgeq.Build) ->
         assert 0 < store.mean <= store.worst
     by_name = {store.name: store for store in routing.stores}
     assert 1 < by_name["levels"].worst < by_name["nested"].worst
+    assert any("one nested store for levels here" in note for note in build.report.export.notes)
     names = [row.runner for row in build.report.validate.rows]
     assert names == ["c-host", "c-host-paths", "emulator", "emulator-paths"]
     assert {row.verdict for row in build.report.validate.rows} == {Verdict.EXACT}
