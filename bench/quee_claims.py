@@ -200,6 +200,13 @@ def _at_lowest(points: Sequence[Points]) -> float:
     return float(own.accuracy_at(float(plain.cost[0]))) - float(plain.accuracy[0])
 
 
+def _over_better(points: Sequence[Points]) -> float:
+    """The first's area less that of the better one of the others, over costs that all reach."""
+    low = max(float(p.cost[0]) for p in points)
+    own, *others = (p.area(low) for p in points)
+    return own - max(others)
+
+
 def claims(name: str, kind: str) -> list[Claim]:
     """What is claimed of that network at that kind of cost."""
     cheaper = {
@@ -241,6 +248,13 @@ def claims(name: str, kind: str) -> list[Claim]:
             lambda s: (s.quee, s.static, s.plain),
             _least_lead,
             least=-0.005,
+        ),
+        Claim(
+            "(iii) area above the better of thresholds and plain PTQ",
+            lambda s: (s.quee, s.thresholds, s.plain),
+            _over_better,
+            least=0.0,
+            outside=True,
         ),
         Claim(
             "(ii) lead over plain PTQ at the lowest level's cost",

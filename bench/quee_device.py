@@ -25,6 +25,7 @@ from edgeq import parity, profiler, rebuild, reference, targets
 from edgeq.exporters import c_arrays, gate_section, image, onnx_qdq, onnx_runner
 from edgeq.fit import baselines, curves
 from edgeq.fit.choose import form_bytes
+from edgeq.fit.outputs import Fold
 from edgeq.gates import ONE, Costs, Gate
 from edgeq.ir import Array
 from edgeq.program import Program
@@ -65,7 +66,7 @@ def figures(name: str, run: quee.Bench, ran: quee.Ran, fits: Fits) -> Iterator[s
     taken = curves.sweep(gate, test, [at])
     top, own = 1 - test.wrong[whole].mean(), taken.correct[0].mean()
     table = np.array([counted.of(path) for path in gate.paths])[taken.taken[0]]
-    samples = bytes_of(run, ran, program, COUNTED)
+    samples = bytes_of(run, program, COUNTED)
     found = [one.instructions for one in profiler.routed(linked, target, samples, curves.fixed(at))]
     share = float(np.mean(found)) / ungated
     by_curve = share_at(counted, gate, test, top - WITHIN) / ungated
@@ -107,7 +108,7 @@ def figures(name: str, run: quee.Bench, ran: quee.Ran, fits: Fits) -> Iterator[s
         yield f"| {' | '.join(row)} |"
 
 
-def share_at(counted: Costs, gate: Gate, test: curves.Fold, accuracy: float) -> float:
+def share_at(counted: Costs, gate: Gate, test: Fold, accuracy: float) -> float:
     """The mean instructions at which the gate's curve has that accuracy, by the table."""
     whole = curves.sweep(gate, test)
     by_path = np.array([counted.of(path) for path in gate.paths])
@@ -128,7 +129,7 @@ def integers(run: quee.Bench, program: Program, count: int) -> dict[str, Array]:
     return run.integers(run.model(), program.network, images)
 
 
-def bytes_of(run: quee.Bench, ran: quee.Ran, program: Program, count: int) -> list[bytes]:
+def bytes_of(run: quee.Bench, program: Program, count: int) -> list[bytes]:
     """The same, sample by sample."""
     made = list(integers(run, program, count).values())
     return [parity.sample_bytes(made, index) for index in range(count)]
@@ -153,7 +154,7 @@ def compared(name: str, run: quee.Bench, ran: quee.Ran, fits: Fits) -> Iterator[
     gate, target = program.gate, targets.load(quee.TARGET)
     assert gate is not None
     made = integers(run, program, MANY)
-    samples = bytes_of(run, ran, program, MANY)
+    samples = bytes_of(run, program, MANY)
     compiler = toolchain.find(toolchain.rows_for(target))
     linked: Firmware | None = rebuild.firmware(program, compiler)
     assert linked is not None
