@@ -1,6 +1,6 @@
 """Gates against their baselines: accuracy over cost on three networks, three seeds each.
 
-    python bench/quee.py FOLDER [NETWORK ...] [--seeds N]
+    python bench/quee.py FOLDER [NETWORK ...] [--seeds N] [--write FILE]
 
 Networks, all at w8a8 and w4a4 (the first layer and the last one keep 8 bits):
 
@@ -11,7 +11,8 @@ Networks, all at w8a8 and w4a4 (the first layer and the last one keep 8 bits):
 EDGEQ_DATA names the folder of `fashion_mnist.npz` and CIFAR-10. Each seed draws 20,000 training
 images for heads and gates and 128 of them to calibrate on; the last 5,000 training images validate;
 10,000 test images are only reported. FOLDER keeps heads and the integers of every path, so that a
-second run only fits gates.
+second run only fits gates, and curves, so that a third one only prints. `quee_claims.py` says what
+is claimed; baselines that train for each point, and findings, are of the first seed alone.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import argparse
 import hashlib
 import json
 import os
+import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,12 +31,12 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import quee_claims
 
 from edgeq import costs as pricing
-from edgeq import examples, fit, floatrun, gatefile, gates, levels, pipeline, targets
+from edgeq import examples, floatrun, gatefile, gates, levels, pipeline, targets
 from edgeq.exits import Head
-from edgeq.fit import baselines, curves, execute, heads
-from edgeq.fit.curves import Curve
+from edgeq.fit import baselines, execute, heads
 from edgeq.fit.outputs import Fold, Outputs
 from edgeq.gates import Costs
 from edgeq.ir import Array, Network, qparams_of
@@ -238,10 +240,11 @@ class Bench:
             _say(f"{self.name}, seed {self.seed}: head {number} on validation images: {each}")
         return tuple(one.head for one in found)
 
-    def program(self, ran: Ran) -> Program:
-        """The program whose costs are counted, with gates that predict nothing."""
+    def program(self, ran: Ran, gate: gates.Gate | None = None) -> Program:
+        """The program with that gate, or with one that predicts nothing: its costs are counted."""
         model = self.model()
         levels_of = ran.outputs.levels
+        known = gates.static(ran.outputs.val.classes, levels_of) if gate is None else gate
         unpriced = Costs(
             "bops",
             "none",
@@ -249,7 +252,7 @@ class Bench:
             *(((0.0,) * (len(levels_of) - 1),) * 2),
         )
         fitted = gatefile.of_gate(
-            gates.static(ran.outputs.val.classes, levels_of),
+            known,
             tuple((head.weights, head.bias) for head in ran.heads),
             unpriced,
             model.sha256,
@@ -320,142 +323,20 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-# What came of it.
-
-
-@dataclass(frozen=True, slots=True)
-class Seed:
-    """The curves of one seed on the test images, at one kind of cost."""
-
-    quee: Curve
-    thresholds: Curve
-    static: Curve
-    plain: Curve
-    oracle: Curve
-
-
-def curves_of(ran: Ran, costs: Costs, gate: gates.Gate) -> Seed:
-    """QuEE's curve and those of the baselines that need no training."""
-    outputs, test = ran.outputs, ran.outputs.test
-    assert test is not None
-    return Seed(
-        curves.sweep(gate, test),
-        baselines.thresholds(outputs, test, costs),
-        baselines.static_thresholds(outputs, test, costs),
-        baselines.plain(outputs, test, costs),
-        baselines.oracle(outputs, test, costs),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A sentence of issue and README, the figure behind it, and what it has to be."""
-
-    text: str
-    of: Callable[[Seed], Sequence[Curve]]
-    statistic: curves.Statistic
-    most: float | None = None
-    least: float | None = None
-    outside: bool = False  # the whole interval has to hold, not the figure alone
-
-    def show(self, seeds: Sequence[Seed]) -> str:
-        """The claim's line: held or not, with its interval."""
-        found = curves.interval([self.of(seed) for seed in seeds], self.statistic)
-        low, high = (found.low, found.high) if self.outside else (found.value, found.value)
-        held = (self.most is None or high <= self.most) and (
-            self.least is None or low >= self.least
-        )
-        bound = f"at most {self.most:g}" if self.most is not None else f"at least {self.least:g}"
-        return (
-            f"| {self.text} | {found.value:.3f} | {found.low:.3f} … {found.high:.3f} | {bound} | "
-            f"{'held' if held else 'NOT held'} |"
-        )
-
-
-def _lowest(points: Sequence[curves.Points]) -> float:
-    """Cost of the first over the second's at the accuracy of the second's cheapest point."""
-    own, plain = points
-    found = own.cost_at(float(plain.accuracy[0])) / float(plain.cost[0])
-    return found if np.isfinite(found) else float("nan")
-
-
-def _least_lead(points: Sequence[curves.Points]) -> float:
-    """How far the first is ahead of the second at worst, from 1 point below the top upwards."""
-    own, other, plain = points
-    start = other.cost_at(float(plain.accuracy[-1]) - 0.01)
-    if not np.isfinite(start):
-        return float("nan")
-    at = np.linspace(max(start, float(own.cost[0])), 1.0, 256)
-    return float((own.accuracy_at(at) - other.accuracy_at(at)).min())
-
-
-def claims(name: str, kind: str) -> list[Claim]:
-    """What is claimed of that network at that kind of cost."""
-    cheaper = {
-        ("fashion-resnet8", "measured"): 1.05,
-        ("cifar-resnet8", "measured"): 0.85,
-        ("resnet20", "measured"): None,
-    }.get((name, kind), 0.8)
-    lowest = {"fashion-resnet8": 0.5, "cifar-resnet8": 0.75, "resnet20": 1.0}[name]
-    found = []
-    if cheaper is not None:
-        found.append(
-            Claim(
-                "cost at top − 0.5 over that of thresholds",
-                lambda s: (s.quee, s.thresholds, s.plain),
-                curves.cost_ratio(0.005),
-                most=cheaper,
-            )
-        )
-    if name != "fashion-resnet8":
-        found += [
-            Claim(
-                f"lead over thresholds at a cost of {cost:g}",
-                lambda s: (s.quee, s.thresholds),
-                curves.accuracy_difference(cost),
-                least=0.0,
-                outside=True,
-            )
-            for cost in (0.25, 0.3, 0.4, 0.5)
-        ]
-    found += [
-        Claim(
-            "cost at the lowest level's accuracy, over that level's",
-            lambda s: (s.quee, s.plain),
-            _lowest,
-            most=lowest,
-        ),
-        Claim(
-            "least lead over thresholds on the best static path, from top − 1",
-            lambda s: (s.quee, s.static, s.plain),
-            _least_lead,
-            least=-0.005,
-        ),
-    ]
+def fitted_seed(run: Bench, ran: Ran) -> quee_claims.Fits:
+    """What the gates of one network and seed do, from the folder if it is there."""
+    file = run.folder / f"{run.name}-{run.seed}-fit.pickle"
+    if file.exists():
+        found = pickle.loads(file.read_bytes())
+        assert isinstance(found, quee_claims.Fits)
+        return found
+    start = time.perf_counter()
+    prices = {kind: run.costs(ran, kind) for kind in COSTS}
+    _say(f"{run.name}, seed {run.seed}: costs, {time.perf_counter() - start:.0f} s")
+    found = quee_claims.fit_all(ran.outputs, prices, run.seed, _say)
+    file.write_bytes(pickle.dumps(found))
+    _say(f"{run.name}, seed {run.seed}: fitted, {time.perf_counter() - start:.0f} s")
     return found
-
-
-def show(name: str, kind: str, seeds: Sequence[Seed]) -> None:
-    """A table of curves and one of claims."""
-    _say(f"\n## {name}, {kind}\n")
-    _say("| curve | area | cost at top − 0.5 | at 0.25 | at 0.4 | at 0.5 | at 1 |")
-    _say("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    top = np.mean([seed.plain.points().accuracy[-1] for seed in seeds])
-    for row in ("quee", "thresholds", "static", "plain", "oracle"):
-        points = [getattr(seed, row).points() for seed in seeds]
-        cost = np.mean([p.cost_at(float(top) - 0.005) for p in points])
-        at = [np.mean([p.accuracy_at(c) for p in points]) for c in (0.25, 0.4, 0.5, 1.0)]
-        area = np.mean([p.area() for p in points])
-        _say(f"| {row} | {area:.2%} | {cost:.3f} | {' | '.join(f'{a:.2%}' for a in at)} |")
-    for seed, one in enumerate(seeds):
-        points = one.plain.points()
-        each = ", ".join(
-            f"{a:.2%} at {c:.3f}" for a, c in zip(points.accuracy, points.cost, strict=True)
-        )
-        _say(f"\nPlain, seed {seed}: {each}")
-    _say("\n| claim | figure | 95 % | has to be | |\n| --- | ---: | --- | --- | --- |")
-    for claim in claims(name, kind):
-        _say(claim.show(seeds))
 
 
 def main() -> None:
@@ -464,26 +345,25 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=", ".join(CASES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only-run", action="store_true", help="fill FOLDER, and fit nothing")
+    parser.add_argument("--only-fit", action="store_true", help="fill FOLDER, and print nothing")
+    parser.add_argument("--write", type=Path, help="a file for the tables, else they are printed")
     options = parser.parse_args()
     if wrong := [name for name in options.networks if name not in CASES]:
         parser.error(f"no network {wrong[0]!r}; there are {', '.join(CASES)}")
+    tables = []
     for name in options.networks or CASES:
-        runs = [Bench(name, seed, options.folder) for seed in range(options.seeds)]
-        ran = [run.run() for run in runs]
-        if options.only_run:
-            continue
-        seeds: dict[str, list[Seed]] = {kind: [] for kind in COSTS}
-        for run, one in zip(runs, ran, strict=True):
-            prices = {kind: run.costs(one, kind) for kind in COSTS}
-            start = time.perf_counter()
-            fitted = fit.fit(one.outputs, prices[COSTS[0]], fit.Settings(seed=run.seed))
-            seconds = time.perf_counter() - start
-            _say(f"{name}, seed {run.seed}: {type(fitted.gate.form).__name__}, {seconds:.0f} s")
-            for kind in COSTS:
-                gate = fit.recosted(fitted.gate, prices[kind], one.outputs.val)
-                seeds[kind].append(curves_of(one, prices[kind], gate))
-        for kind in COSTS:
-            show(name, kind, seeds[kind])
+        fits = []
+        for seed in range(options.seeds):
+            run = Bench(name, seed, options.folder)
+            ran = run.run()
+            if not options.only_run:
+                fits.append(fitted_seed(run, ran))
+        if fits and not options.only_fit:
+            tables.append(quee_claims.show(name, fits))
+    if options.write is not None:
+        options.write.write_text("\n".join(tables), encoding="utf-8")
+    else:
+        _say("\n".join(tables))
 
 
 if __name__ == "__main__":

@@ -56,10 +56,12 @@ def _bit_operations(graph: Graph, kind: Formula) -> float:
     return total
 
 
-def measured(program: Program, target: Target, compiler: Compiler) -> Costs:
+def measured(
+    program: Program, target: Target, compiler: Compiler, unit: str | None = None
+) -> Costs:
     """What each body and level, head and gate of `program` takes on the emulated core of `target`.
 
-    Modelled cycles where the target has a cost table, else instructions.
+    Without a unit: modelled cycles where the target has a cost table, else instructions.
 
     Raises:
         MissingToolError: the emulator or the disassembler is missing.
@@ -74,7 +76,8 @@ def measured(program: Program, target: Target, compiler: Compiler) -> Costs:
         raise UsageError(
             "EQ0254", f"{target.name} cannot hold {program.name}: its costs cannot be counted there"
         )
-    unit = INSTRUCTIONS if target.cost is None else CYCLES
+    if unit is None:
+        unit = INSTRUCTIONS if target.cost is None else CYCLES
     found = profiler.walk(linked, target, walks)
     blocks: list[dict[int, float]] = [{} for _ in gate.levels]
     heads, gates = [0.0] * (gate.exits - 1), [0.0] * (gate.exits - 1)

@@ -116,6 +116,22 @@ def walk(firmware: Firmware, target: Target, walks: Sequence[Walk]) -> tuple[Wal
         return tuple(stretches.walk(one) for one in walks)
 
 
+def routed(
+    firmware: Firmware, target: Target, samples: Sequence[bytes], tradeoff: int
+) -> tuple[Counts, ...]:
+    """What one inference of each sample takes where the gates send it at `tradeoff` (Q16.16).
+
+    Only Unicorn counts it; samples are the bytes of all inputs, back to back.
+    """
+    runner = EmulatorRunner(firmware, target, runners.UNICORN)
+    board = runner.board
+    assert isinstance(board, emulators.Board)  # UNICORN's
+    runner.route(tradeoff)
+    with counters.counting(board) as counter:
+        stretches = _Stretches(firmware, runner, counter)
+        return tuple(stretches.inference(sample)[0] for sample in samples)
+
+
 def _timed_walks(
     firmware: Firmware, target: Target, by: EmulatorInfo, walks: Sequence[Walk]
 ) -> Iterator[Walked]:
@@ -438,9 +454,9 @@ class _Stretches:
         self._fill()
         return [self._sum(self._counter.take(), self._is_layer) for _ in self._runner.steps()]
 
-    def inference(self) -> tuple[Counts, Counts]:
+    def inference(self, sample: bytes | None = None) -> tuple[Counts, Counts]:
         """One inference as a user calls it, and its overhead; counted anew, in one piece."""
-        self._fill()
+        self._fill(sample)
         self._runner.infer()
         blocks = self._counter.take()
         return self._sum(blocks, self._is_users), self._sum(blocks, lambda name: name in OVERHEAD)
@@ -473,8 +489,8 @@ class _Stretches:
         self._runner.start()
         return self._sum(self._counter.take(), self._is_users)
 
-    def _fill(self) -> None:
-        self._runner.fill(self._sample)
+    def _fill(self, sample: bytes | None = None) -> None:
+        self._runner.fill(self._sample if sample is None else sample)
         self._counter.take()  # finding the inputs runs code, too
 
     def _is_users(self, name: str) -> bool:

@@ -348,14 +348,18 @@ class EmulatorRunner:
         self, samples: Sequence[bytes], tradeoff: int = 0, forced: tuple[int, int] | None = None
     ) -> list[Result]:
         """As those of `HostRunner`."""
-        self._call("harness_set_tradeoff", tradeoff)
-        self.force(forced)
+        self.route(tradeoff, forced)
         found = []
         for sample in samples:
             (outputs,) = self.run([sample])
             words = self.board.read(self._address("harness_result"), RESULT.size)
             found.append(Result(outputs, *RESULT.unpack(words)))
         return found
+
+    def route(self, tradeoff: int, forced: tuple[int, int] | None = None) -> None:
+        """Has samples routed at `tradeoff` (Q16.16), or take a forced path."""
+        self._call("harness_set_tradeoff", tradeoff)
+        self.force(forced)
 
     def force(self, path: tuple[int, int] | None) -> None:
         """Has samples take a path, its levels and exit as in `Result`; None gives routing back."""

@@ -15,7 +15,7 @@ import gated
 import numpy as np
 import pytest
 
-from edgeq import gates, kernels, parity, reference
+from edgeq import costs, gates, kernels, parity, profiler, reference
 from edgeq.errors import MismatchError, PolicyError
 from edgeq.exporters import c_arrays, gate_section, image
 from edgeq.exporters.image import Kind
@@ -343,3 +343,23 @@ def test_a_gate_of_more_paths_than_an_image_holds_is_refused() -> None:
     assert len(paths) > gates.MOST_HELD >= len(gates.static(3, levels).paths)
     with pytest.raises(PolicyError, match=f"{len(paths)} paths; an image holds 254"):
         gates.Gate(3, levels, paths, (1,) * len(paths), ((0, 0),), 0, gates.Static())
+
+
+@pytest.mark.emulator
+def test_a_routed_inference_takes_what_its_path_costs(firmwares: Firmwares, compiler: str) -> None:
+    made = program(*CASES[-1])
+    inputs = {t.name: np.zeros((1, *t.shape[1:]), np.int8) for t in made.network.inputs}
+    taken = [parity.sample_bytes(list(inputs.values()), 0)]  # what prices are counted on
+    assert made.gate is not None
+    firmware = firmwares(*CASES[-1], compiler)
+    found = toolchain.find(toolchain.rows_for(made.target), compiler)
+    prices = costs.measured(made, made.target, found, costs.INSTRUCTIONS)
+    # at low tradeoffs gates look at more options
+    tradeoff = made.gate.tradeoff
+    expected = reference.route(made.network, made.gate, inputs, tradeoff)
+    (one,) = profiler.routed(firmware, made.target, taken, tradeoff)
+    path = made.gate.paths[int(expected.paths[0])]
+    assert one.instructions == pytest.approx(prices.of(path), rel=0.02)
+    (all_on,) = profiler.routed(firmware, made.target, taken, 0)
+    (none_on,) = profiler.routed(firmware, made.target, taken, 1 << 24)
+    assert all_on.instructions > none_on.instructions
