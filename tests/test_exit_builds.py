@@ -537,13 +537,11 @@ def test_a_build_with_exits_needs_its_policy(build: edgeq.Build) -> None:
         edgeq.validate(build.folder)
 
 
-def test_explain_and_cost_tables_refuse_exits(build: edgeq.Build, tmp_path: Path) -> None:
+def test_explain_refuses_exits(build: edgeq.Build) -> None:
     file = build.folder.parent / "gate.json"
     layer = build.report.export.layers[0].name
     with refused("EQ0256", "edgeq diff"):
         edgeq.explain(build.folder, layer=layer, weights=4, policy=file)
-    with refused("EQ0256", "has exits"):
-        edgeq.profile(build.folder, cost_table=tmp_path / "table.json", policy=file)
 
 
 def test_a_boards_log_is_of_a_network_without_exits(build: edgeq.Build, tmp_path: Path) -> None:

@@ -778,7 +778,7 @@ EQ_ONCE eq_status_t eq_init(eq_ctx_t *ctx, const eq_config_t *config)
         if (status == EQ_OK) {
             fill_context(ctx, &view, config->arena);
             if (ctx->gate != NULL) {
-                status = eq_gate_do(ctx, EQ_GATE_CHECK);
+                status = eq_ask_gate(ctx, EQ_GATE_CHECK);
                 ctx->image = status == EQ_OK ? ctx->image : NULL;
             }
         }

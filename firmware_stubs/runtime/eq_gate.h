@@ -19,7 +19,7 @@ typedef enum {
 enum { EQ_ROUTED = 0xFF }; /* a path by index: none is forced */
 
 /* Lets eq_gate_s8_ref do a task, or EQ_E_KERNEL where the firmware has no gates (eq_run.c). */
-eq_status_t eq_gate_do(eq_ctx_t *ctx, eq_gate_task_t task);
+eq_status_t eq_ask_gate(eq_ctx_t *ctx, eq_gate_task_t task);
 
 /// What the files of a gate share ///
 

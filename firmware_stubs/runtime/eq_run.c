@@ -69,7 +69,7 @@ static void run_operator(const eq_ctx_t *ctx, const eq_operator_t *op)
     kernel->run(&call);
 }
 
-eq_status_t eq_gate_do(eq_ctx_t *ctx, eq_gate_task_t task)
+eq_status_t eq_ask_gate(eq_ctx_t *ctx, eq_gate_task_t task)
 {
     const eq_kernel_t *kernel = eq_kernel_of(EQ_FAMILY_GATE);
     eq_call_t call;
@@ -97,7 +97,7 @@ eq_status_t eq_step(eq_ctx_t *ctx)
     if (ctx->operator_index == variant->operator_count) {
         ctx->operator_index = 0;
         if (ctx->gate != NULL) {
-            return eq_gate_do(ctx, EQ_GATE_NEXT);
+            return eq_ask_gate(ctx, EQ_GATE_NEXT);
         }
         ctx->block++;
     }
@@ -163,7 +163,7 @@ eq_status_t eq_set_tradeoff(eq_ctx_t *ctx, uint32_t lambda_q16)
         return EQ_E_GATES;
     }
     ctx->tradeoff = lambda_q16;
-    return eq_gate_do(ctx, EQ_GATE_START);
+    return eq_ask_gate(ctx, EQ_GATE_START);
 }
 
 eq_status_t eq_force(eq_ctx_t *ctx, uint32_t path, uint32_t exit)
@@ -188,7 +188,7 @@ eq_status_t eq_force(eq_ctx_t *ctx, uint32_t path, uint32_t exit)
         }
     }
     ctx->forced = forced;
-    return eq_gate_do(ctx, EQ_GATE_START);
+    return eq_ask_gate(ctx, EQ_GATE_START);
 }
 
 const char *eq_status_name(eq_status_t status)
