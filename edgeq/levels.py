@@ -40,6 +40,8 @@ from edgeq.policy import Bits, Calibration, Policy
 HEAD_BITS = Bits(8, 8)
 OUTPUT_BITS = 8  # what gates read
 LOW_BITS = 4  # of the level that there is where the policy names none
+# Additions go by bytes; averages have the scale of what they are taken of, but are much smaller.
+WIDE = (Op.ADD, Op.AVERAGE_POOL)
 MOST_LEVELS = 16
 WORTH = 0.95  # of the cycles above it a level may take: estimates are some per cent off
 NESTED = (Op.CONV_2D, Op.FULLY_CONNECTED)  # others have few weights, and pay more for digits
@@ -74,8 +76,8 @@ def resolve(
 
     The first layers keep their bits. Where the policy names no levels there is one, with weights
     of 4 bits, and activations of 4 where the core multiplies them faster (DSP); the last layer with
-    weights keeps its bits there, and what additions read, since they go by bytes. Of a layer before
-    an exit the activations are those that an entry brings its output to.
+    weights keeps its bits there, and so does what additions and average pools read. Of a layer
+    before an exit the activations are those that an entry brings its output to.
 
     Raises:
         PolicyError: exits do not fit, a rule matches no layer, levels rise or repeat, or there are
@@ -116,10 +118,8 @@ def _default_level(
     graph: Graph, top: Mapping[str, Bits], cuts: Sequence[Cut], isa: Iterable[str]
 ) -> dict[str, Bits]:
     last = [node.name for node in graph.nodes if OPS[node.op].weighted][-1:]
-    wide = {
-        writer(graph, name) for node in graph.nodes if node.op is Op.ADD for name in node.inputs
-    }
-    wide -= {writer(graph, cut.tensor) for cut in cuts}  # additions read those as they cross
+    wide = {writer(graph, name) for node in graph.nodes if node.op in WIDE for name in node.inputs}
+    wide -= {writer(graph, cut.tensor) for cut in cuts}  # these operators read those as they cross
     found = {}
     for name, bits in top.items():
         low = min(bits.activations, LOW_BITS)

@@ -192,6 +192,36 @@ def test_the_same_arguments_give_the_same_file(place: Place) -> None:
     assert one != third
 
 
+def test_joint_trains_the_network_and_export_takes_what_it_learned(place: Place) -> None:
+    torch = pytest.importorskip("torch", reason="the extra torch is missing", exc_type=ImportError)
+    torch.set_num_threads(1)
+    place.samples("train.npz", 4 * SAMPLES, 2)
+    place.fits("--train", "train.npz", "-o", "apart.json")
+    place.fits("--train", "train.npz", "--joint", "-o", "joint.json")
+    apart, joint = (policy.load(f"{name}.json").gate for name in ("apart", "joint"))
+    assert apart is not None
+    assert joint is not None
+    assert not apart.weights
+    assert {name.split(".")[0] for name in joint.weights} == {
+        "k1",
+        "k2",
+        "m",
+        "conv1",
+        "conv2",
+        "fc",
+    }
+    right = {}
+    for name in ("apart", "joint"):
+        build = edgeq.export(
+            "net.onnx", policy=f"{name}.json", calib="calib.npz", data="val.npz", out=name
+        )
+        assert build.report.validate is not None
+        assert all(row.verdict == "exact" for row in build.report.validate.rows)
+        assert build.report.export.accuracy is not None
+        right[name] = build.report.export.accuracy.float
+    assert right["joint"] > right["apart"] + 0.2, right  # its own weights were drawn at random
+
+
 def test_without_train_the_folds_of_data_have_no_sample_in_common(place: Place) -> None:
     found = place.fits()
     sizes = {fold["name"]: fold["samples"] for fold in found["folds"]}

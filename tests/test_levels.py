@@ -50,7 +50,8 @@ def test_the_default_level_is_w4a4_where_the_core_multiplies_pairs() -> None:
     assert low["conv_1"] == Bits(8, 4)  # what an entry behind it brings its output to
     assert low["fc_1"] == Bits(8, 8)
     assert low["conv_3"] == low["conv_5"] == low["conv_6"] == Bits(4, 8)  # additions read them
-    assert low["conv_2"] == low["conv_4"] == low["conv_7"] == low["add_1"] == Bits(4, 4)
+    assert low["conv_7"] == Bits(4, 8)  # a pool averages it: means are small beside its range
+    assert low["conv_2"] == low["conv_4"] == low["add_1"] == Bits(4, 4)
 
 
 def test_the_default_level_keeps_activations_where_low_ones_gain_nothing() -> None:
