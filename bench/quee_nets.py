@@ -1,18 +1,12 @@
 """Trains the ResNet-8 of MLPerf Tiny with three early exits, all together, on CIFAR-10.
 
-    python bench/quee_nets.py FOLDER [EPOCHS [START]]
-    python bench/quee_nets.py FOLDER STEPS CHECKPOINT tune
+    python bench/quee_nets.py FOLDER [EPOCHS]
 
 Needs the extra torch, Pillow, and in the folder that EDGEQ_DATA names `load_cifar10.py` and
-`cifar10_jpegpack.npz`. START is a state dictionary of the backbone to begin from. The last 5,000
-training images are left out (`quee.py` has them as its validation fold); the test images serve for
-nothing but the accuracy printed at the end. FOLDER gets `checkpoint.pt` after each epoch, from
-which a run that was broken off goes on, and at the end `model.onnx`, the backbone, and `heads.npz`,
-weights over the pooled channels (in PyTorch's order: channel, row, column) and biases.
-
-The second form takes up a `checkpoint.pt` of the first: STEPS batches that favour the early exits,
-which also learn what the last one says, and that round weights and activations to 4 bits, as level
-1 does, in every second batch.
+`cifar10_jpegpack.npz`. The last 5,000 training images are left out (`quee.py` has them as its
+validation fold); the test images serve for nothing but the accuracy printed at the end. FOLDER gets
+`checkpoint.pt` after each epoch, from which a run that was broken off goes on, and at the end
+`model.onnx`, the backbone, whose heads `edgeq.fit` trains anew.
 """
 
 from __future__ import annotations
@@ -20,7 +14,6 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
-import re
 import sys
 import time
 from pathlib import Path
@@ -30,30 +23,15 @@ import onnx
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils import parametrize
 
 from edgeq.examples import train as recipe
 
 DATA = Path(os.environ.get("EDGEQ_DATA", ""))
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HELD_OUT = 5_000  # training images of no use here
-BATCH, RATE, DECAY, SHIFT = 128, 0.1, 2e-4, 4
-WEIGHTS = (0.1, 0.3, 0.5, 1.0)  # of the exits' losses; the last exit's is the network's own
-TUNE_RATE, TUNE_WEIGHTS = 0.02, (0.5, 0.8, 1.0, 1.0)
-MOMENTUM = 0.05  # of what normalisation remembers
-SOFT, TEMPERATURE = 0.5, 2.0  # share of the last exit's answers in the losses of the others
-MOST_WEIGHT, MOST_ACTIVATION = 7, 15  # of 4 bits, symmetric and after a ReLU
+EPOCHS, BATCH, RATE, DECAY, SHIFT = 30, 128, 0.1, 2e-4, 4
+WEIGHTS = (0.4, 0.7, 1.0, 1.0)  # of the exits' losses; the last exit's is the network's own
 SIDE = 4  # of what a head pools to
-EXITS = ("conv", "stack1.add", "stack2.add")  # the layers of the ONNX file that they stand behind
-# of the checkpoint in the shared data
-NAMES = {
-    r"^c\.": "conv.",
-    r"^b\.": "norm.",
-    r"^l(\d)\.": r"stack\1.",
-    r"\.c(\d)\.": r".conv\1.",
-    r"\.b(\d)\.": r".norm\1.",
-    r"\.sc\.": ".shortcut.",
-}
 
 
 class Stack(nn.Module):
@@ -126,41 +104,16 @@ class WithExits(nn.Module):
 
 
 def main() -> None:
-    folder, epochs = Path(sys.argv[1]), int(sys.argv[2] if len(sys.argv) > 2 else 30)
+    folder, epochs = Path(sys.argv[1]), int(sys.argv[2] if len(sys.argv) > 2 else EPOCHS)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     images, labels, test, answers = cifar()
     module = WithExits().to(memory_format=torch.channels_last)
-    if len(sys.argv) > 4:
-        module.load_state_dict(torch.load(sys.argv[3], weights_only=True)["state"])
-    elif len(sys.argv) > 3:
-        module.backbone.load_state_dict(renamed(torch.load(sys.argv[3], weights_only=True)))
-    tuned = len(sys.argv) > 4
-    images, labels = images[:-HELD_OUT], labels[:-HELD_OUT]
-    if tuned:
-        tune(module, images, labels, epochs, folder / "checkpoint.pt")
-    else:
-        train(module, images, labels, epochs, folder / "checkpoint.pt")
+    train(module, images[:-HELD_OUT], labels[:-HELD_OUT], epochs, folder / "checkpoint.pt")
     found = accuracy(module, test, answers)
     print("test:", ", ".join(f"{one:.2%}" for one in found), flush=True)
     module.eval()
     onnx.save(exported(module.backbone), folder / "model.onnx")
-    heads = {
-        f"{name}.{what}": getattr(head.fc, what).detach().numpy()
-        for name, head in zip(EXITS, module.heads, strict=True)
-        for what in ("weight", "bias")
-    }
-    np.savez(folder / "heads.npz", **heads)
-
-
-def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dictionary with the names of this file's modules."""
-    found = {}
-    for name, value in state.items():
-        for pattern, new in NAMES.items():
-            name = re.sub(pattern, new, name)
-        found[name] = value
-    return found
 
 
 def exported(module: nn.Module) -> onnx.ModelProto:
@@ -212,79 +165,6 @@ def train(module: WithExits, images: Tensor, labels: Tensor, epochs: int, file: 
             total += float(loss.detach())
         torch.save({"epochs": epoch + 1, "state": module.state_dict()}, file)
         print(f"{epoch + 1}: {total / steps:.3f}, {time.perf_counter() - start:.0f} s", flush=True)
-
-
-class Rounded(nn.Module):
-    """Weights rounded to 4 bits for each filter while `on`; gradients pass as if they were not."""
-
-    on = False
-
-    def forward(self, weight: Tensor) -> Tensor:
-        if not Rounded.on:
-            return weight
-        step = weight.detach().abs().amax((1, 2, 3), keepdim=True) / MOST_WEIGHT
-        return weight + ((weight / step).round() * step - weight).detach()
-
-
-def rounded_inputs(layer: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-    """What a layer reads, at 4 bits; the range ends where images do in the mean."""
-    if not Rounded.on:
-        return None
-    (x,) = args
-    most = x.detach().float().amax((1, 2, 3)).mean()
-    step = most / MOST_ACTIVATION
-    cut = x.float().clamp(torch.zeros(()), most)
-    return (cut + ((cut / step).round() * step - cut).detach(),)
-
-
-def tune(module: WithExits, images: Tensor, labels: Tensor, steps: int, file: Path) -> None:
-    """SGD with a cosine schedule; normalisation learns from batches that are not rounded alone."""
-    backbone = module.backbone
-    body = [backbone.stack1, backbone.stack2, backbone.stack3]
-    layers = [one for stack in body for one in stack.modules() if isinstance(one, nn.Conv2d)]
-    for layer in layers:
-        parametrize.register_parametrization(layer, "weight", Rounded())
-        layer.register_forward_pre_hook(rounded_inputs)
-    norms = [one for one in module.modules() if isinstance(one, nn.BatchNorm2d)]
-    optimiser = torch.optim.SGD(
-        module.parameters(), TUNE_RATE, momentum=0.9, nesterov=True, weight_decay=1e-4
-    )
-    module.train()
-    start = time.perf_counter()
-    for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = TUNE_RATE * (1 + math.cos(math.pi * step / steps)) / 2
-        Rounded.on = step % 2 == 1
-        for norm in norms:
-            norm.momentum = 0.0 if Rounded.on else MOMENTUM
-        chosen = torch.randint(len(images), (BATCH,))
-        with torch.autocast("cpu", torch.bfloat16):
-            exits = [one.float() for one in module(real(augment(images[chosen])))]
-        loss = exit_loss(exits, labels[chosen])
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        if step % 50 < 2:
-            seconds = time.perf_counter() - start
-            each = ", ".join(f"{(o.argmax(1) == labels[chosen]).float().mean():.2f}" for o in exits)
-            print(f"step {step}: {float(loss.detach()):.3f}, {each}, {seconds:.0f} s", flush=True)
-    Rounded.on = False
-    for layer in layers:
-        parametrize.remove_parametrizations(layer, "weight")
-    torch.save({"epochs": steps, "state": module.state_dict()}, file)
-
-
-def exit_loss(exits: list[Tensor], labels: Tensor) -> Tensor:
-    """Of labels, and before the last exit of what that one says too."""
-    says = functional.softmax(exits[-1].detach() / TEMPERATURE, 1)
-    total = torch.zeros(())
-    for weight, logits in zip(TUNE_WEIGHTS, exits, strict=True):
-        hard = functional.cross_entropy(logits, labels)
-        if logits is not exits[-1]:
-            soft = functional.cross_entropy(logits / TEMPERATURE, says) * TEMPERATURE**2
-            hard = (1 - SOFT) * hard + SOFT * soft / 2
-        total = total + weight * hard
-    return total
 
 
 def augment(images: Tensor) -> Tensor:
