@@ -21,6 +21,7 @@ from programs import SHA256, compiled, few_samples, model, reals
 import edgeq
 from edgeq import (
     costs,
+    examples,
     exits,
     gatefile,
     gates,
@@ -148,6 +149,31 @@ def test_both_ways_to_store_levels_are_equal_on_every_path(
                 parity.compare_paths(program, emulated, wanted.take(1)),
             )
         assert {row.verdict for row in rows} == {Verdict.EXACT}
+
+
+@pytest.mark.nightly
+@pytest.mark.emulator
+def test_the_example_routes_its_images_as_predicted_on_host_and_emulated_core(
+    host_program: HostProgram, compiler: str
+) -> None:
+    """Class, path and output of the 1,000 bundled images, at five tradeoffs."""
+    example = bundled.load("fashion-resnet8")
+    program = example.compile(examples.policy(example.name)).program
+    linked = rebuild.firmware(program, toolchain.find(toolchain.COMPILERS, compiler))
+    assert linked is not None and program.gate is not None
+    inputs = bundled.bundled_images().inputs(program)
+    host = HostRunner(host_program, image.build(program).data)
+    met = set()
+    with closing(EmulatorRunner(linked, program.target)) as emulated:
+        for tradeoff in (0, 1000, program.gate.tradeoff, 10_000, 20_000):
+            at = replace(program, gate=replace(program.gate, tradeoff=tradeoff))
+            wanted = parity.expect(at, inputs)
+            assert wanted.paths is not None
+            met |= set(wanted.paths.tolist())
+            for runner in (host, emulated):
+                row = parity.compare(at, runner, wanted)
+                assert (row.samples, row.mismatches, row.max_lsb) == (1000, 0, 0), (tradeoff, row)
+    assert len(met) >= 6  # of the seven paths
 
 
 def test_flash_takes_the_store_and_levels_are_its_beginning() -> None:
