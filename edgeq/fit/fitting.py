@@ -10,10 +10,8 @@ from typing import Literal
 import numpy as np
 
 from edgeq import gates
-from edgeq.errors import UsageError
 from edgeq.fit import networks, reliability, tables, targets
 from edgeq.fit.choose import (
-    dominated,
     first_levels,
     form_bytes,
     paths_of,
@@ -22,7 +20,7 @@ from edgeq.fit.choose import (
 from edgeq.fit.curves import fixed, sweep
 from edgeq.fit.outputs import Fold, Outputs, split
 from edgeq.fit.reliability import Reliability, of_errors, of_gate
-from edgeq.gates import Costs, Form, Gate, Levels, Table
+from edgeq.gates import Costs, Form, Gate, Table
 
 Kind = Literal["table", "mlp"]
 
@@ -75,8 +73,7 @@ def fit(outputs: Outputs, costs: Costs, settings: Settings = Settings()) -> Fitt
         UsageError: fewer samples than clusters, or a tradeoff that is none.
     """
     start = None if settings.tradeoff is None else fixed(settings.tradeoff)
-    dropped = dominated(costs, outputs.levels)
-    plain = _plain(outputs, costs, settings, dropped)
+    plain = _plain(outputs, costs, settings)
     part, held_out = split(outputs.val, HELD_OUT, settings.seed)
 
     by_count = {
@@ -104,7 +101,7 @@ def fit(outputs: Outputs, costs: Costs, settings: Settings = Settings()) -> Fitt
         forms[kind] = replace(gate, tradeoff=at)
     sizes = {kind: form_bytes(form) for kind, form in fitted.items()}
     kind = settings.form or chosen(areas, sizes)
-    notes = (*outputs.notes(), *_drops(outputs.levels, dropped))
+    notes = (*outputs.notes(), *costs.notes)
     return Fitted(forms[kind], forms, areas, sizes, table_areas, brier, ece, counts, rmse, notes)
 
 
@@ -192,11 +189,9 @@ def chosen(areas: Mapping[Kind, float], sizes: Mapping[Kind, int]) -> Kind:
     return min(near, key=lambda kind: sizes[kind])
 
 
-def _plain(
-    outputs: Outputs, costs: Costs, settings: Settings, dropped: frozenset[tuple[int, int]]
-) -> Gate:
+def _plain(outputs: Outputs, costs: Costs, settings: Settings) -> Gate:
     """Paths, costs and levels of the gate; nothing learned yet."""
-    every = paths_of(outputs.paths, dropped, paper=settings.paper)
+    every = paths_of(outputs.paths, costs.dominated, paper=settings.paper)
     paths = gates.sampled(every, settings.seed)
     level = outputs.levels[0][0]
     prices = gates.normalised(costs, paths)
@@ -229,20 +224,3 @@ def _network(
 def _best(found: Mapping[int, float], sign: int) -> int:
     """The number of clusters of the greatest value, or of the least; the smaller of equals."""
     return max(sorted(found), key=lambda count: sign * found[count])
-
-
-def _drops(levels: Levels, dropped: frozenset[tuple[int, int]]) -> tuple[str, ...]:
-    found = [
-        UsageError(
-            "EQ0265",
-            f"block {block + 1}: level {level} costs no less than a more precise"
-            " one, and is left out",
-        )
-        for block, level in sorted(dropped)
-    ]
-    below = {(block, level) for block, has in enumerate(levels) for level in has[1:]}
-    if below and below <= dropped:
-        found.append(
-            UsageError("EQ0266", "no lower level pays on this target: only exits are left")
-        )
-    return tuple(str(note) for note in found)
