@@ -144,7 +144,7 @@ def main() -> None:
     found = accuracy(module, test, answers)
     print("test:", ", ".join(f"{one:.2%}" for one in found), flush=True)
     module.eval()
-    onnx.save(exported(module.backbone), folder / "model.onnx")
+    onnx.save(recipe.export(module.backbone, (3, 32, 32)), folder / "model.onnx")
     heads = {
         f"{name}.{what}": getattr(head.fc, what).detach().numpy()
         for name, head in zip(EXITS, module.heads, strict=True)
@@ -161,25 +161,6 @@ def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
             name = re.sub(pattern, new, name)
         found[name] = value
     return found
-
-
-def exported(module: nn.Module) -> onnx.ModelProto:
-    """The backbone in ONNX, layers named as its modules."""
-    program = torch.onnx.export(
-        module,
-        (torch.zeros(2, 3, 32, 32),),
-        input_names=["x"],
-        output_names=["logits"],
-        dynamic_shapes=({0: "batch"},),
-        opset_version=18,
-        dynamo=True,
-        verbose=False,
-    )
-    assert program is not None
-    recipe.rename_layers(program.model_proto.graph)
-    recipe.strip_notes(program.model_proto.graph)
-    onnx.checker.check_model(program.model_proto, full_check=True)
-    return program.model_proto
 
 
 def train(module: WithExits, images: Tensor, labels: Tensor, epochs: int, file: Path) -> None:
