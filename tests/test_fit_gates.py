@@ -333,13 +333,14 @@ def test_one_level_alone_is_no_level_that_does_not_pay() -> None:
 
 
 def test_more_clusters_tell_more_until_samples_run_out() -> None:
-    one, some = fitting.by_clusters(OUTPUTS, COSTS, TEST, (1, 20), SETTINGS)
-    assert (one.count, some.count) == (1, 20)
-    assert some.target_brier < one.target_brier
-    assert one.target_ece < 0.03
-    for kind in ("table", "mlp"):
-        assert some.reliability[kind].brier < one.reliability[kind].brier
-    assert some.areas["table"] > one.areas["table"] - 0.01
+    one, some = (fit(OUTPUTS, COSTS, replace(SETTINGS, clusters=(n,))) for n in (1, 20))
+    assert some.brier[20] < one.brier[1]
+    assert one.ece[1] < 0.03
+    for kind, gate in some.forms.items():
+        assert (
+            reliability.of_gate(gate, TEST).brier < reliability.of_gate(one.forms[kind], TEST).brier
+        )
+    assert fitting.area(some.forms["table"], TEST) > fitting.area(one.forms["table"], TEST) - 0.01
 
 
 # The best-step variant.

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
-
-import numpy as np
 
 from edgeq import gates
 from edgeq.fit import networks, reliability, tables, targets
@@ -19,7 +17,6 @@ from edgeq.fit.choose import (
 )
 from edgeq.fit.curves import fixed, sweep
 from edgeq.fit.outputs import Fold, Outputs, split
-from edgeq.fit.reliability import Reliability, of_errors, of_gate
 from edgeq.gates import Costs, Form, Gate, Table
 
 Kind = Literal["table", "mlp"]
@@ -143,38 +140,6 @@ def digest(form: Form) -> str:
                 found.update(weights.tobytes())
             found.update(repr((layer.hidden_shift, layer.output_bias, layer.output_scale)).encode())
     return found.hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class Clusters:
-    """What a number of clusters makes of a fit, on a fold of its own."""
-
-    count: int
-    target_brier: float
-    target_ece: float
-    areas: Mapping[Kind, float]
-    reliability: Mapping[Kind, Reliability]
-
-
-def by_clusters(
-    outputs: Outputs,
-    costs: Costs,
-    fold: Fold,
-    counts: Sequence[int],
-    settings: Settings = Settings(),
-) -> list[Clusters]:
-    """Accuracy and reliability on `fold` over the number of clusters (figs. 5 and 9)."""
-    found = []
-    for count in counts:
-        fitted = fit(outputs, costs, replace(settings, clusters=(count,)))
-        paths = fitted.gate.paths
-        told = targets.learn(outputs.val, paths, count, settings.seed).estimate(fold)
-        errors = np.concatenate([told[path] for path in paths])
-        trust = of_errors(errors, np.concatenate([fold.wrong[path] for path in paths]))
-        areas = {kind: area(gate, fold) for kind, gate in fitted.forms.items()}
-        each = {kind: of_gate(gate, fold) for kind, gate in fitted.forms.items()}
-        found.append(Clusters(count, trust.brier, trust.ece_mass, areas, each))
-    return found
 
 
 def area(gate: Gate, fold: Fold) -> float:
