@@ -16,8 +16,7 @@ import numpy.typing as npt
 from edgeq import fit
 from edgeq.fit import baselines, best_step, curves, networks, reliability, targets
 from edgeq.fit.curves import Curve, Points
-from edgeq.fit.fitting import Clusters
-from edgeq.fit.outputs import Outputs
+from edgeq.fit.outputs import Fold, Outputs
 from edgeq.gates import ONE, Costs, Gate
 
 STEPS = (50, 200, 2_000)  # of the gates that learn too little, and of one that learns enough
@@ -140,7 +139,7 @@ def _findings(
     mlp = curves.sweep(same, test, BEST_STEP)
     say("best step")
     less = replace(settings, steps=COUNTS_STEPS)
-    clusters = fit.fitting.by_clusters(outputs, costs, test, COUNTS, less)
+    clusters = by_clusters(outputs, costs, test, COUNTS, less)
     say("clusters")
     at = fit.fitting.tradeoff_within(fitted.gate, outputs.val, WITHIN) / ONE
     point = curves.sweep(fitted.gate, test, [at])
@@ -153,6 +152,38 @@ def _findings(
         reliability.levels_by_class(point, 0, test.labels),
         at,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Clusters:
+    """What a number of clusters makes of a fit, on a fold of its own."""
+
+    count: int
+    target_brier: float
+    target_ece: float
+    areas: Mapping[str, float]
+    reliability: Mapping[str, reliability.Reliability]
+
+
+def by_clusters(
+    outputs: Outputs,
+    costs: Costs,
+    fold: Fold,
+    counts: Sequence[int],
+    settings: fit.Settings,
+) -> list[Clusters]:
+    """Accuracy and reliability on `fold` over the number of clusters (figs. 5 and 9)."""
+    found = []
+    for count in counts:
+        fitted = fit.fit(outputs, costs, replace(settings, clusters=(count,)))
+        paths = fitted.gate.paths
+        told = targets.learn(outputs.val, paths, count, settings.seed).estimate(fold)
+        errors = np.concatenate([told[path] for path in paths])
+        trust = reliability.of_errors(errors, np.concatenate([fold.wrong[path] for path in paths]))
+        areas = {kind: fit.fitting.area(gate, fold) for kind, gate in fitted.forms.items()}
+        each = {kind: reliability.of_gate(gate, fold) for kind, gate in fitted.forms.items()}
+        found.append(Clusters(count, trust.brier, trust.ece_mass, areas, each))
+    return found
 
 
 # Claims.

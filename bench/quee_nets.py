@@ -1,12 +1,15 @@
 """Trains the ResNet-8 of MLPerf Tiny with three early exits, all together, on CIFAR-10.
 
-    python bench/quee_nets.py FOLDER [EPOCHS]
+    python bench/quee_nets.py FOLDER
+
+Thirty epochs in floats; then five at a lower rate, in which every second batch has weights and
+activations of 4 bits where level 1 has them.
 
 Needs the extra torch, Pillow, and in the folder that EDGEQ_DATA names `load_cifar10.py` and
 `cifar10_jpegpack.npz`. The last 5,000 training images are left out (`quee.py` has them as its
 validation fold); the test images serve for nothing but the accuracy printed at the end. FOLDER gets
-`checkpoint.pt` after each epoch, from which a run that was broken off goes on, and at the end
-`model.onnx`, the backbone, whose heads `edgeq.fit` trains anew.
+`checkpoint.pt` after each epoch in floats, from which a run that was broken off goes on, and at the
+end `model.onnx`, the backbone, whose heads `edgeq.fit` trains anew.
 """
 
 from __future__ import annotations
@@ -23,13 +26,17 @@ import onnx
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import parametrize
 
 from edgeq.examples import train as recipe
 
 DATA = Path(os.environ.get("EDGEQ_DATA", ""))
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HELD_OUT = 5_000  # training images of no use here
-EPOCHS, BATCH, RATE, DECAY, SHIFT = 30, 128, 0.1, 2e-4, 4
+BATCH, DECAY, SHIFT = 128, 2e-4, 4
+EPOCHS, RATE = 30, 0.1
+LOW_EPOCHS, LOW_RATE = 5, 0.02  # with every second batch at 4 bits
+MOST_WEIGHT, MOST_ACTIVATION = 7, 15  # of 4 bits, symmetric and after a ReLU
 WEIGHTS = (0.4, 0.7, 1.0, 1.0)  # of the exits' losses; the last exit's is the network's own
 SIDE = 4  # of what a head pools to
 
@@ -104,45 +111,92 @@ class WithExits(nn.Module):
 
 
 def main() -> None:
-    folder, epochs = Path(sys.argv[1]), int(sys.argv[2] if len(sys.argv) > 2 else EPOCHS)
+    folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     images, labels, test, answers = cifar()
+    images, labels = images[:-HELD_OUT], labels[:-HELD_OUT]
     module = WithExits().to(memory_format=torch.channels_last)
-    train(module, images[:-HELD_OUT], labels[:-HELD_OUT], epochs, folder / "checkpoint.pt")
+    train(module, images, labels, EPOCHS, RATE, folder / "checkpoint.pt")
+    rounding = Rounding(module)
+    train(module, images, labels, LOW_EPOCHS, LOW_RATE, rounding=rounding)
+    rounding.remove()
     found = accuracy(module, test, answers)
     print("test:", ", ".join(f"{one:.2%}" for one in found), flush=True)
     module.eval()
-    onnx.save(exported(module.backbone), folder / "model.onnx")
+    onnx.save(recipe.export(module.backbone, (3, 32, 32)), folder / "model.onnx")
 
 
-def exported(module: nn.Module) -> onnx.ModelProto:
-    """The backbone in ONNX, layers named as its modules."""
-    program = torch.onnx.export(
-        module,
-        (torch.zeros(2, 3, 32, 32),),
-        input_names=["x"],
-        output_names=["logits"],
-        dynamic_shapes=({0: "batch"},),
-        opset_version=18,
-        dynamo=True,
-        verbose=False,
-    )
-    assert program is not None
-    recipe.rename_layers(program.model_proto.graph)
-    recipe.strip_notes(program.model_proto.graph)
-    onnx.checker.check_model(program.model_proto, full_check=True)
-    return program.model_proto
+class Rounding:
+    """While `on`, convolutions of the stacks have weights and inputs of 4 bits.
+
+    Gradients pass as if nothing were rounded, and normalisation has the statistics of floats, as
+    it has on the device.
+    """
+
+    def __init__(self, module: WithExits) -> None:
+        backbone = module.backbone
+        self.on = False
+        self.norms = [one for one in module.modules() if isinstance(one, nn.BatchNorm2d)]
+        stacks = (backbone.stack1, backbone.stack2, backbone.stack3)
+        self.layers = [m for one in stacks for m in one.modules() if isinstance(m, nn.Conv2d)]
+        self.hooks = [layer.register_forward_pre_hook(self._inputs) for layer in self.layers]
+        for layer in self.layers:
+            parametrize.register_parametrization(layer, "weight", _Weights(self))
+
+    def turn(self, on: bool) -> None:
+        self.on = on
+        for norm in self.norms:
+            norm.train(not on)
+
+    def remove(self) -> None:
+        """Layers as they were, with what they have learned."""
+        self.turn(False)
+        for hook in self.hooks:
+            hook.remove()
+        for layer in self.layers:
+            parametrize.remove_parametrizations(layer, "weight")
+
+    def _inputs(self, layer: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        if not self.on:
+            return None
+        (x,) = args
+        most = x.detach().float().amax((1, 2, 3)).mean()  # where images end in the mean
+        step = most / MOST_ACTIVATION
+        cut = x.float().clamp(torch.zeros(()), most)
+        return (cut + ((cut / step).round() * step - cut).detach(),)
 
 
-def train(module: WithExits, images: Tensor, labels: Tensor, epochs: int, file: Path) -> None:
+class _Weights(nn.Module):
+    """Weights, of 4 bits for each filter while its `rounding` is on."""
+
+    def __init__(self, rounding: Rounding) -> None:
+        super().__init__()
+        self.rounding = rounding
+
+    def forward(self, weight: Tensor) -> Tensor:
+        if not self.rounding.on:
+            return weight
+        step = weight.detach().abs().amax((1, 2, 3), keepdim=True) / MOST_WEIGHT
+        return weight + ((weight / step).round() * step - weight).detach()
+
+
+def train(
+    module: WithExits,
+    images: Tensor,
+    labels: Tensor,
+    epochs: int,
+    rate: float,
+    file: Path | None = None,
+    rounding: Rounding | None = None,
+) -> None:
     """SGD with a cosine schedule and one epoch of warming up; images are raw, (N, 3, 32, 32)."""
     parts = [{"params": [p for p in module.parameters() if p.ndim > 1], "weight_decay": DECAY}]
     parts.append({"params": [p for p in module.parameters() if p.ndim == 1], "weight_decay": 0.0})
-    optimiser = torch.optim.SGD(parts, RATE, momentum=0.9, nesterov=True)
+    optimiser = torch.optim.SGD(parts, rate, momentum=0.9, nesterov=True)
     steps = len(images) // BATCH
     first = 0
-    if file.exists():
+    if file is not None and file.exists():
         saved = torch.load(file, weights_only=True)
         module.load_state_dict(saved["state"])
         first = saved["epochs"]
@@ -153,7 +207,9 @@ def train(module: WithExits, images: Tensor, labels: Tensor, epochs: int, file: 
         for step in range(steps):
             done = epoch + step / steps
             for group in optimiser.param_groups:
-                group["lr"] = RATE * min(done + 0.01, (1 + math.cos(math.pi * done / epochs)) / 2)
+                group["lr"] = rate * min(done + 0.01, (1 + math.cos(math.pi * done / epochs)) / 2)
+            if rounding is not None:
+                rounding.turn(step % 2 == 1)
             chosen = order[step * BATCH : (step + 1) * BATCH]
             with torch.autocast("cpu", torch.bfloat16):
                 exits = module(real(augment(images[chosen])))
@@ -163,7 +219,8 @@ def train(module: WithExits, images: Tensor, labels: Tensor, epochs: int, file: 
             loss.backward()
             optimiser.step()
             total += float(loss.detach())
-        torch.save({"epochs": epoch + 1, "state": module.state_dict()}, file)
+        if file is not None:
+            torch.save({"epochs": epoch + 1, "state": module.state_dict()}, file)
         print(f"{epoch + 1}: {total / steps:.3f}, {time.perf_counter() - start:.0f} s", flush=True)
 
 

@@ -433,7 +433,7 @@ def _report(
             *request.model.source.notes,
             *_spare(program.target),
             *checked,
-            *_dominated(compiled),
+            *(() if compiled.costs is None else compiled.costs.notes),
             *(() if request.labelled or request.calibration else (_DRAWN,)),
             *_other_samples(request),
             *_other_store(request),
@@ -507,11 +507,6 @@ def _stores(request: Request, expected: Expectation, progress: Progress) -> Iter
             mean=mean,
             worst=round(max(cost.values()) / plain, 6),
         )
-
-
-def _dominated(compiled: Compiled) -> Iterable[str]:
-    note = None if compiled.costs is None else compiled.costs.note
-    return () if note is None else (note,)
 
 
 def _other_store(request: Request) -> Iterable[str]:

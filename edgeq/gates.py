@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq import fixedpoint
-from edgeq.errors import PolicyError
+from edgeq.errors import PolicyError, UsageError
 
 Path = tuple[int, ...]
 Levels = tuple[tuple[int, ...], ...]  # of each block: those that it has, the most precise first
@@ -92,25 +92,39 @@ class Costs:
         return blocks + sum(self.heads[: len(path)]) + sum(self.gates[: len(path)])
 
     @property
-    def dominated(self) -> tuple[tuple[int, int], ...]:
-        """The levels, as (block, level), that cost no less than a more precise one of theirs."""
-        return tuple(
-            (index, level)
-            for index, block in enumerate(self.blocks)
-            for level in sorted(block)
-            if any(block[level] >= block[above] for above in block if above < level)
-        )
+    def dominated(self) -> frozenset[tuple[int, int]]:
+        """The (block, level) that cost as much as a more precise level of that block, or more.
+
+        Only from the first block on, since precision never rises: a level that pays in a block has
+        to be one that the blocks behind it can go on at.
+        """
+        found: set[tuple[int, int]] = set()
+        for level in sorted({level for block in self.blocks for level in block}):
+            for index, block in enumerate(self.blocks):
+                if level not in block:
+                    continue
+                if all(block[level] < block[above] for above in block if above < level):
+                    break
+                found.add((index, level))
+        return frozenset(found)
 
     @property
-    def note(self) -> str | None:
-        """What to tell the user of dominated levels; None where there are none."""
-        found = self.dominated
-        if not found:
-            return None
-        names = ", ".join(f"level {level} of block {index + 1}" for index, level in found)
-        lower = sum(len(block) - 1 for block in self.blocks)
-        alone = "; what is left is early exit alone" if len(found) == lower else ""
-        return f"not cheaper than a more precise level ({self.unit}): {names}{alone}"
+    def notes(self) -> tuple[str, ...]:
+        """What to tell the user of dominated levels."""
+        dropped = sorted(self.dominated)
+        if not dropped:
+            return ()
+        names = ", ".join(f"level {level} of block {index + 1}" for index, level in dropped)
+        found = [
+            UsageError(
+                "EQ0265", f"no cheaper than a more precise level ({self.unit}), left out: {names}"
+            )
+        ]
+        if len(dropped) == sum(len(block) - 1 for block in self.blocks):
+            found.append(
+                UsageError("EQ0266", "no lower level pays on this target: only exits are left")
+            )
+        return tuple(map(str, found))
 
 
 def normalised(costs: Costs, paths: Sequence[Path]) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ from edgeq import costs as pricing
 from edgeq.build import sha256 as hashed
 from edgeq.errors import MissingToolError, UsageError
 from edgeq.exits import Cut, Head
-from edgeq.fit import Outputs, Settings, baselines, choose, curves, execute, heads, summary
+from edgeq.fit import Outputs, Settings, baselines, curves, execute, heads, summary
 from edgeq.fit.fitting import HELD_OUT
 from edgeq.gates import Costs, Levels
 from edgeq.ir import Array, Graph, Network, qparams_of
@@ -444,7 +444,7 @@ def _level_names(policy: Policy, graph: Graph, target: Target) -> tuple[str, ...
 def _dropped(costs: Costs, outputs: Outputs, names: Sequence[str]) -> tuple[Dropped, ...]:
     """The levels that no path takes, since they save nothing here."""
     found = []
-    for block, level in sorted(choose.dominated(costs, outputs.levels)):
+    for block, level in sorted(costs.dominated):
         price = costs.blocks[block]
         better = min((other for other in price if other < level), key=lambda other: price[other])
         found.append(

@@ -400,20 +400,6 @@ NESTED: Mapping[str, Callable[[Array, Sequence[int]], bytes]] = {
 }
 
 
-def unpack_planes(data: bytes, planes: Sequence[int], count: int) -> Array:
-    """The first `count` weights that `pack_planes` stored in as many planes or more, as int8."""
-    size, at = planes_bytes(1, count, 1), 0
-    found = np.zeros(count, np.int64)
-    for width in planes:
-        found = (found << width) + _digits(data[at : at + size * width], width, count)
-        at += size * width
-    return found.astype(np.int8)
-
-
-def _digits(data: bytes, width: int, count: int) -> Array:
-    return unpack_dense(data, width, count).astype(np.int64)
-
-
 def plane_ends(planes: Sequence[int]) -> int:
     """A bit set of where planes end: bit i says that one ends with bit i + 1."""
     return sum(1 << (int(end) - 1) for end in np.cumsum(planes))

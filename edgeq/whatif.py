@@ -5,25 +5,19 @@ Each answer is linked and counted on the emulated core, and nothing of it is kep
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
-import edgeq
 from edgeq import kernels, profiler, rebuild, sqnr
 from edgeq.build import Build, read_manifest
-from edgeq.errors import IntegrityError, MissingToolError, UsageError
+from edgeq.errors import MissingToolError, UsageError
 from edgeq.exporters import image
 from edgeq.exporters.image import Image, Kind
 from edgeq.ops import OPS
-from edgeq.policy import describe
 from edgeq.program import Program
 from edgeq.rebuild import Linked, Rebuilt
-from edgeq.report import Costs, CostTable, Explain, LayerCosts, State, dumps
+from edgeq.report import Costs, CostTable, Explain, LayerCosts, State
 from edgeq.samples import Samples
-from edgeq.target import Target
 from edgeq.targets.toolchain import Compiler
 
 WIDTHS = range(2, 9)
@@ -119,41 +113,6 @@ def cost_table(build: Build, again: Rebuilt) -> CostTable:
         cost_source=None if target.cost is None else target.cost.source,
         layers=tuple(LayerCosts(name, macs[name], tuple(costs)) for name, costs in rows.items()),
     )
-
-
-def read_cost_table(path: Path, model_sha256: str, target: Target, compiler: str) -> CostTable:
-    """The table that `cost_table` made for this model, the core of `target` and this compiler.
-
-    Raises:
-        UsageError: the file cannot be read.
-        IntegrityError: it is no cost table of this version, or of something else.
-    """
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise UsageError("EQ0245", f"{path} cannot be read: {error.strerror}") from error
-    try:
-        data = json.loads(text)
-        found = TypeAdapter(CostTable).validate_json(text, strict=True)
-    except ValueError as error:
-        reason = describe(error, path.name) if isinstance(error, ValidationError) else str(error)
-        raise IntegrityError("EQ0740", f"{path} is no cost table: {reason}") from error
-    if json.loads(dumps(asdict(found))) != data:
-        raise IntegrityError(
-            "EQ0740",
-            f"{path} is no cost table of edgeq {edgeq.__version__}; write it anew with "
-            "edgeq profile --cost-table",
-        )
-    for what, has, wanted in (
-        ("model", found.model_sha256, model_sha256),
-        ("core", found.core, target.core),
-        ("compiler", found.compiler, compiler),
-    ):
-        if has != wanted:
-            raise IntegrityError(
-                "EQ0741", f"{path} is for another {what}: {has}, here it is {wanted}"
-            )
-    return found
 
 
 def _refuse_exits(again: Rebuilt) -> None:

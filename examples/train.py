@@ -27,6 +27,7 @@ SEED = 2017
 MEAN, STD = 0.2860, 0.3530  # of the training pixels divided by 255
 EPOCHS = 30
 BATCH = 128
+IMAGE = (1, 28, 28)
 CALIB_IMAGES = 128
 TEST_IMAGES = 1000
 GATE_IMAGES = 12_000  # that heads and gates are fitted to
@@ -332,11 +333,14 @@ def strip_notes(graph: onnx.GraphProto) -> None:
         part.ClearField("doc_string")
 
 
-def export(model: nn.Module) -> onnx.ModelProto:
-    """The model in ONNX with a free batch size, batch norm folded, layers named as in torch."""
+def export(model: nn.Module, shape: tuple[int, ...]) -> onnx.ModelProto:
+    """The model in ONNX with a free batch size, batch norm folded, layers named as in torch.
+
+    `shape` is that of one image, channels first.
+    """
     program = torch.onnx.export(
         model,
-        (torch.zeros(2, 1, 28, 28),),
+        (torch.zeros(2, *shape),),
         input_names=["x"],
         output_names=["logits"],
         dynamic_shapes=({0: "batch"},),
@@ -379,7 +383,7 @@ def count_macs(model: nn.Module) -> int:
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             module.register_forward_hook(add)
-    model(torch.zeros(1, 1, 28, 28))
+    model(torch.zeros(1, *IMAGE))
     return macs
 
 
@@ -421,7 +425,7 @@ def write(name: str, model: nn.Module, data: Path) -> None:
     """The example's folder holds the network, its images, the licence and what was measured."""
     folder = Path(__file__).parent / name.replace("-", "_")
     folder.mkdir(exist_ok=True)
-    proto = export(model)
+    proto = export(model, IMAGE)
     onnx.save(proto, folder / "model.onnx")
     known, unseen = load(data, "train"), load(data, "test")
     chosen = np.random.default_rng(SEED).choice(len(known.x), CALIB_IMAGES, replace=False)

@@ -397,17 +397,6 @@ class EmulatorRunner:
             self.results([sample], 0, path)
         return self.board.stack_bytes()
 
-    def measure_arena(self, sample: bytes) -> int:
-        """Bytes of the arena that one run touches, by painting it with two patterns."""
-        arena = self.board.symbol("harness_arena")
-        touched = 0
-        for pattern in (0x5A, 0xA5):
-            self.board.write(arena.address, bytes([pattern]) * arena.bytes)
-            self.run([sample])
-            after = self.board.read(arena.address, arena.bytes)
-            touched = max(touched, len(after.rstrip(bytes([pattern]))))
-        return touched
-
     def close(self) -> None:
         """Ends the emulation."""
         self.board.close()

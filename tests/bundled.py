@@ -113,5 +113,11 @@ def images() -> Images:
     if file.is_file():
         with np.load(file) as archive:
             return Images(archive["x_test"][..., None], archive["y_test"].astype(np.int64))
+    return bundled_images()
+
+
+@cache
+def bundled_images() -> Images:
+    """The 1,000 that come with edgeq."""
     with np.load(examples.path("fashion-resnet8") / "test.npz") as archive:
         return Images(np.moveaxis(archive["x"], 1, -1), archive["y"].astype(np.int64))

@@ -5,7 +5,7 @@ Weights are random but alive: He-scaled, so that signals neither vanish nor expl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -45,6 +45,12 @@ FUNCTIONS = (
 
 Pair = tuple[int, int]
 Pads = tuple[int, int, int, int]
+
+
+def with_constants(graph: Graph, constants: Mapping[str, Array]) -> Graph:
+    """`graph` with other data in the constants of those names."""
+    new = [replace(graph.tensors[name], data=data) for name, data in constants.items()]
+    return graph.edit(graph.nodes, tuple(new))
 
 
 class Builder:

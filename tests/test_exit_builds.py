@@ -21,6 +21,7 @@ from programs import SHA256, compiled, few_samples, model, reals
 import edgeq
 from edgeq import (
     costs,
+    examples,
     exits,
     gatefile,
     gates,
@@ -148,6 +149,31 @@ def test_both_ways_to_store_levels_are_equal_on_every_path(
                 parity.compare_paths(program, emulated, wanted.take(1)),
             )
         assert {row.verdict for row in rows} == {Verdict.EXACT}
+
+
+@pytest.mark.nightly
+@pytest.mark.emulator
+def test_the_example_routes_its_images_as_predicted_on_host_and_emulated_core(
+    host_program: HostProgram, compiler: str
+) -> None:
+    """Class, path and output of the 1,000 bundled images, at five tradeoffs."""
+    example = bundled.load("fashion-resnet8")
+    program = example.compile(examples.policy(example.name)).program
+    linked = rebuild.firmware(program, toolchain.find(toolchain.COMPILERS, compiler))
+    assert linked is not None and program.gate is not None
+    inputs = bundled.bundled_images().inputs(program)
+    host = HostRunner(host_program, image.build(program).data)
+    met = set()
+    with closing(EmulatorRunner(linked, program.target)) as emulated:
+        for tradeoff in (0, 1000, program.gate.tradeoff, 10_000, 20_000):
+            at = replace(program, gate=replace(program.gate, tradeoff=tradeoff))
+            wanted = parity.expect(at, inputs)
+            assert wanted.paths is not None
+            met |= set(wanted.paths.tolist())
+            for runner in (host, emulated):
+                row = parity.compare(at, runner, wanted)
+                assert (row.samples, row.mismatches, row.max_lsb) == (1000, 0, 0), (tradeoff, row)
+    assert len(met) >= 6  # of the seven paths
 
 
 def test_flash_takes_the_store_and_levels_are_its_beginning() -> None:
@@ -363,13 +389,12 @@ def test_dominated_levels_are_named() -> None:
         none = (0.0,) * (len(blocks) - 1)
         return Costs("instructions", "a test", blocks, none, none)
 
-    assert priced({0: 5}, {0: 9, 1: 4, 2: 1}).dominated == ()
-    assert priced({0: 5}, {0: 9, 1: 4}).note is None
-    mixed = priced({0: 5}, {0: 9, 1: 9, 2: 10}, {0: 9, 1: 3})
-    assert mixed.dominated == ((1, 1), (1, 2))
-    assert "level 1 of block 2, level 2 of block 2" in str(mixed.note)
-    assert "early exit alone" not in str(mixed.note)
-    assert "early exit alone" in str(priced({0: 5}, {0: 9, 1: 9}).note)
+    assert priced({0: 5}, {0: 9, 1: 4, 2: 1}).notes == ()
+    assert priced({0: 5}, {0: 9, 1: 4}, {0: 9, 1: 9}).notes == ()  # block 3 goes on at level 1
+    (mixed,) = priced({0: 5}, {0: 9, 1: 9, 2: 10}, {0: 9, 1: 3}).notes
+    assert "(instructions), left out: level 1 of block 2, level 2 of block 2" in mixed
+    every, exits_alone = priced({0: 5}, {0: 9, 1: 9}).notes
+    assert every.startswith("EQ0265") and exits_alone.startswith("EQ0266")
 
 
 def test_a_few_paths_go_through_every_level() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,10 @@ import bundled
 import pytest
 from click.testing import CliRunner
 from conftest import Builds
-from pydantic import TypeAdapter
 
 import edgeq
-from edgeq import targets, whatif
 from edgeq.cli import main
-from edgeq.errors import EdgeqError, IntegrityError, MissingToolError, UsageError
-from edgeq.report import CostTable
+from edgeq.errors import EdgeqError, MissingToolError
 from edgeq.targets import toolchain
 
 pytestmark = pytest.mark.emulator
@@ -141,79 +137,6 @@ def test_a_change_that_is_none_is_refused(build: Path, change: str) -> None:
     result = CliRunner().invoke(main, ["explain", str(build), "--layer", "x", "--set", change])
     assert result.exit_code == 2
     assert result.stderr.startswith("error EQ0207: ")
-
-
-@pytest.fixture(scope="module")
-def table(built: Builds, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CostTable]:
-    """A cost table that a profile wrote, and what it says."""
-    folder = tmp_path_factory.mktemp("costs")
-    shutil.copytree(built(EXAMPLE, COMPILER).folder, folder / "build")
-    edgeq.profile(folder / "build", cost_table=folder / "costs.json")
-    data = json.loads((folder / "costs.json").read_text())
-    return folder / "costs.json", TypeAdapter(CostTable).validate_python(data)
-
-
-def read(path: Path, table: CostTable, **changes: str) -> CostTable:
-    wanted = {
-        "model": table.model_sha256,
-        "target": table.target,
-        "compiler": table.compiler,
-        **changes,
-    }
-    target = targets.load(wanted["target"])
-    return whatif.read_cost_table(path, wanted["model"], target, wanted["compiler"])
-
-
-def test_a_cost_table_is_read_as_it_was_written(table: tuple[Path, CostTable]) -> None:
-    path, wanted = table
-    assert read(path, wanted) == wanted
-    assert read(path, wanted, target="cortex-m4") == wanted  # the same core
-
-
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"model": "0" * 64}, "another model"),
-        ({"target": "stm32f100"}, "another core: cortex-m4f, here it is cortex-m3"),
-        ({"compiler": "zig 0.0.1"}, "another compiler: .*, here it is zig 0.0.1"),
-    ],
-)
-def test_a_cost_table_for_something_else_is_refused(
-    table: tuple[Path, CostTable], changes: dict[str, str], named: str
-) -> None:
-    with pytest.raises(IntegrityError, match=f"EQ0741: .*{named}"):
-        read(*table, **changes)
-
-
-@pytest.mark.parametrize(
-    "edit",
-    [
-        lambda text: text[:-20],
-        lambda text: "[]",
-        lambda text: "\xff",
-        lambda text: text.replace('"schema": 1', '"schema": 2'),
-        lambda text: text.replace('"core":', '"surplus": 1, "core":'),
-        lambda text: text.replace('"scratch_bytes":', '"surplus": 1, "scratch_bytes":', 1),
-        lambda text: text.replace('"weights": 2', '"weights": "2"', 1),
-        lambda text: text.replace('"compiler":', '"was":'),
-    ],
-)
-def test_a_cost_table_that_is_none_is_refused(
-    table: tuple[Path, CostTable], tmp_path: Path, edit: Callable[[str], str]
-) -> None:
-    good, wanted = table
-    text = edit(good.read_text())
-    assert text != good.read_text()
-    (tmp_path / "costs.json").write_text(text, encoding="latin-1")
-    with pytest.raises(IntegrityError, match="EQ0740"):
-        read(tmp_path / "costs.json", wanted)
-
-
-def test_a_cost_table_that_is_not_there_is_refused(
-    table: tuple[Path, CostTable], tmp_path: Path
-) -> None:
-    with pytest.raises(UsageError, match="EQ0245"):
-        read(tmp_path / "nothing.json", table[1])
 
 
 def test_a_cost_table_holds_what_the_build_itself_takes(build: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from graphs import RELU, Builder
+from graphs import RELU, Builder, with_constants
 
 from edgeq import exits, floatrun
 from edgeq.errors import ModelError
@@ -15,7 +15,6 @@ from edgeq.ir import Array, Graph
 
 torch = pytest.importorskip("torch", reason="the extra torch is missing", exc_type=ImportError)
 from edgeq.fit import torch_joint  # noqa: E402
-from edgeq.fit.torch_net import with_constants  # noqa: E402
 
 CLASSES = 10
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from graphs import FUNCTIONS, Builder, random_graph, resnet8
+from graphs import FUNCTIONS, Builder, random_graph, resnet8, with_constants
 from programs import reals
 
 from edgeq import floatrun
 from edgeq.ir import Graph, Node, Op, Tensor
 
 torch = pytest.importorskip("torch", reason="the extra torch is missing", exc_type=ImportError)
-from edgeq.fit.torch_net import Net, with_constants  # noqa: E402
+from edgeq.fit.torch_net import Net  # noqa: E402
 
 GRAPHS = range(60)
 RTOL, ATOL = 1e-4, 2e-5  # float32 sums of up to some hundred products, in other orders

@@ -20,7 +20,14 @@ from edgeq.ir import Block, Graph, Network, Variant, Window, qparams_of, single
 from edgeq.kernels import Optimize
 from edgeq.nested import digits, joined, levels_of, most, split, widths
 from edgeq.ops import OPS
-from edgeq.packing import LAYOUTS, pack_dense, pack_planes, plane_ends, planes_bytes, unpack_planes
+from edgeq.packing import (
+    LAYOUTS,
+    pack_dense,
+    pack_planes,
+    plane_ends,
+    planes_bytes,
+    unpack_dense,
+)
 from edgeq.program import Program
 from edgeq.targets.runners import HostProgram
 
@@ -107,6 +114,16 @@ def test_a_row_of_zeros_has_a_scale() -> None:
 
 
 # Storage
+
+
+def unpack_planes(data: bytes, planes: Sequence[int], count: int) -> np.ndarray:
+    """The first `count` weights that `pack_planes` stored in as many planes or more."""
+    size, at = planes_bytes(1, count, 1), 0
+    found = np.zeros(count, np.int64)
+    for width in planes:
+        found = (found << width) + unpack_dense(data[at : at + size * width], width, count)
+        at += size * width
+    return found
 
 
 @fixed

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeq.fit.curves import TRADEOFFS, Curve, fixed, predicted, sweep
 from edgeq.fit.outputs import Fold, Int64
-from edgeq.gates import Costs, Form, Gate, Levels, Path, Static, Table
+from edgeq.gates import Form, Gate, Path, Static, Table
 
 
 def first_levels(
@@ -47,24 +47,6 @@ def tradeoff_within(gate: Gate, fold: Fold, drop: float) -> int:
     """The greatest tradeoff whose accuracy is at most `drop` (a share) below the best one's."""
     accuracy = sweep(gate, fold).correct.mean(axis=1)
     return fixed(TRADEOFFS[int(np.flatnonzero(accuracy >= accuracy.max() - drop)[-1])])
-
-
-def dominated(costs: Costs, levels: Levels) -> frozenset[tuple[int, int]]:
-    """The (block, level) that cost as much as a more precise level of that block, or more.
-
-    Only from the first block on, since precision never rises: a level that pays in a block has to
-    be one that the blocks behind it can go on at.
-    """
-    found: set[tuple[int, int]] = set()
-    for level in sorted({level for block in levels for level in block}):
-        for block, has in enumerate(levels):
-            if level not in has:
-                continue
-            price = costs.blocks[block]
-            if all(price[level] < price[other] for other in has if other < level):
-                break
-            found.add((block, level))
-    return frozenset(found)
 
 
 def paths_of(

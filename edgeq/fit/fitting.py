@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
-
 from edgeq import gates
-from edgeq.errors import UsageError
 from edgeq.fit import networks, reliability, tables, targets
 from edgeq.fit.choose import (
-    dominated,
     first_levels,
     form_bytes,
     paths_of,
@@ -21,8 +17,7 @@ from edgeq.fit.choose import (
 )
 from edgeq.fit.curves import fixed, sweep
 from edgeq.fit.outputs import Fold, Outputs, split
-from edgeq.fit.reliability import Reliability, of_errors, of_gate
-from edgeq.gates import Costs, Form, Gate, Levels, Table
+from edgeq.gates import Costs, Form, Gate, Table
 
 Kind = Literal["table", "mlp"]
 
@@ -75,8 +70,7 @@ def fit(outputs: Outputs, costs: Costs, settings: Settings = Settings()) -> Fitt
         UsageError: fewer samples than clusters, or a tradeoff that is none.
     """
     start = None if settings.tradeoff is None else fixed(settings.tradeoff)
-    dropped = dominated(costs, outputs.levels)
-    plain = _plain(outputs, costs, settings, dropped)
+    plain = _plain(outputs, costs, settings)
     part, held_out = split(outputs.val, HELD_OUT, settings.seed)
 
     by_count = {
@@ -104,7 +98,7 @@ def fit(outputs: Outputs, costs: Costs, settings: Settings = Settings()) -> Fitt
         forms[kind] = replace(gate, tradeoff=at)
     sizes = {kind: form_bytes(form) for kind, form in fitted.items()}
     kind = settings.form or chosen(areas, sizes)
-    notes = (*outputs.notes(), *_drops(outputs.levels, dropped))
+    notes = (*outputs.notes(), *costs.notes)
     return Fitted(forms[kind], forms, areas, sizes, table_areas, brier, ece, counts, rmse, notes)
 
 
@@ -148,38 +142,6 @@ def digest(form: Form) -> str:
     return found.hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class Clusters:
-    """What a number of clusters makes of a fit, on a fold of its own."""
-
-    count: int
-    target_brier: float
-    target_ece: float
-    areas: Mapping[Kind, float]
-    reliability: Mapping[Kind, Reliability]
-
-
-def by_clusters(
-    outputs: Outputs,
-    costs: Costs,
-    fold: Fold,
-    counts: Sequence[int],
-    settings: Settings = Settings(),
-) -> list[Clusters]:
-    """Accuracy and reliability on `fold` over the number of clusters (figs. 5 and 9)."""
-    found = []
-    for count in counts:
-        fitted = fit(outputs, costs, replace(settings, clusters=(count,)))
-        paths = fitted.gate.paths
-        told = targets.learn(outputs.val, paths, count, settings.seed).estimate(fold)
-        errors = np.concatenate([told[path] for path in paths])
-        trust = of_errors(errors, np.concatenate([fold.wrong[path] for path in paths]))
-        areas = {kind: area(gate, fold) for kind, gate in fitted.forms.items()}
-        each = {kind: of_gate(gate, fold) for kind, gate in fitted.forms.items()}
-        found.append(Clusters(count, trust.brier, trust.ece_mass, areas, each))
-    return found
-
-
 def area(gate: Gate, fold: Fold) -> float:
     """The mean accuracy over costs from the cheapest path's to the dearest one's."""
     return sweep(gate, fold).points().area()
@@ -192,11 +154,9 @@ def chosen(areas: Mapping[Kind, float], sizes: Mapping[Kind, int]) -> Kind:
     return min(near, key=lambda kind: sizes[kind])
 
 
-def _plain(
-    outputs: Outputs, costs: Costs, settings: Settings, dropped: frozenset[tuple[int, int]]
-) -> Gate:
+def _plain(outputs: Outputs, costs: Costs, settings: Settings) -> Gate:
     """Paths, costs and levels of the gate; nothing learned yet."""
-    every = paths_of(outputs.paths, dropped, paper=settings.paper)
+    every = paths_of(outputs.paths, costs.dominated, paper=settings.paper)
     paths = gates.sampled(every, settings.seed)
     level = outputs.levels[0][0]
     prices = gates.normalised(costs, paths)
@@ -229,20 +189,3 @@ def _network(
 def _best(found: Mapping[int, float], sign: int) -> int:
     """The number of clusters of the greatest value, or of the least; the smaller of equals."""
     return max(sorted(found), key=lambda count: sign * found[count])
-
-
-def _drops(levels: Levels, dropped: frozenset[tuple[int, int]]) -> tuple[str, ...]:
-    found = [
-        UsageError(
-            "EQ0265",
-            f"block {block + 1}: level {level} costs no less than a more precise"
-            " one, and is left out",
-        )
-        for block, level in sorted(dropped)
-    ]
-    below = {(block, level) for block, has in enumerate(levels) for level in has[1:]}
-    if below and below <= dropped:
-        found.append(
-            UsageError("EQ0266", "no lower level pays on this target: only exits are left")
-        )
-    return tuple(str(note) for note in found)

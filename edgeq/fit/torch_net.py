@@ -6,7 +6,6 @@ Tensors are channels last, as in the graph. Trained weights go back into a graph
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -50,12 +49,6 @@ class Net:
     def constants(self) -> dict[str, Array]:
         """The weights as they are now, by tensor name, float32."""
         return {name: w.detach().numpy().copy() for name, w in self.weights.items()}
-
-
-def with_constants(graph: Graph, constants: Mapping[str, Array]) -> Graph:
-    """`graph` with other data in the constants of those names, which it has, of equal shapes."""
-    new = {name: replace(graph.tensors[name], data=data) for name, data in constants.items()}
-    return replace(graph, tensors={**graph.tensors, **new})
 
 
 def _image(x: Tensor) -> Tensor:
