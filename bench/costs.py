@@ -75,7 +75,7 @@ def depthwise(b: Builder) -> str:
 
 
 def pools(b: Builder, pool: Callable[[str, Window], str]) -> str:
-    x = b.input(24, 24, 8)
+    x = b.input(24, 24, 16)
     for side, stride in ((2, 1), (3, 1), (2, 2), (3, 2), (3, 1)):
         x = pool(x, Window((side, side), (stride, stride)))
     return x

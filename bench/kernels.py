@@ -52,9 +52,10 @@ def add(start: Start, shape: Shape) -> Graph:
     return b.build(b.add(start(b, shape, "a"), start(b, shape, "b")))
 
 
-def average(start: Start, shape: Shape) -> Graph:
+def average(start: Start, shape: Shape, side: int | None = None) -> Graph:
     b = Builder("average")
-    return b.build(b.global_average_pool(start(b, shape)))
+    sides = (side, side) if side else shape[:2]
+    return b.build(b.average_pool(start(b, shape), Window(sides, sides)))
 
 
 def maximum(start: Start, shape: Shape) -> Graph:
@@ -139,6 +140,9 @@ LAYERS: dict[str, tuple[int, Callable[[Start], Graph]]] = {
     "add 16 @32x32": (32 * 32 * 16, lambda start: add(start, (32, 32, 16))),
     "average 64 @25x5": (25 * 5 * 64, lambda start: average(start, (25, 5, 64))),
     "average 64 @8x8": (8 * 8 * 64, lambda start: average(start, (8, 8, 64))),
+    "average 7x7 16 @28x28": (28 * 28 * 16, lambda start: average(start, (28, 28, 16), 7)),
+    "average 4x4 32 @16x16": (16 * 16 * 32, lambda start: average(start, (16, 16, 32), 4)),
+    "average 2x2 8 @8x8": (8 * 8 * 8, lambda start: average(start, (8, 8, 8), 2)),
     "table 16 @32x32": (32 * 32 * 16, lambda start: table((32, 32, 16))),
     "max 2x2 16 @28x28": (28 * 28 * 16, lambda start: maximum(start, (28, 28, 16))),
 }

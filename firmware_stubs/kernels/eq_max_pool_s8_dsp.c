@@ -46,9 +46,8 @@ void eq_max_pool_s8_dsp(const eq_call_t *call)
     const uint32_t *shape = call->out->shape;
     int8_t *output = call->output;
     for (uint32_t y = 0; y < shape[0]; y++) {
-        const eq_span_t rows = eq_clip_rows(call, y);
         for (uint32_t x = 0; x < shape[1]; x++) {
-            const eq_patch_t patch = eq_patch(call, rows, eq_clip_columns(call, x));
+            const eq_patch_t patch = eq_patch(call, y, x);
             max_of_window(&patch, output);
             output += shape[2];
         }

@@ -12,6 +12,11 @@
 
 #include "eq_fixed.h"
 
+typedef struct {
+    uint32_t first;
+    uint32_t second;
+} eq_quads_t;
+
 #if defined(__ARM_FEATURE_DSP) && defined(__GNUC__)
 
 /* Four bytes at any address. */
@@ -25,6 +30,17 @@ static inline uint32_t eq_load_quad(const int8_t *bytes)
 static inline void eq_store_quad(int8_t *bytes, uint32_t quad)
 {
     __builtin_memcpy(bytes, &quad, sizeof quad);
+}
+
+/* Eight bytes at a multiple of 4, behind which the address stands then. */
+static inline eq_quads_t eq_next_quads(const int8_t **at)
+{
+    const int8_t *bytes = *at;
+    eq_quads_t quads;
+    __asm__("ldrd %0, %1, [%2], #8"
+            : "=r"(quads.first), "=r"(quads.second), "+r"(*at)
+            : "m"(*(const int8_t(*)[8])bytes));
+    return quads;
 }
 
 /* The bytes 0 and 2 of a quad, added to a pair. */
@@ -197,6 +213,13 @@ static inline void eq_store_quad(int8_t *bytes, uint32_t quad)
     for (uint32_t i = 0; i < 4; i++) {
         bytes[i] = (int8_t)(quad >> 8 * i);
     }
+}
+
+static inline eq_quads_t eq_next_quads(const int8_t **at)
+{
+    const eq_quads_t quads = {eq_load_quad(*at), eq_load_quad(*at + 4)};
+    *at += 8;
+    return quads;
 }
 
 static inline uint32_t eq_extend(uint32_t byte)

@@ -53,7 +53,7 @@ static inline eq_span_t eq_clip_columns(const eq_call_t *call, uint32_t x)
                    op->dilation_width, (int32_t)call->in[0]->shape[1]);
 }
 
-/* The part of a window that lies inside the input. */
+/* The part of a pool's window that lies inside the input; taps of pools lie side by side. */
 typedef struct {
     const int8_t *first; /* of its first channel */
     int32_t rows;
@@ -62,13 +62,21 @@ typedef struct {
     int32_t row;  /* from row to row */
 } eq_patch_t;
 
-static inline eq_patch_t eq_patch(const eq_call_t *call, eq_span_t rows, eq_span_t columns)
+static inline eq_patch_t eq_patch(const eq_call_t *call, uint32_t y, uint32_t x)
 {
+    const eq_operator_t *op = call->op;
+    const int32_t height = (int32_t)call->in[0]->shape[0];
+    const int32_t width = (int32_t)call->in[0]->shape[1];
     const int32_t step = (int32_t)call->in[0]->shape[2];
-    const int32_t row = (int32_t)call->in[0]->shape[1] * step;
-    const int32_t first = (rows.start + rows.first) * row + (columns.start + columns.first) * step;
-    const eq_patch_t patch = {call->input[0] + first, rows.last - rows.first,
-                              columns.last - columns.first, step, row};
+    const int32_t up = (int32_t)y * op->stride_height - op->pad_top;
+    const int32_t left = (int32_t)x * op->stride_width - op->pad_left;
+    const int32_t top = up > 0 ? up : 0;
+    const int32_t start = left > 0 ? left : 0;
+    const int32_t down = up + op->kernel_height;
+    const int32_t right = left + op->kernel_width;
+    const eq_patch_t patch = {call->input[0] + (top * width + start) * step,
+                              (down < height ? down : height) - top,
+                              (right < width ? right : width) - start, step, width * step};
     return patch;
 }
 

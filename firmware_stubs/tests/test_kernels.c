@@ -595,8 +595,9 @@ static void check_least(const case_t *shape, const tested_t *tested, uint32_t co
 /*
  * Windows of 1 to 3 with all strides and pads, on all sizes about the blocks of the kernels. Left out
  * is what may lie nearer by chance: depthwise windows of one tap; depthwise layers and pools of 8
- * channels, where a shift of 8 keeps each channel to itself; small windows, which eq_conv_s8_dsp
- * gathers; eq_depthwise_3x3_s8_dsp, whose pairs of rows may lie a row nearer in some shapes.
+ * channels, where a shift of 8 keeps each channel to itself; pools of 16, which are read before one is
+ * written; small windows, which eq_conv_s8_dsp gathers; eq_depthwise_3x3_s8_dsp, whose pairs of rows
+ * may lie a row nearer in some shapes.
  */
 static void test_least_distances(void)
 {
@@ -626,7 +627,7 @@ static void test_least_distances(void)
         const uint8_t *width = bits[pool ? 0 : random_next(&state) % 5];
         case_t c = {.block_count = 0};
         const uint32_t channels =
-            pool ? (uint32_t)RANDOM_OF(&state, 9, 16, 17)
+            pool ? (uint32_t)RANDOM_OF(&state, 9, 17, 20)
                  : (uint32_t)(conv ? RANDOM_OF(&state, 16, 17, 33) : RANDOM_OF(&state, 9, 15, 16));
         const uint32_t outputs = conv ? (uint32_t)RANDOM_OF(&state, 8, 9, 15, 16, 17) : channels;
         const uint32_t side = (uint32_t)random_in(&state, 3, 7);
@@ -727,10 +728,11 @@ static void test_pool(uint32_t rounds)
           {0, EQ_FAMILY_POOL, EQ_SCRATCH_NONE, 16, EQ_ORDER_NONE, eq_average_pool_s16_ref, NULL}}}};
     for (uint32_t i = 0; i < rounds; i++) {
         case_t c = {.block_count = 0};
-        const uint32_t channels = (uint32_t)random_in(&state, 1, 19);
+        const uint32_t channels =
+            (uint32_t)RANDOM_OF(&state, random_in(&state, 1, 19), 4 * random_in(&state, 4, 12));
         const int average = (int)(i % 2);
         const int fits = i % 16 < 14 ? random_shapes(&c, channels, channels, 1)
-                                     : global_pool(&c, channels % 9 + 1);
+                                     : global_pool(&c, channels % 20 + 1);
         if (!fits) {
             continue;
         }
@@ -744,6 +746,52 @@ static void test_pool(uint32_t rounds)
         }
         check_kernels(&c, kernels[average], 3, 0, expected);
         case_free(&c);
+    }
+}
+
+/*
+ * The mean of n bytes, for every n whose sums an int16 holds: the least and greatest sums, and those
+ * about each that lies halfway between two means; sixteen channels, each with a sum of its own.
+ */
+static void test_means(void)
+{
+    enum { MOST = 255, WIDE = 16, SUMS = 3 * 256 };
+    eq_operator_t op = {.kernel_height = 1,
+                        .stride_height = 1,
+                        .stride_width = 1,
+                        .dilation_height = 1,
+                        .dilation_width = 1,
+                        .clamp_min = INT8_MIN,
+                        .clamp_max = INT8_MAX};
+    eq_tensor_record_t in = {.rank = 4, .bits = 8}, out = in;
+    static uint64_t memory[MOST * WIDE / 8];
+    int8_t *values = (int8_t *)memory, means[WIDE];
+    const eq_call_t call = {
+        .op = &op, .in = {&in, &in}, .out = &out, .input = {values, values}, .output = means};
+    set_shape(&out, 1, 1, WIDE);
+    for (int32_t n = 1; n <= MOST; n++) {
+        op.kernel_width = (uint16_t)n;
+        set_shape(&in, 1, (uint32_t)n, WIDE);
+        for (int32_t first = 0; first < SUMS; first += WIDE) {
+            int32_t sums[WIDE];
+            for (int32_t channel = 0; channel < WIDE; channel++) {
+                const int32_t i = first + channel, mean = i / 3 + INT8_MIN;
+                const int32_t sum = mean * n + (n - 1) / 2 + i % 3;
+                const int32_t most = INT8_MAX * n;
+                sums[channel] = sum < most ? sum : (i % 3 != 0 ? INT8_MIN * n : most);
+                const int32_t each = (int32_t)floor_divide(sums[channel], n);
+                for (int32_t tap = 0; tap < n; tap++) {
+                    values[tap * WIDE + channel] =
+                        (int8_t)(each + (tap < sums[channel] - each * n));
+                }
+            }
+            eq_average_pool_s8_dsp(&call);
+            for (int32_t channel = 0; channel < WIDE; channel++) {
+                const int32_t mean = eq_round_away_divide(sums[channel], n);
+                CHECK(means[channel] == mean, "%d / %d is %d", (int)sums[channel], (int)n,
+                      means[channel]);
+            }
+        }
     }
 }
 
@@ -942,6 +990,7 @@ int main(int argc, char **argv)
     test_depthwise(rounds);
     test_fc(rounds);
     test_pool(rounds);
+    test_means();
     test_add(rounds < 90 ? 3 : 90);
     test_affine(rounds < 90 ? 1 : 30);
     return check_report("test_kernels");
