@@ -344,19 +344,13 @@ def test_exits_and_levels_that_are_none_are_refused(
     place.refuses(id, "--data", "val.npz", says=says)
 
 
-def test_recost_needs_gates_and_trains_nothing(place: Place) -> None:
+@pytest.mark.parametrize("torch", [True, False])
+def test_recost_needs_gates_and_trains_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch, torch: bool
+) -> None:
+    monkeypatch.setattr(gating.importlib.util, "find_spec", lambda name: torch or None)
     place.refuses("EQ0271", "--data", "val.npz", "--recost")
-    place.fits("-o", "gate.json")
-    place.refuses(
-        "EQ0272",
-        "--data",
-        "val.npz",
-        "--policy",
-        "gate.json",
-        "--recost",
-        "--joint",
-        says="--joint",
-    )
+    place.refuses("EQ0272", "--data", "val.npz", "--recost", "--joint", says="--joint")
 
 
 def test_gates_of_another_model_or_version_are_refused(place: Place) -> None:
