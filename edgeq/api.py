@@ -405,8 +405,7 @@ def fit_gate(
     device = targets.load(target)
     if data is None:
         raise UsageError("EQ0270", "gate needs --data: labelled samples to fit and to choose by")
-    if joint:
-        gating.needs_torch()
+    gating.trainable(joint, recost)
     tools = None
     by = gating.cost_of(cost)
     if by not in gating.FORMULAS:

@@ -110,12 +110,17 @@ def read(path: Path, model: Model, specs: Mapping[str, InputSpec], labelled: boo
     return File(found, hashed(path.read_bytes()))
 
 
-def needs_torch() -> None:
-    """Nothing, if PyTorch is installed.
+def trainable(joint: bool, recost: bool) -> None:
+    """Nothing, if what is asked for contradicts nothing, and can be trained here.
 
     Raises:
-        MissingToolError: it is not.
+        UsageError: `recost` trains nothing.
+        MissingToolError: `joint` needs PyTorch, which is not installed.
     """
+    if not joint:
+        return
+    if recost:
+        raise UsageError("EQ0272", "--recost trains nothing, and --joint would: take one of them")
     if importlib.util.find_spec("torch") is None:
         raise MissingToolError(
             "EQ0613", '--joint trains with PyTorch: python -m pip install "edgeq[torch]"'
@@ -214,8 +219,6 @@ def write(file: Path, request: Request, progress: Progress) -> Gated:
         raise UsageError("EQ0271", "--recost: the policy has no gates yet; fit them without it")
     if request.tradeoff is not None:
         curves.fixed(request.tradeoff)
-    if request.recost and request.joint:
-        raise UsageError("EQ0272", "--recost trains nothing, and --joint would: take one of them")
     policy, section = run(request, progress)
     assert policy.gate is not None  # it has just been fitted
     said = policy.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"gate"})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ SIDE, CLASSES, SAMPLES = 8, 4, 400
 EXITS = 'exits = ["conv1"]\n'
 LEVEL = "[[level]]\ndefault = {weights = 4, activations = 4}\n"
 QUICK = ("--cost", "bitops_linear")
+STEPS = 250  # of networks: how well they fit is for tests/test_fit_gates.py to say
+FITTED = "net.gate.json"
 
 
 def images(count: int, seed: int) -> tuple[Array, Array]:
@@ -100,16 +104,45 @@ class Place:
         assert {path: path.read_bytes() for path in self.folder.iterdir()} == before
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    found = Place(tmp_path)
-    (tmp_path / "net.onnx").write_bytes(network().SerializeToString())
+@pytest.fixture(scope="module", autouse=True)
+def few_steps() -> Iterator[None]:
+    """Networks train for `STEPS`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gating, "Settings", partial(fit.Settings, steps=STEPS))
+        yield
+
+
+def furnished(folder: Path) -> Place:
+    found = Place(folder)
+    (folder / "net.onnx").write_bytes(network().SerializeToString())
     found.samples("calib.npz", 32, 0)
     found.samples("val.npz", SAMPLES, 1)
     found.samples("train.npz", SAMPLES, 2)
     found.policy(EXITS + LEVEL)
-    monkeypatch.chdir(tmp_path)
     return found
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.chdir(tmp_path)
+    return furnished(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def fitted_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, str]:
+    """`FITTED` with baselines, from the files of `place`, and what the terminal showed."""
+    folder = tmp_path_factory.mktemp("fitted")
+    with contextlib.chdir(folder):
+        result = furnished(folder).gate("--data", "val.npz", "--baselines")
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    return (folder / FITTED).read_bytes(), result.stdout
+
+
+@pytest.fixture
+def section(place: Place, fitted_once: tuple[bytes, str]) -> dict[str, Any]:
+    """The section of `FITTED`, which lies in `place`."""
+    (place.folder / FITTED).write_bytes(fitted_once[0])
+    return dict(json.loads(fitted_once[0])["gate"]["report"])
 
 
 # What it does #
@@ -117,7 +150,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 
 def test_a_fitted_policy_has_gates_and_tells_what_they_are_worth(place: Place) -> None:
     found = place.fits("--train", "train.npz")
-    written = policy.load(place.folder / "net.gate.json")
+    written = policy.load(place.folder / FITTED)
     assert written.gate is not None
     assert json.loads(report.dumps(report.asdict(written.gate.report))) == found  # type: ignore[arg-type]
     assert written.exits == ("conv1",)
@@ -131,11 +164,10 @@ def test_a_fitted_policy_has_gates_and_tells_what_they_are_worth(place: Place) -
     }
 
 
-def test_the_section_follows_the_schema_of_the_report(place: Place) -> None:
-    found = place.fits("--baselines")
+def test_the_section_follows_the_schema_of_the_report(section: dict[str, Any]) -> None:
     schema = report.schema()
-    jsonschema.validate(found, {**schema["$defs"]["Gate"], "$defs": schema["$defs"]})
-    assert set(found["baselines"]) == {
+    jsonschema.validate(section, {**schema["$defs"]["Gate"], "$defs": schema["$defs"]})
+    assert set(section["baselines"]) == {
         "thresholds at w8a8",
         "thresholds, best path",
         "plain PTQ",
@@ -143,24 +175,24 @@ def test_the_section_follows_the_schema_of_the_report(place: Place) -> None:
         "JEI-DNN",
         "oracle",
     }
-    for baseline in found["baselines"].values():
+    for baseline in section["baselines"].values():
         assert all(0 < point["cost"] <= 1 for point in baseline["curve"])
 
 
-def test_export_takes_the_policy_and_puts_the_section_into_its_report(place: Place) -> None:
-    found = place.fits()
-    build = edgeq.export(
-        "net.onnx", policy="net.gate.json", calib="calib.npz", data="val.npz", check="none"
-    )
+def test_export_takes_the_policy_and_puts_the_section_into_its_report(
+    place: Place, section: dict[str, Any]
+) -> None:
+    build = edgeq.export("net.onnx", policy=FITTED, calib="calib.npz", data="val.npz", check="none")
     assert build.report.gate is not None
-    assert json.loads(report.dumps(build.report.to_json()))["gate"] == found
+    assert json.loads(report.dumps(build.report.to_json()))["gate"] == section
     assert build.report.export.routing is not None
     assert "Operating points" in (build.folder / "report.html").read_text("utf-8")
     assert not [note for note in build.report.export.notes if "other calibration" in note]
 
 
+@pytest.mark.usefixtures("section")
 def test_diff_tells_how_mean_and_worst_cost_moved(place: Place) -> None:
-    place.fits("--tradeoff", "10", "-o", "cheap.json")
+    place.fits("--policy", FITTED, "--recost", "--tradeoff", "10", "-o", "cheap.json")
     policy = json.loads((place.folder / "cheap.json").read_text(encoding="utf-8"))
     policy["gate"]["form"] = {"kind": "static"}  # every input goes to the end
     (place.folder / "exact.json").write_text(json.dumps(policy), encoding="utf-8")
@@ -175,18 +207,24 @@ def test_diff_tells_how_mean_and_worst_cost_moved(place: Place) -> None:
     assert moved["worst"].new == moved["worst"].old
 
 
+@pytest.mark.usefixtures("section")
 def test_other_calibration_samples_than_those_of_the_gates_are_told(place: Place) -> None:
-    place.fits()
-    build = edgeq.export("net.onnx", policy="net.gate.json", calib="val.npz", check="none")
+    build = edgeq.export("net.onnx", policy=FITTED, calib="val.npz", check="none")
     assert [note for note in build.report.export.notes if "other calibration samples" in note]
 
 
-def test_the_same_arguments_give_the_same_file(place: Place) -> None:
-    place.fits("--seed", "3", "-o", "one.json")
-    place.fits("--seed", "3", "-o", "other.json")
+def test_the_same_arguments_give_the_same_file_from_the_command_and_the_library(
+    place: Place,
+) -> None:
+    place.fits("-o", "one.json")
     place.fits("--seed", "4", "-o", "third.json")
+    found = edgeq.fit_gate(
+        "net.onnx", policy="policy.toml", calib="calib.npz", data="val.npz", cost="bitops_linear"
+    )
+    assert found.file == Path(FITTED)
+    assert policy.load(found.file) == found.policy
     one, other, third = (
-        (place.folder / f"{name}.json").read_bytes() for name in ("one", "other", "third")
+        (place.folder / name).read_bytes() for name in ("one.json", FITTED, "third.json")
     )
     assert one == other
     assert one != third
@@ -202,14 +240,7 @@ def test_joint_trains_the_network_and_export_takes_what_it_learned(place: Place)
     assert apart is not None
     assert joint is not None
     assert not apart.weights
-    assert {name.split(".")[0] for name in joint.weights} == {
-        "k1",
-        "k2",
-        "m",
-        "conv1",
-        "conv2",
-        "fc",
-    }
+    assert {"k1", "k2", "m"} < set(joint.weights)
     right = {}
     for name in ("apart", "joint"):
         build = edgeq.export(
@@ -222,22 +253,21 @@ def test_joint_trains_the_network_and_export_takes_what_it_learned(place: Place)
     assert right["joint"] > right["apart"] + 0.2, right  # its own weights were drawn at random
 
 
-def test_without_train_the_folds_of_data_have_no_sample_in_common(place: Place) -> None:
-    found = place.fits()
-    sizes = {fold["name"]: fold["samples"] for fold in found["folds"]}
+def test_without_train_the_folds_of_data_have_no_sample_in_common(section: dict[str, Any]) -> None:
+    sizes = {fold["name"]: fold["samples"] for fold in section["folds"]}
     assert (sizes["train"], sizes["val"], sizes["test"]) == (200, 120, 80)
-    assert any(note.startswith("no --train:") for note in found["notes"])
+    assert any(note.startswith("no --train:") for note in section["notes"])
 
 
 def test_exits_are_proposed_where_the_policy_names_none(place: Place) -> None:
     place.policy(LEVEL)
     found = place.fits()
     assert len(found["exits"]) >= 2
-    assert policy.load("net.gate.json").exits == tuple(found["exits"][:-1])
+    assert policy.load(FITTED).exits == tuple(found["exits"][:-1])
 
 
-def test_operating_points_go_from_accurate_to_cheap(place: Place) -> None:
-    points = place.fits()["points"]
+def test_operating_points_go_from_accurate_to_cheap(section: dict[str, Any]) -> None:
+    points = section["points"]
     assert points[0]["name"] == "top"
     assert [p["tradeoff"] for p in points] == sorted(p["tradeoff"] for p in points)
     for point in points:
@@ -246,13 +276,10 @@ def test_operating_points_go_from_accurate_to_cheap(place: Place) -> None:
         assert point["mean"] <= point["worst"]
 
 
+@pytest.mark.usefixtures("section")
 def test_new_costs_leave_what_was_learned_as_it_is(place: Place) -> None:
-    place.fits("-o", "gate.json")
-    result = place.gate(
-        "--policy", "gate.json", "--data", "val.npz", "--recost", "--cost", "bops", "-o", "new.json"
-    )
-    assert result.exit_code == 0, result.stderr
-    before, after = (policy.load(f"{name}.json").gate for name in ("gate", "new"))
+    place.fits("--policy", FITTED, "--recost", "--cost", "bops", "-o", "new.json")
+    before, after = (policy.load(name).gate for name in (FITTED, "new.json"))
     assert before is not None
     assert after is not None
     old, new = gatefile.to_gate(before), gatefile.to_gate(after)
@@ -264,7 +291,7 @@ def test_new_costs_leave_what_was_learned_as_it_is(place: Place) -> None:
 
 def test_a_tradeoff_that_is_named_is_the_one_at_start(place: Place) -> None:
     assert place.fits("--tradeoff", "0.25")["tradeoff"] == 0.25
-    gate = policy.load("net.gate.json").gate
+    gate = policy.load(FITTED).gate
     assert gate is not None
     assert gate.tradeoff == ONE // 4
 
@@ -310,11 +337,9 @@ def test_one_level_alone_is_plain_early_exit(place: Place) -> None:
     assert found["paths"] == 2
 
 
-def test_the_terminal_shows_points_forms_and_ties(place: Place) -> None:
-    result = place.gate("--data", "val.npz", "--baselines")
-    assert result.exit_code == 0, result.stderr
-    for word in ("top", "table", "mlp", "JEI-DNN", "tie", "net.gate.json"):
-        assert word in result.stdout
+def test_the_terminal_shows_points_forms_and_ties(fitted_once: tuple[bytes, str]) -> None:
+    for word in ("top", "table", "mlp", "JEI-DNN", "tie", FITTED):
+        assert word in fitted_once[1]
 
 
 # What it refuses, or warns of #
@@ -374,29 +399,23 @@ def test_exits_and_levels_that_are_none_are_refused(
     place.refuses(id, "--data", "val.npz", says=says)
 
 
-def test_recost_needs_gates_and_trains_nothing(place: Place) -> None:
+@pytest.mark.parametrize("torch", [True, False])
+def test_recost_needs_gates_and_trains_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch, torch: bool
+) -> None:
+    monkeypatch.setattr(gating.importlib.util, "find_spec", lambda name: torch or None)
     place.refuses("EQ0271", "--data", "val.npz", "--recost")
-    place.fits("-o", "gate.json")
-    place.refuses(
-        "EQ0272",
-        "--data",
-        "val.npz",
-        "--policy",
-        "gate.json",
-        "--recost",
-        "--joint",
-        says="--joint",
-    )
+    place.refuses("EQ0272", "--data", "val.npz", "--recost", "--joint", says="--joint")
 
 
+@pytest.mark.usefixtures("section")
 def test_gates_of_another_model_or_version_are_refused(place: Place) -> None:
-    place.fits("-o", "gate.json")
-    held = json.loads((place.folder / "gate.json").read_text("utf-8"))
+    held = json.loads((place.folder / FITTED).read_text("utf-8"))
     held["gate"]["version"] = 2
     (place.folder / "later.json").write_text(json.dumps(held), encoding="utf-8")
     place.refuses("EQ0390", "--data", "val.npz", "--policy", "later.json", "--recost")
     (place.folder / "net.onnx").write_bytes(network(seed=2).SerializeToString())
-    place.refuses("EQ0391", "--data", "val.npz", "--policy", "gate.json", "--recost")
+    place.refuses("EQ0391", "--data", "val.npz", "--policy", FITTED, "--recost")
 
 
 def test_a_policy_with_exits_but_without_gates_is_refused_by_export(place: Place) -> None:
@@ -420,11 +439,6 @@ def test_what_cannot_be_written_is_refused(place: Place) -> None:
     place.refuses("EQ0232", "--data", "val.npz", "-o", "missing/folder/gate.json")
 
 
-def test_a_library_call_gives_the_same(place: Place) -> None:
-    found = edgeq.fit_gate(
-        "net.onnx", policy="policy.toml", calib="calib.npz", data="val.npz", cost="bitops_linear"
-    )
-    assert found.file == Path("net.gate.json")
-    assert policy.load(found.file) == found.policy
+def test_a_library_call_needs_labelled_samples() -> None:
     with pytest.raises(UsageError, match="EQ0270"):
         edgeq.fit_gate("net.onnx", policy="policy.toml", calib="calib.npz")
