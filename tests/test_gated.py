@@ -263,22 +263,41 @@ def test_nothing_lies_on_the_state_of_the_gates(form: str, exits: int, seed: int
             )
 
 
-@pytest.mark.parametrize(
-    ("form", "levels", "size", "most"),
-    [("table", 2, 20, 3072), ("table", 3, 20, 3072), ("mlp", 2, 16, 3072), ("mlp", 3, 16, 3072)],
-)
-def test_tables_of_four_exits_and_ten_classes_take_what_they_may(
-    form: str, levels: int, size: int, most: int
-) -> None:
-    each = (tuple(range(levels)),) * 4
-    gate = gated.random_gate(each, form, 1, size=size)
-    parts = dict(gate_section.pieces(gate, 0.1, None))
-    look_up = ("gate: exponentials", "gate: entropies", "gate: sigmoids")
-    assert sum(len(data) for label, data in parts.items() if label not in look_up) <= most
-    assert sum(len(parts.get(label, b"")) for label in look_up) <= 64 + 132 + 130
+LOOK_UP = ("gate: exponentials", "gate: entropies", "gate: sigmoids")
+SIZES = {"table": 20, "mlp": 16}
+MOST_TABLES, MOST_IN_ALL = 3 * 1024, 6 * 1024  # bytes, of ten classes and four exits
+
+
+def parts_of(form: str, levels: int) -> dict[str, bytes]:
+    """The section of four exits that all have these levels, by what its parts are."""
+    gate = gated.random_gate((tuple(range(levels)),) * 4, form, 1, size=SIZES[form])
+    return dict(gate_section.pieces(gate, 0.1, None))
+
+
+@pytest.mark.parametrize("levels", [2, 3])
+@pytest.mark.parametrize("form", SIZES)
+def test_tables_of_four_exits_and_ten_classes_take_what_they_may(form: str, levels: int) -> None:
+    parts = parts_of(form, levels)
+    assert sum(len(data) for label, data in parts.items() if label not in LOOK_UP) < MOST_TABLES
+    assert sum(len(parts.get(label, b"")) for label in LOOK_UP) <= 64 + 132 + 130
     section = sum(len(pad(data)) for data in parts.values())
     linked = [kernels.of_family(family) for family in {kernels.GATE, kernels.GATE_FORMS[form]}]
-    assert section + kernels.linked_bytes(linked) <= 6 * 1024
+    assert section + kernels.linked_bytes(linked) < MOST_IN_ALL
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case[0] in SIZES and case[1] == 4])
+def test_tables_and_the_code_that_reads_them_take_what_they_may(
+    firmwares: Firmwares, compiler: str, case: tuple[str, int, int]
+) -> None:
+    own = {
+        symbol.address: symbol.bytes
+        for symbol in firmwares(*case, compiler).symbols
+        if "eq_gate" in (symbol.name[:7], symbol.file[:7]) and symbol.kind == "STT_FUNC"
+    }
+    section = sum(len(pad(data)) for data in parts_of(case[0], levels=3).values())
+    code = sum(own.values())
+    assert code > 2 * 1024  # all of it was found
+    assert section + code < MOST_IN_ALL
 
 
 @pytest.mark.parametrize("seed", range(60))

@@ -5,12 +5,12 @@
 
 /* One gate's network, its parts found. */
 typedef struct {
+    const eq_gate_t *gate;
     const eq_gate_layer_t *scales;
     const int32_t *bias;
     const int8_t *rows;    /* of the inputs that it sees */
-    const int8_t *columns; /* of those that say which path it is */
+    const int8_t *columns; /* of those that say which path it is: a level each, the length */
     const int8_t *output;
-    const uint16_t *sigmoids;
     uint32_t hidden;
 } network_t;
 
@@ -18,13 +18,13 @@ static network_t network_of(const eq_gate_t *gate, uint32_t exit)
 {
     const uint8_t *layer = eq_gate_at(gate, gate->predictor + exit * eq_gate_layer_bytes(gate));
     network_t n;
+    n.gate = gate;
     n.hidden = gate->size;
     n.scales = (const void *)layer;
     n.bias = (const void *)(layer + sizeof *n.scales);
     n.rows = (const int8_t *)(n.bias + n.hidden);
     n.columns = n.rows + n.hidden * eq_gate_seen_bytes(gate);
     n.output = n.columns + n.hidden * (gate->exits + 1u);
-    n.sigmoids = eq_gate_at(gate, gate->sigmoids);
     return n;
 }
 
@@ -48,29 +48,28 @@ static void see_after(const eq_gate_t *gate, uint32_t exit, const int8_t *logits
     }
 }
 
-static int32_t level_input(const eq_gate_t *gate, const eq_path_t *path, uint32_t block)
-{
-    return (int32_t)(255u * (eq_path_level(path, block) + 1u) / gate->level_count);
-}
-
 static int32_t length_input(const eq_gate_t *gate, uint32_t length)
 {
     return (int32_t)(255u * length / gate->exits);
 }
 
-/* Sums + what two of the inputs weigh more; the error, Q16. */
-static uint32_t predict(const network_t *n, const int32_t *sums, const int8_t *a, int32_t x,
-                        const int8_t *b, int32_t y, int32_t *out)
+/* The sums of a path that is a block longer, at its level there; the error, Q16. */
+EQ_NOINLINE static uint32_t extend(const network_t *n, const eq_path_t *path, uint32_t block,
+                                   const int32_t *sums, int32_t *out)
 {
+    const eq_gate_t *gate = n->gate;
     const eq_gate_layer_t *scales = n->scales;
-    const int32_t shift = scales->hidden_shift;
+    const int32_t level = (int32_t)(255u * (eq_path_level(path, block) + 1u) / gate->level_count);
+    const int32_t longer = length_input(gate, block + 1u) - length_input(gate, block);
+    const int8_t *levels = n->columns + block * n->hidden;
+    const int8_t *lengths = n->columns + gate->exits * n->hidden;
     const int8_t *weight = n->output;
     const int8_t *const end = weight + n->hidden;
     int32_t total = scales->output_bias;
     while (weight != end) {
-        const int32_t sum = *sums++ + *a++ * x + *b++ * y;
+        const int32_t sum = *sums++ + *levels++ * level + *lengths++ * longer;
         *out++ = sum;
-        total += *weight++ * eq_clamp(sum >> shift, 0, 255);
+        total += *weight++ * eq_clamp(sum >> scales->hidden_shift, 0, 255);
     }
     const int32_t scaled = eq_rounding_shift_right(
         eq_high_multiply_small(total, scales->output_multiplier), scales->output_shift);
@@ -78,7 +77,7 @@ static uint32_t predict(const network_t *n, const int32_t *sums, const int8_t *a
         EQ_GATE_SIGMOID_ZERO +
         eq_clamp(scaled, -EQ_GATE_SIGMOID_ZERO,
                  (int32_t)(EQ_GATE_SIGMOIDS - 1u) * EQ_GATE_LINE - 1 - EQ_GATE_SIGMOID_ZERO);
-    const uint16_t *at = n->sigmoids + step / EQ_GATE_LINE;
+    const uint16_t *at = (const uint16_t *)eq_gate_at(gate, gate->sigmoids) + step / EQ_GATE_LINE;
     return at[0] + (uint32_t)((at[1] - at[0]) * (step % EQ_GATE_LINE)) / EQ_GATE_LINE;
 }
 
@@ -104,27 +103,17 @@ static void sum_inputs(const network_t *n, const uint8_t *seen, uint32_t count, 
     }
 }
 
-static void add_column(const network_t *n, uint32_t column, int32_t input, int32_t *sums)
-{
-    const int8_t *weights = n->columns + column * n->hidden;
-    for (uint32_t i = 0; i < n->hidden; i++) {
-        sums[i] += weights[i] * input;
-    }
-}
-
 static void compute(const eq_gate_t *gate, eq_choice_t *choice)
 {
     const eq_path_t *taken = choice->taken;
     const uint32_t length = taken->length;
     const network_t n = network_of(gate, length - 1u);
-    const int8_t *lengths = n.columns + n.hidden * gate->exits;
     int32_t *sums = (void *)(choice->state + eq_gate_sums_offset(gate));
     see_after(gate, length - 1u, choice->logits, choice->state);
     sum_inputs(&n, choice->state, eq_gate_seen_bytes(gate), sums);
     for (uint32_t block = 0; block + 1 < length; block++) {
-        add_column(&n, block, level_input(gate, taken, block), sums);
+        (void)extend(&n, taken, block, sums, sums);
     }
-    add_column(&n, gate->exits, length_input(gate, length - 1u), sums);
     const eq_path_t *const end = taken + taken->options;
     for (const eq_path_t *option = taken; option < end;) {
         const uint64_t price = eq_gate_price(choice, option);
@@ -132,12 +121,9 @@ static void compute(const eq_gate_t *gate, eq_choice_t *choice)
             option += option->options;
             continue;
         }
-        const uint32_t block = option->length - 1u;
-        const int32_t longer = length_input(gate, option->length) - length_input(gate, block);
         int32_t *own = sums + (option->length - length) * n.hidden;
-        const uint32_t error =
-            predict(&n, option == taken ? own : own - n.hidden, n.columns + block * n.hidden,
-                    level_input(gate, option, block), lengths, longer, own);
+        const int32_t *before = option == taken ? own : own - n.hidden;
+        const uint32_t error = extend(&n, option, option->length - 1u, before, own);
         eq_gate_offer(choice, option, price + error);
         option++;
     }
