@@ -34,7 +34,7 @@ from edgeq.errors import (
     MismatchError,
     UsageError,
 )
-from edgeq.exporters import c_arrays, image, python_runner
+from edgeq.exporters import c_arrays, gate_section, image, python_runner
 from edgeq.exporters.c_arrays import Case
 from edgeq.exporters.gate_section import code
 from edgeq.exporters.image import Image, Kind
@@ -154,7 +154,7 @@ def linked_kernels(
 
     Raises:
         UsageError: there is no such image.
-        IntegrityError: it is no whole model image of this format.
+        IntegrityError: it is no whole model image of this format, or its gates are of another.
     """
     if which == "all":
         return kernels.table()
@@ -168,6 +168,12 @@ def linked_kernels(
             raise IntegrityError(
                 "EQ0701",
                 f"{path} is no whole edgeq model image of format {image.FORMAT}, ABI {image.ABI}",
+            )
+        if (found := image.gate_version(data)) not in (None, gate_section.VERSION):
+            raise IntegrityError(
+                "EQ0703",
+                f"{path} has gates of layout {found}, this edgeq reads {gate_section.VERSION}: "
+                "export it again",
             )
         chosen.update(c_arrays.kernels_of(data))
     return tuple(sorted(chosen, key=lambda kernel: kernel.id))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeq.errors import BudgetError, UsageError
-from edgeq.report import Change, Difference, Layer, LayerChange, Report
+from edgeq.report import Change, Difference, Layer, PartChange, Report
 
 Figure = Callable[[Report], float | None]
+Facts = dict[str, str | float]
 
 
 def _accuracy(report: Report) -> float | None:
@@ -23,6 +24,10 @@ def _instructions(report: Report) -> float | None:
 
 def _cycles(report: Report) -> float | None:
     return None if report.profile is None else report.profile.totals.cycles_model
+
+
+def _gates(report: Report) -> float | None:
+    return None if report.export.routing is None else report.export.flash.gates
 
 
 def _cost(report: Report) -> float | None:
@@ -45,6 +50,7 @@ FIGURES: Mapping[str, Figure] = {
     "accuracy": _accuracy,
     "instructions": _instructions,
     "cycles": _cycles,
+    "gates": _gates,
     "cost": _cost,
     "worst": _worst,
 }
@@ -104,10 +110,17 @@ def compare(old: Report, new: Report) -> Difference:
         ("target", old.target, new.target),
         ("compiler", old.export.compiler, new.export.compiler),
         ("optimize", old.export.optimize, new.export.optimize),
+        ("gates", _routing(old), _routing(new)),
     ):
         if one != other:
             notes.append(f"{name}: {one} → {other}")
-    return Difference(old.model, new.model, figures, _layers(old, new), tuple(notes))
+    layers, exits = _layers(old, new), _exits(old, new)
+    return Difference(old.model, new.model, figures, layers, exits, tuple(notes))
+
+
+def _routing(report: Report) -> str:
+    routing = report.export.routing
+    return "none" if routing is None else f"tradeoff {routing.tradeoff:g}, costs in {routing.unit}"
 
 
 def require(difference: Difference, allowed: Sequence[Limit]) -> None:
@@ -138,35 +151,50 @@ def require(difference: Difference, allowed: Sequence[Limit]) -> None:
         )
 
 
-def _layers(old: Report, new: Report) -> tuple[LayerChange, ...]:
+def _layers(old: Report, new: Report) -> tuple[PartChange, ...]:
     sides = [{layer.name: _facts(layer) for layer in r.export.layers} for r in (old, new)]
     for side, report in zip(sides, (old, new), strict=True):
         for work in report.profile.layers if report.profile is not None else ():
             side[work.name]["instructions"] = work.instructions
-    found = []
-    for name in dict.fromkeys([*sides[0], *sides[1]]):
-        before, after = sides[0].get(name, {}), sides[1].get(name, {})
+    return tuple(_changed(*sides))
+
+
+def _exits(old: Report, new: Report) -> tuple[PartChange, ...]:
+    sides = []
+    for report in (old, new):
+        uses = () if report.export.routing is None else report.export.routing.exits
+        sides.append({use.name: _known({"share": use.share, "top1": use.top1}) for use in uses})
+    return tuple(_changed(*sides))
+
+
+def _changed(old: Mapping[str, Facts], new: Mapping[str, Facts]) -> Iterator[PartChange]:
+    """The parts, by name, of which a figure is not the same; those of one side whole."""
+    for name in dict.fromkeys([*old, *new]):
+        before, after = old.get(name, {}), new.get(name, {})
         keys = [key for key in before | after if before.get(key) != after.get(key)]
-        if before and after:  # instructions are known only where a build was profiled
+        if before and after:  # some figures are known only where a build was profiled, or labelled
             keys = [key for key in keys if key in before and key in after]
         if keys:
-            found.append(
-                LayerChange(
-                    name,
-                    {key: before[key] for key in keys if key in before},
-                    {key: after[key] for key in keys if key in after},
-                )
+            yield PartChange(
+                name,
+                {key: before[key] for key in keys if key in before},
+                {key: after[key] for key in keys if key in after},
             )
-    return tuple(found)
 
 
-def _facts(layer: Layer) -> dict[str, str | int]:
-    facts: dict[str, str | int] = {"op": layer.op, "output_bits": layer.bits.activations.stored}
-    if layer.bits.weights is not None:
-        facts["weight_bits"] = layer.bits.weights.stored
-        facts["weight_bytes"] = layer.weight_bytes
-    if layer.kernel is not None:
-        facts["kernel"] = layer.kernel
-    if layer.layout is not None:
-        facts["layout"] = layer.layout
-    return facts
+def _known(facts: Mapping[str, str | float | None]) -> Facts:
+    return {key: fact for key, fact in facts.items() if fact is not None}
+
+
+def _facts(layer: Layer) -> Facts:
+    weights = layer.bits.weights
+    return _known(
+        {
+            "op": layer.op,
+            "output_bits": layer.bits.activations.stored,
+            "weight_bits": None if weights is None else weights.stored,
+            "weight_bytes": None if weights is None else layer.weight_bytes,
+            "kernel": layer.kernel,
+            "layout": layer.layout,
+        }
+    )

@@ -753,21 +753,25 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class LayerChange:
-    """What differs in a layer, by figure; a layer that a build lacks has nothing there."""
+class PartChange:
+    """What differs in a layer or an exit, by figure; one that a build lacks has nothing there."""
 
     name: str
-    old: dict[str, str | int]
-    new: dict[str, str | int]
+    old: dict[str, str | float]
+    new: dict[str, str | float]
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What changed from one build to another. `figures` are all that both reports have."""
+    """What changed from one build to another. `figures` are all that both reports have.
+
+    `exits` have `share`, of the inputs, and `top1` of those, both 0..1.
+    """
 
     old: str
     new: str
     figures: tuple[Change, ...]
-    layers: tuple[LayerChange, ...]
+    layers: tuple[PartChange, ...]
+    exits: tuple[PartChange, ...]
     notes: tuple[str, ...]
     schema: int = 1

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 
-from rich.console import Console, Group, JustifyMethod, RenderableType
+from rich.console import (
+    Console,
+    ConsoleOptions,
+    Group,
+    JustifyMethod,
+    RenderableType,
+    RenderResult,
+)
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.table import Table
@@ -31,6 +38,7 @@ from edgeq.report import (
     Flash,
     Gate,
     Layer,
+    PartChange,
     Profile,
     Ram,
     Report,
@@ -42,10 +50,52 @@ from edgeq.report import (
 BAR_WIDTH = 32
 NOISY_DB = 15.0  # layers below it are marked
 WORST_LAYERS = 3
-WIDE = (">share", ">flash read")  # 80 columns hold these or a board's cycles
+EXACT = 1000  # from here on figures are whole numbers
+# What tables can do without, the first the most.
+SPARE_WORK = (">share", ">flash read", ">MACs")
+SPARE_LAYERS = (">MACs", ">output", "kernel")
+SPARE_CHECK = (">output", "operator")
+UNBOUNDED = 10_000  # columns: wider than any table
 FLASH_PARTS = ("weights", "tables", "gates", "kernels", "runtime")
 RAM_PARTS = ("arena", "context", "io", "stack")
 SHADES = ("blue", "cyan", "magenta", "yellow", "green")
+
+
+def _table() -> Table:
+    return Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """A table that leaves out columns of `spare`, the first ones first, until it fits the terminal.
+
+    A title that begins with > is of numbers, set right. What still does not fit folds.
+    """
+
+    titles: Sequence[str]
+    rows: Sequence[Sequence[str | Text]]
+    spare: Sequence[str] = ()
+    styles: Mapping[str, str] = field(default_factory=dict)  # of rows, by what they begin with
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        wide = options.update(max_width=UNBOUNDED)
+        for count in range(len(self.spare) + 1):
+            table = self._without(self.spare[:count])
+            if console.measure(table, options=wide).maximum <= options.max_width:
+                break
+        yield table
+
+    def _without(self, left_out: Sequence[str]) -> Table:
+        shown = [i for i, title in enumerate(self.titles) if title not in left_out]
+        table = _table()
+        for title in (self.titles[i] for i in shown):
+            number = title.startswith(">")
+            justify: JustifyMethod = "right" if number else "left"
+            heading = title.removeprefix(">")
+            table.add_column(heading, justify=justify, no_wrap=number, overflow="fold")
+        for row in self.rows:
+            table.add_row(*(row[i] for i in shown), style=self.styles.get(str(row[0])))
+        return table
 
 
 @contextlib.contextmanager
@@ -76,6 +126,13 @@ def _plain_lines() -> Callback:
             print(f"edgeq: {stage}", file=sys.stderr, flush=True)
 
     return update
+
+
+def _show(facts: object, view: RenderableType, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(dumps(facts))
+    else:
+        Console(highlight=False).print(view)
 
 
 def show_export(build: Build, *, as_json: bool) -> None:
@@ -114,10 +171,7 @@ def export_view(report: Report) -> RenderableType:
 
 def show_check(found: Check, *, as_json: bool) -> None:
     """Prints what `check` found to stdout."""
-    if as_json:
-        sys.stdout.write(dumps(asdict(found)))
-        return
-    Console(highlight=False).print(check_view(found))
+    _show(asdict(found), check_view(found), as_json=as_json)
 
 
 def check_view(found: Check) -> RenderableType:
@@ -134,22 +188,26 @@ def check_view(found: Check) -> RenderableType:
     return Group(*parts, *(Text(f"note: {note}", "dim") for note in found.notes))
 
 
-def _checked(found: Check) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("layer", overflow="fold")
-    table.add_column("operator", style="dim", overflow="fold")
-    for title in ("output", "MACs", "8 bits", "4 bits", "2 bits"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for layer in found.layers:
-        sizes = (layer.macs, layer.bytes_8, layer.bytes_4, layer.bytes_2)
-        shape = "×".join(map(str, layer.shape[1:]))
-        table.add_row(layer.name, layer.op, shape, *(f"{n:,}" if n else "" for n in sizes))
-    sums = [
+def _checked(found: Check) -> Columns:
+    rows: list[tuple[str | Text, ...]] = [
+        (
+            layer.name,
+            Text(layer.op, "dim"),
+            "×".join(map(str, layer.shape[1:])),
+            *_sizes(layer.macs, layer.bytes_8, layer.bytes_4, layer.bytes_2),
+        )
+        for layer in found.layers
+    ]
+    sums = (
         sum(int(getattr(layer, name)) for layer in found.layers)
         for name in ("macs", "bytes_8", "bytes_4", "bytes_2")
-    ]
-    table.add_row(Text("all", "bold"), "", "", *(f"{number:,}" for number in sums))
-    return table
+    )
+    titles = ("layer", "operator", ">output", ">MACs", ">8 bits", ">4 bits", ">2 bits")
+    return Columns(titles, [*rows, ("all", "", "", *_sizes(*sums))], SPARE_CHECK, {"all": "bold"})
+
+
+def _sizes(*sizes: int) -> tuple[str, ...]:
+    return tuple(f"{size:,}" if size else "" for size in sizes)
 
 
 def _fit_view(fit: Fit) -> RenderableType:
@@ -166,10 +224,7 @@ def _fit_view(fit: Fit) -> RenderableType:
 
 def show_explain(found: Explain, *, as_json: bool) -> None:
     """Prints what `explain` found to stdout."""
-    if as_json:
-        sys.stdout.write(dumps(asdict(found)))
-        return
-    Console(highlight=False).print(explain_view(found))
+    _show(asdict(found), explain_view(found), as_json=as_json)
 
 
 def explain_view(found: Explain) -> RenderableType:
@@ -179,7 +234,7 @@ def explain_view(found: Explain) -> RenderableType:
         (found.layer, "bold"), f": weights {before.weights} → {after.weights} bit"
     )
     title.append(f"  {found.model} for {found.target}, {found.compiler or 'not linked'}", "dim")
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table = _table()
     table.add_column("")
     for heading in ("before", "after", "change"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -225,31 +280,15 @@ def profile_view(report: Report, profile: Profile) -> RenderableType:
     return Group(title, "", _work(profile), "", *lines)
 
 
-def _work(profile: Profile) -> Table:
+def _work(profile: Profile) -> Columns:
     work = pages.work(profile)
-    left_out = WIDE if profile.measured is not None else ()
-    shown = [index for index, title in enumerate(work.titles) if title not in left_out]
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for title in (work.titles[index] for index in shown):
-        number = title.startswith(">")
-        justify: JustifyMethod = "right" if number else "left"
-        table.add_column(title.removeprefix(">"), justify=justify, no_wrap=number, overflow="fold")
-    for row in work.rows:
-        style = {"total": "bold", "overhead": "dim"}.get(row[0])
-        table.add_row(*(row[index] for index in shown), style=style)
-    return table
+    return Columns(work.titles, work.rows, SPARE_WORK, {"total": "bold", "overhead": "dim"})
 
 
-def _layers(export: Export) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("layer", overflow="fold")
-    table.add_column("kernel", style="dim", overflow="fold")
-    for title in ("MACs", "bits", "bytes", "output", "SQNR"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for layer in export.layers:
-        if layer.kernel is not None:
-            table.add_row(*_layer_cells(layer))
-    return table
+def _layers(export: Export) -> Columns:
+    titles = ("layer", "kernel", ">MACs", ">bits", ">bytes", ">output", ">SQNR")
+    rows = [_layer_cells(layer) for layer in export.layers if layer.kernel is not None]
+    return Columns(titles, rows, SPARE_LAYERS)
 
 
 def _layer_cells(layer: Layer) -> tuple[str | Text, ...]:
@@ -261,7 +300,7 @@ def _layer_cells(layer: Layer) -> tuple[str | Text, ...]:
         stored += f" (asked {weights.requested})"
     return (
         layer.name,
-        (layer.kernel or "").removeprefix("eq_"),
+        Text((layer.kernel or "").removeprefix("eq_"), "dim"),
         f"{layer.macs:,}" if layer.macs else "",
         stored,
         f"{layer.weight_bytes:,}" if layer.weight_bytes else "",
@@ -323,7 +362,7 @@ def _routing(export: Export) -> list[RenderableType]:
     routing = export.routing
     if routing is None:
         return []
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table = _table()
     table.add_column("exit", no_wrap=True)
     for heading in ("inputs", "right", "on levels"):
         table.add_column(heading, justify="left" if heading == "on levels" else "right")
@@ -354,10 +393,7 @@ def _check(row: Row) -> Text:
 
 def show_validate(build: Build, *, as_json: bool) -> None:
     """Prints the ladder that `validate` climbed."""
-    if as_json:
-        sys.stdout.write(dumps(build.report.to_json()["validate"]))
-        return
-    Console(highlight=False).print(validate_view(build.report))
+    _show(build.report.to_json()["validate"], validate_view(build.report), as_json=as_json)
 
 
 def _rule_line(row: Row) -> str:
@@ -376,7 +412,7 @@ def validate_view(report: Report) -> RenderableType:
     """A line for each row: whether it is equal, how good it is, and what it is."""
     rows = report.validate.rows
     title = Text.assemble((report.model, "bold"), " for ", (report.target, "bold"))
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table = _table()
     table.add_column("", no_wrap=True)
     table.add_column("against the reference")
     for heading in ("samples", "top-1", "cosine", "SQNR"):
@@ -420,31 +456,45 @@ def _rung_cells(row: Row) -> tuple[str | Text, ...]:
 
 def show_diff(found: Difference, *, as_json: bool) -> None:
     """Prints what changed from one build to another."""
-    if as_json:
-        sys.stdout.write(dumps(asdict(found)))
-        return
-    Console(highlight=False).print(diff_view(found))
+    _show(asdict(found), diff_view(found), as_json=as_json)
 
 
 def diff_view(found: Difference) -> RenderableType:
     """The figures of both builds, then the layers that are not the same."""
-    figures = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    figures = _table()
     figures.add_column("")
     for heading in ("old", "new", "change"):
         figures.add_column(heading, justify="right", no_wrap=True)
     for change in found.figures:
         if change.old is not None or change.new is not None:
             figures.add_row(*_change_cells(change))
-    layers = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("layer", "figure", "old", "new"):
-        layers.add_column(heading, no_wrap=heading == "layer")
-    for layer in found.layers:
-        for index, key in enumerate(layer.old | layer.new):
-            cells = (str(side.get(key, "-")) for side in (layer.old, layer.new))
-            layers.add_row("" if index else layer.name, key.replace("_", " "), *cells)
     same = Text("every layer is the same", "dim")
     notes = (Text(note, "yellow") for note in found.notes)
-    return Group(*notes, figures, "", layers if found.layers else same)
+    parts: list[RenderableType] = [_parts("layer", found.layers) if found.layers else same]
+    if found.exits:
+        parts += ["", _parts("exit", found.exits)]
+    return Group(*notes, figures, "", *parts)
+
+
+def _parts(kind: str, changes: Sequence[PartChange]) -> Table:
+    """What differs in layers or exits, a line for each figure."""
+    table = _table()
+    for heading in (kind, "old", "new"):
+        table.add_column(heading, overflow="fold")
+    for part in changes:
+        table.add_row(part.name)
+        for key in part.old | part.new:
+            cells = (_fact(side.get(key)) for side in (part.old, part.new))
+            table.add_row(Text(f"  {key.replace('_', ' ')}", "dim"), *cells)
+    return table
+
+
+def _fact(value: str | float | None) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, str):
+        return value.removeprefix("eq_")
+    return f"{value:,}" if isinstance(value, int) else f"{value:.1%}"
 
 
 def _change_cells(change: Change) -> tuple[str, ...]:
@@ -453,11 +503,17 @@ def _change_cells(change: Change) -> tuple[str, ...]:
         sides = ["-" if side is None else f"{side:.2%}" for side in (old, new)]
         moved = "" if old is None or new is None else f"{100 * (new - old):+.2f} points"
         return (name, *sides, moved)
-    sides = ["-" if side is None else f"{side:,}" for side in (old, new)]
+    sides = ["-" if side is None else _number(side) for side in (old, new)]
     if old is None or new is None:
         return (name, *sides, "")
     share = f" ({new / old - 1:+.1%})" if old else ""
-    return (name, *sides, f"{round(new - old, 4):+,}{share}" if new != old else "same")
+    sign = "+" if new > old else ""
+    return (name, *sides, f"{sign}{_number(new - old)}{share}" if new != old else "same")
+
+
+def _number(value: float) -> str:
+    """Costs are floats, of which fractions say nothing; bits a weight have some."""
+    return f"{value:,.0f}" if abs(value) >= EXACT else f"{round(value, 4):,}"
 
 
 def show_gate(found: Gated, *, as_json: bool) -> None:
@@ -485,16 +541,10 @@ def gate_view(model: str, gate: Gate) -> RenderableType:
     return Group(*parts, *(Text(line, "dim") for line in pages.how_gates(gate)))
 
 
-def _plain(shown: pages.Table) -> Table:
+def _plain(shown: pages.Table) -> Columns:
     """A table of a page as one of a terminal."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for title in shown.titles:
-        number = title.startswith(">")
-        justify: JustifyMethod = "right" if number else "left"
-        table.add_column(title.removeprefix(">"), justify=justify, overflow="fold")
-    for row in shown.rows:
-        table.add_row(*(Text(cell, STANDINGS.get(cell, "")) for cell in row))
-    return table
+    rows = [[Text(cell, STANDINGS.get(cell, "")) for cell in row] for row in shown.rows]
+    return Columns(shown.titles, rows)
 
 
 def show_targets(devices: Sequence[Device], *, as_json: bool) -> None:
@@ -502,7 +552,7 @@ def show_targets(devices: Sequence[Device], *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(dumps([asdict(device) for device in devices]))
         return
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table = _table()
     for title in ("target", "core", "flash", "RAM", "isa", "compilers", "emulators"):
         right = title in ("flash", "RAM")
         table.add_column(title, justify="right" if right else "left", no_wrap=title == "target")

@@ -13,6 +13,7 @@ from edgeq.gates import Gate, Layer, Mlp, Path, Table
 from edgeq.packing import pad
 from edgeq.plan import Placement
 
+VERSION = 1  # of the layout; sections from before it was stored have 0 there
 GATE = struct.Struct("<4B4H9I")
 PATH = struct.Struct("<IHBB")
 FIRST = struct.Struct("<2I")
@@ -54,7 +55,7 @@ def pieces(gate: Gate, scale: float, state: Placement | None) -> tuple[Piece, ..
         gate.classes,
         gate.size,
         gate.level_count,
-        0,
+        VERSION,
         gate.tradeoff,
         0 if state is None else state.offset,
         0 if state is None else state.bytes,
@@ -64,6 +65,11 @@ def pieces(gate: Gate, scale: float, state: Placement | None) -> tuple[Piece, ..
         ),
     )
     return (("gate", record), *((f"gate: {name}", data) for name, data in parts.items()))
+
+
+def version(section: bytes) -> int:
+    """The layout that a section of gates says it has."""
+    return int(GATE.unpack_from(section)[7]) if len(section) >= GATE.size else 0
 
 
 def tree(gate: Gate) -> list[int]:

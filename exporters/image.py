@@ -267,6 +267,17 @@ def _head(program: Program, present: Sequence[_Pool], body: Sequence[Segment]) -
     return packed(zlib.crc32(covered))
 
 
+def gate_version(data: bytes) -> int | None:
+    """The version of the section of gates in a whole image (`is_whole`); None where it has none."""
+    *_, sections, _ = HEADER.unpack_from(data)
+    for kind, offset, size in SECTION.iter_unpack(
+        data[HEADER.size : HEADER.size + SECTION.size * sections]
+    ):
+        if kind == Kind.GATE:
+            return gate_section.version(data[offset : offset + size])
+    return None
+
+
 def is_whole(data: bytes) -> bool:
     """Whether `data` is an undamaged image of this format, as far as header and checksum say."""
     if len(data) < HEADER.size:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gated
 import jsonschema
 import numpy as np
 import onnx
@@ -24,7 +25,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeq import assemble, report
 from edgeq.cli import main
-from edgeq.exporters import image
+from edgeq.exporters import gate_section, image
 from edgeq.targets import toolchain
 
 Array = np.ndarray[Any, Any]
@@ -652,6 +653,29 @@ def test_an_image_that_needs_unknown_kernels_is_refused(workplace: Workplace) ->
     image.HEADER.pack_into(data, 0, *fields)
     workplace.file("newer.eqb", bytes(data))
     workplace.refuses("EQ0702", "--firmware-for", "newer.eqb", says="needs kernels that edgeq")
+
+
+def test_another_models_gates_are_linked_and_those_of_another_layout_refused(
+    workplace: Workplace,
+) -> None:
+    data = bytearray(image.build(gated.program(2, "table", levels=2)).data)
+    (workplace.folder / "gated.eqb").write_bytes(data)
+    workplace.exports("-o", "both", "--firmware-for", "gated.eqb")
+    assert (workplace.folder / "both/runtime/eq_gate_table_s8_ref.c").is_file()
+    assert image.gate_version(bytes(data)) == gate_section.VERSION
+    (start,) = (
+        offset
+        for kind, offset, _ in image.SECTION.iter_unpack(
+            data[image.HEADER.size :][: image.SECTION.size * image.HEADER.unpack_from(data)[-2]]
+        )
+        if kind == image.Kind.GATE
+    )
+    record = list(gate_section.GATE.unpack_from(data, start))
+    record[7] = 0  # as it was before there was a version
+    gate_section.GATE.pack_into(data, start, *record)
+    struct.pack_into("<I", data, 12, zlib.crc32(data[image.CRC_FROM :]))
+    workplace.file("earlier.eqb", bytes(data))
+    workplace.refuses("EQ0703", "--firmware-for", "earlier.eqb", says="gates of layout 0 … again")
 
 
 # Tools #

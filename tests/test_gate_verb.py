@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,7 @@ def test_diff_tells_how_mean_and_worst_cost_moved(place: Place) -> None:
     place.fits("--policy", FITTED, "--recost", "--tradeoff", "10", "-o", "cheap.json")
     policy = json.loads((place.folder / "cheap.json").read_text(encoding="utf-8"))
     policy["gate"]["form"] = {"kind": "static"}  # every input goes to the end
+    policy["gate"]["tradeoff"] = 0
     (place.folder / "exact.json").write_text(json.dumps(policy), encoding="utf-8")
     folders = []
     for name in ("exact", "cheap"):
@@ -202,9 +204,21 @@ def test_diff_tells_how_mean_and_worst_cost_moved(place: Place) -> None:
             "net.onnx", policy=f"{name}.json", calib="calib.npz", out=name, check="none"
         )
         folders.append(build.folder)
-    moved = {change.name: change for change in edgeq.diff(*folders).figures}
+    found = edgeq.diff(*folders)
+    moved = {change.name: change for change in found.figures}
     assert moved["cost"].new < moved["cost"].old  # type: ignore[operator]
     assert moved["worst"].new == moved["worst"].old
+    exits = {change.name: change for change in found.exits}
+    assert (exits["end"].old["share"], exits["end"].new["share"]) == (1, 0)
+    (note,) = found.notes
+    assert note.startswith("gates: ") and "→ tradeoff 10, costs in " in note
+    printed, told = (
+        CliRunner().invoke(main, ["diff", *map(str, folders), *more]).stdout
+        for more in (["--json"], [])
+    )
+    assert json.loads(printed) == json.loads(report.dumps(asdict(found)))
+    assert note in told
+    assert re.search(r"end\n  share +100\.0% +0\.0%\n", re.sub(" +\n", "\n", told))
 
 
 @pytest.mark.usefixtures("section")

@@ -36,7 +36,7 @@ EQ_ONCE static int record_fits(const eq_ctx_t *ctx, const eq_gate_t *g)
     const eq_tensor_t *out = &ctx->output[0];
     const uint64_t values = (uint64_t)out->shape[0] * out->shape[1] * out->shape[2];
     const int predicts = g->form != EQ_FORM_STATIC;
-    return g->form <= EQ_FORM_MLP && g->reserved == 0 && g->exits >= 2 && g->exits <= MOST_BLOCKS &&
+    return g->form <= EQ_FORM_MLP && g->exits >= 2 && g->exits <= MOST_BLOCKS &&
            ctx->block_count == 2u * g->exits - 1u && g->path_count != 0 &&
            g->path_count < UINT8_MAX && g->first_count != 0 && g->classes >= 2 &&
            g->classes <= MOST_CLASSES && values == g->classes && eq_width(out->bits) == 8 &&
@@ -192,7 +192,13 @@ eq_status_t eq_gate_check(const eq_ctx_t *ctx)
 {
     const eq_gate_t *g = ctx->gate;
     eq_choice_t choice;
-    if (!eq_gate_inside(ctx, 0, 1, sizeof *g) || !record_fits(ctx, g) || !chain_fits(ctx) ||
+    if (!eq_gate_inside(ctx, 0, 1, sizeof *g)) {
+        return EQ_E_GATES;
+    }
+    if (g->version != EQ_GATE_VERSION) {
+        return EQ_E_FORMAT;
+    }
+    if (!record_fits(ctx, g) || !chain_fits(ctx) ||
         !eq_gate_inside(ctx, g->paths, g->path_count, sizeof(eq_path_t)) || !paths_fit(ctx, g) ||
         !eq_gate_inside(ctx, g->first, g->first_count, sizeof(eq_first_t)) || !first_fits(g) ||
         !state_fits(ctx, g)) {

@@ -49,7 +49,7 @@ typedef enum {
     EQ_E_ARGUMENT = -1,    /* a null pointer, or a context that eq_init has not accepted */
     EQ_E_LENGTH = -2,      /* image_bytes is not what the header says, or too small for a header */
     EQ_E_MAGIC = -3,       /* not a model image, or one of the other byte order */
-    EQ_E_FORMAT = -4,      /* a format version that this runtime does not read */
+    EQ_E_FORMAT = -4,      /* a format, or a layout of gates, that this runtime does not read */
     EQ_E_ABI = -5,         /* made for a runtime of another ABI */
     EQ_E_CRC = -6,         /* damaged: the checksum does not match */
     EQ_E_SECTION = -7,     /* a section of unknown kind, doubled, missing, misplaced or misshapen */

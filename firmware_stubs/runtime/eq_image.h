@@ -135,6 +135,7 @@ typedef enum {
     EQ_FORM_MLP = 2     /* by a network with `size` hidden values */
 } eq_form_t;
 
+#define EQ_GATE_VERSION 1u /* of eq_gate_t and its tables; 0 before there was one */
 #define EQ_GATE_TOP 5u /* probabilities of a centroid, the greatest first; the entropy follows */
 #define EQ_GATE_EXPONENTIALS 32u /* of 0 to 15 steps below the greatest logit, of 0, 16 to 240 */
 #define EQ_GATE_ENTROPIES 66u    /* of probabilities from 0 to 1, lines between, and a 0 */
@@ -156,7 +157,7 @@ typedef struct {
     uint16_t classes;     /* values of output 0 */
     uint16_t size;        /* 1..255; EQ_FORM_MLP: a multiple of 4; EQ_FORM_STATIC: 0 */
     uint16_t level_count; /* one more than the greatest level */
-    uint16_t reserved;    /* 0 */
+    uint16_t version;     /* EQ_GATE_VERSION */
     uint32_t tradeoff;    /* at start, Q16.16 */
     uint32_t state;       /* offset in the arena, a multiple of 8, apart from all that runs */
     uint32_t state_bytes; /* eq_gate_state_bytes */

@@ -105,14 +105,7 @@ static image_t fast_image(uint8_t bits)
     model_t *m = exact_block(sizeof *m);
     m->random = 20261121u;
     add_fast_operators(m, bits);
-    m->variants[0] = (eq_variant_t){0, FAST_OPERATORS, 0, 0};
-    m->blocks[0] = (eq_block_t){0, 1};
-    memcpy(m->ports, ports, sizeof ports);
-    m->count[EQ_SECTION_VARIANTS] = m->count[EQ_SECTION_BLOCKS] = 1;
-    m->count[EQ_SECTION_PORTS] = sizeof ports / sizeof ports[0];
-    const image_t image = model_image(m);
-    free(m);
-    return image;
+    return block_image(m, ports, sizeof ports / sizeof ports[0]);
 }
 
 #endif

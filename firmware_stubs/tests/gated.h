@@ -53,6 +53,7 @@ static void add_networks(model_t *m, eq_gate_t *gate)
 static void add_gate(model_t *m, eq_form_t form)
 {
     eq_gate_t gate = {.form = (uint8_t)form,
+                      .version = EQ_GATE_VERSION,
                       .exits = GATED_EXITS,
                       .first_count = 2,
                       .classes = GATED_CLASSES,

@@ -135,16 +135,8 @@ static image_t lanes_image(void)
     add_lane_layer(m, 62, quarters, more, 2, 2);
     add_lane_layer(m, 61, more, logits, 3, 9);
     add_lane_layer(m, 60, quarters, wide, 2, 2);
-    m->count[EQ_SECTION_VARIANTS] = m->count[EQ_SECTION_BLOCKS] = 1;
-    m->variants[0] = (eq_variant_t){0, 4, 0, 0};
-    m->blocks[0] = (eq_block_t){0, 1};
-    m->ports[0] = (eq_port_t){image, 0};
-    m->ports[1] = (eq_port_t){logits, 1};
-    m->ports[2] = (eq_port_t){wide, 1};
-    m->count[EQ_SECTION_PORTS] = 3;
-    const image_t made = model_image(m);
-    free(m);
-    return made;
+    const eq_port_t ports[] = {{image, 0}, {logits, 1}, {wide, 1}};
+    return block_image(m, ports, 3);
 }
 
 #endif

@@ -314,6 +314,30 @@ static void check_damaged(image_t image, uint32_t arena_bytes, eq_status_t expec
     free(image.bytes);
 }
 
+/* Damages a fresh image by a statement over the names below, and expects a status. */
+#define REFUSED_OF(fresh, expected, statement)                                                     \
+    do {                                                                                           \
+        const image_t image = fresh;                                                               \
+        const uint32_t arena_bytes = image_header(image)->arena_bytes;                             \
+        eq_header_t *header = image_header(image);                                                 \
+        eq_section_t *section = image_sections(image) - 1; /* by kind */                           \
+        eq_tensor_record_t *tensor = image_section(image, EQ_SECTION_TENSORS);                     \
+        eq_operator_t *op = image_section(image, EQ_SECTION_OPERATORS);                            \
+        eq_variant_t *variant = image_section(image, EQ_SECTION_VARIANTS);                         \
+        eq_block_t *block = image_section(image, EQ_SECTION_BLOCKS);                               \
+        eq_port_t *port = image_section(image, EQ_SECTION_PORTS);                                  \
+        uint8_t *tables = image_section(image, EQ_SECTION_TABLES);                                 \
+        (void)header, (void)section, (void)tensor, (void)op, (void)variant, (void)block;           \
+        (void)port, (void)tables;                                                                  \
+        statement;                                                                                 \
+        check_damaged(image, arena_bytes, expected, #statement);                                   \
+    } while (0)
+
+static void put_word(uint8_t *at, int32_t value)
+{
+    memcpy(at, &value, sizeof value);
+}
+
 static image_t model_image(const model_t *m)
 {
     const void *data[] = {NULL,     m->tensors, m->operators, m->variants, m->blocks,
@@ -368,6 +392,19 @@ static image_t model_image(const model_t *m)
         memcpy(image_section(image, kind), data[kind], sections[kind - 1].bytes);
     }
     image_seal(image);
+    return image;
+}
+
+/* The image of `m`, whose operators are one block; `m` is freed. */
+static image_t block_image(model_t *m, const eq_port_t *ports, uint32_t port_count)
+{
+    m->variants[0] = (eq_variant_t){0, (uint16_t)m->count[EQ_SECTION_OPERATORS], 0, 0};
+    m->blocks[0] = (eq_block_t){0, 1};
+    memcpy(m->ports, ports, port_count * sizeof *ports);
+    m->count[EQ_SECTION_VARIANTS] = m->count[EQ_SECTION_BLOCKS] = 1;
+    m->count[EQ_SECTION_PORTS] = port_count;
+    const image_t image = model_image(m);
+    free(m);
     return image;
 }
 

@@ -161,16 +161,8 @@ static image_t pairs_image(void)
     add_layer(m, 57, image, point, 1, 4);
     add_layer(m, 58, point, hidden, 0, 3);
     add_layer(m, 56, hidden, logits, 0, 8);
-    m->count[EQ_SECTION_VARIANTS] = m->count[EQ_SECTION_BLOCKS] = 1;
-    m->variants[0] = (eq_variant_t){0, 4, 0, 0};
-    m->blocks[0] = (eq_block_t){0, 1};
-    m->ports[0] = (eq_port_t){image, 0};
-    m->ports[1] = (eq_port_t){logits, 1};
-    m->ports[2] = (eq_port_t){conv, 1};
-    m->count[EQ_SECTION_PORTS] = 3;
-    const image_t made = model_image(m);
-    free(m);
-    return made;
+    const eq_port_t ports[] = {{image, 0}, {logits, 1}, {conv, 1}};
+    return block_image(m, ports, 3);
 }
 
 #endif

@@ -63,14 +63,7 @@ static image_t shaping_image(uint8_t bits)
     model_t *m = exact_block(sizeof *m);
     m->random = 20261121u;
     add_shaping(m, bits);
-    m->variants[0] = (eq_variant_t){0, OP_TABLE + 1, 0, 0};
-    m->blocks[0] = (eq_block_t){0, 1};
-    memcpy(m->ports, ports, sizeof ports);
-    m->count[EQ_SECTION_VARIANTS] = m->count[EQ_SECTION_BLOCKS] = 1;
-    m->count[EQ_SECTION_PORTS] = 4;
-    const image_t image = model_image(m);
-    free(m);
-    return image;
+    return block_image(m, ports, sizeof ports / sizeof ports[0]);
 }
 
 #endif

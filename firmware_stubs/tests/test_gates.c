@@ -188,7 +188,8 @@ static void test_record(void)
         REFUSED(EQ_E_GATES, form, section[EQ_SECTION_GATE].bytes = sizeof *gate - 1);
         REFUSED(EQ_E_GATES, form, section[EQ_SECTION_GATE].bytes = sizeof *gate);
         REFUSED(EQ_E_GATES, form, gate->form = 3);
-        REFUSED(EQ_E_GATES, form, gate->reserved = 1);
+        REFUSED(EQ_E_FORMAT, form, gate->version = EQ_GATE_VERSION + 1);
+        REFUSED(EQ_E_FORMAT, form, gate->version = 0); /* of images from before there was one */
         REFUSED(EQ_E_GATES, form, gate->exits = 2);
         REFUSED(EQ_E_GATES, form, gate->exits = 4);
         REFUSED(EQ_E_GATES, form, gate->path_count = 0);

@@ -198,29 +198,7 @@ static void test_checksum(void)
     free(image.bytes);
 }
 
-/* Damages a fresh image by a statement over the names below, and expects a status. */
-#define REFUSED(expected, statement)                                                               \
-    do {                                                                                           \
-        const image_t image = seed_image();                                                        \
-        const uint32_t arena_bytes = image_header(image)->arena_bytes;                             \
-        eq_header_t *header = image_header(image);                                                 \
-        eq_section_t *section = image_sections(image) - 1; /* by kind */                           \
-        eq_tensor_record_t *tensor = image_section(image, EQ_SECTION_TENSORS);                     \
-        eq_operator_t *op = image_section(image, EQ_SECTION_OPERATORS);                            \
-        eq_variant_t *variant = image_section(image, EQ_SECTION_VARIANTS);                         \
-        eq_block_t *block = image_section(image, EQ_SECTION_BLOCKS);                               \
-        eq_port_t *port = image_section(image, EQ_SECTION_PORTS);                                  \
-        uint8_t *tables = image_section(image, EQ_SECTION_TABLES);                                 \
-        (void)header, (void)section, (void)tensor, (void)op, (void)variant, (void)block;           \
-        (void)port, (void)tables;                                                                  \
-        statement;                                                                                 \
-        check_damaged(image, arena_bytes, expected, #statement);                                   \
-    } while (0)
-
-static void put_word(uint8_t *at, int32_t value)
-{
-    memcpy(at, &value, sizeof value);
-}
+#define REFUSED(expected, statement) REFUSED_OF(seed_image(), expected, statement)
 
 static void test_header(void)
 {

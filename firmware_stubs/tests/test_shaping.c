@@ -291,24 +291,7 @@ static void test_packed(void)
 
 /// Refusals ///
 
-/* Damages a fresh image by a statement over the names below, and expects a status. */
-#define REFUSED(expected, statement)                                                               \
-    do {                                                                                           \
-        const image_t image = shaping_image(8);                                                    \
-        const uint32_t arena_bytes = image_header(image)->arena_bytes;                             \
-        eq_section_t *section = image_sections(image) - 1; /* by kind */                           \
-        eq_tensor_record_t *tensor = image_section(image, EQ_SECTION_TENSORS);                     \
-        eq_operator_t *op = image_section(image, EQ_SECTION_OPERATORS);                            \
-        uint8_t *tables = image_section(image, EQ_SECTION_TABLES);                                 \
-        (void)section, (void)tensor, (void)op, (void)tables;                                       \
-        statement;                                                                                 \
-        check_damaged(image, arena_bytes, expected, #statement);                                   \
-    } while (0)
-
-static void put_word(uint8_t *at, int32_t value)
-{
-    memcpy(at, &value, sizeof value);
-}
+#define REFUSED(expected, statement) REFUSED_OF(shaping_image(8), expected, statement)
 
 static void test_grouped_refusals(void)
 {

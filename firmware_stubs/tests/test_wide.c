@@ -67,24 +67,7 @@ static void test_label_and_lead(void)
 
 /// Refusals ///
 
-/* Damages a fresh image by a statement over the names below, and expects a status. */
-#define REFUSED(expected, statement)                                                               \
-    do {                                                                                           \
-        const image_t image = wide_image();                                                        \
-        eq_header_t *header = image_header(image);                                                 \
-        const uint32_t arena_bytes = header->arena_bytes;                                          \
-        eq_tensor_record_t *tensor = image_section(image, EQ_SECTION_TENSORS);                     \
-        eq_operator_t *op = image_section(image, EQ_SECTION_OPERATORS);                            \
-        uint8_t *tables = image_section(image, EQ_SECTION_TABLES);                                 \
-        (void)tensor, (void)op, (void)tables;                                                      \
-        statement;                                                                                 \
-        check_damaged(image, arena_bytes, expected, #statement);                                   \
-    } while (0)
-
-static void put_word(uint8_t *at, int32_t value)
-{
-    memcpy(at, &value, sizeof value);
-}
+#define REFUSED(expected, statement) REFUSED_OF(wide_image(), expected, statement)
 
 static void test_tensors(void)
 {

@@ -98,14 +98,7 @@ static image_t wide_image(void)
     model_t *m = exact_block(sizeof *m);
     m->random = 20261121u;
     add_wide_operators(m);
-    m->variants[0] = (eq_variant_t){0, WIDE_OPERATORS, 0, 0};
-    m->blocks[0] = (eq_block_t){0, 1};
-    memcpy(m->ports, ports, sizeof ports);
-    m->count[EQ_SECTION_VARIANTS] = m->count[EQ_SECTION_BLOCKS] = 1;
-    m->count[EQ_SECTION_PORTS] = 4;
-    const image_t image = model_image(m);
-    free(m);
-    return image;
+    return block_image(m, ports, sizeof ports / sizeof ports[0]);
 }
 
 #endif

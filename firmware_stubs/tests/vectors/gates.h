@@ -3,7 +3,7 @@
 static const int32_t gate_static[] = {
     34472960,
     5,
-    2,
+    65538,
     9,
     0,
     0,
@@ -113,7 +113,7 @@ static const int32_t static_rows[][20] = {
 static const int32_t gate_table[] = {
     34472961,
     524293,
-    2,
+    65538,
     9,
     0,
     0,
@@ -379,7 +379,7 @@ static const int32_t table_rows[][20] = {
 static const int32_t gate_mlp[] = {
     34472962,
     524293,
-    2,
+    65538,
     9,
     0,
     0,
