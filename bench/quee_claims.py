@@ -119,7 +119,9 @@ def _findings(
     test, gate = outputs.test, fitted.forms["mlp"]
     assert test is not None
     told = targets.learn(outputs.val, gate.paths, fitted.clusters["mlp"], settings.seed)
-    train, val = ((one, told.estimate(one)) for one in (outputs.train, outputs.val))
+    train, val = (
+        (one, targets.by_node(gate, told.estimate(one))) for one in (outputs.train, outputs.val)
+    )
     steps = {}
     for most in STEPS:
         trained = networks.train(gate, train, val, settings.seed, settings.hidden, most)
