@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -66,7 +66,7 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class Fits:
-    """All that was fitted to one network and seed; gates by kind of cost."""
+    """All that was fitted to one network and seed; gates by kind of cost, of its first fold."""
 
     curves: Mapping[str, Seed]
     gates: Mapping[str, Gate]
@@ -78,7 +78,7 @@ class Fits:
 
 
 def fit_all(
-    outputs: Outputs,
+    folds: Sequence[Outputs],
     prices: Mapping[str, Costs],
     seed: int,
     say: Callable[[str], None],
@@ -87,8 +87,48 @@ def fit_all(
 ) -> Fits:
     """Gates at the first kind of costs, priced anew for the others; curves of all.
 
+    Each of `folds` is fitted to by itself, and its curves are of the samples that it reports on.
     With `slow` also the baselines that train for each point, and the findings.
     """
+    first, *others = (
+        _fit(outputs, prices, seed, say, slow=slow, findings=slow and not number)
+        for number, outputs in enumerate(folds)
+    )
+    both = {kind: _together([one.curves[kind] for one in (first, *others)]) for kind in prices}
+    return replace(first, curves=both)
+
+
+def _together(seeds: Sequence[Seed]) -> Seed:
+    """The curves of different samples as one each; trainings that one lacks are left out."""
+    found = {}
+    for field in fields(Seed):
+        parts: list[Curve] = [one for seed in seeds if (one := getattr(seed, field.name))]
+        found[field.name] = _joined(parts) if parts else None
+    return Seed(**found)
+
+
+def _joined(parts: Sequence[Curve]) -> Curve:
+    count = min(len(part.parameters) for part in parts)
+    shared = {(part.parameters[:count], part.paths, part.costs) for part in parts}
+    assert len(shared) == 1
+    return replace(
+        parts[0],
+        parameters=parts[0].parameters[:count],
+        taken=np.concatenate([part.taken[:count] for part in parts], axis=1),
+        correct=np.concatenate([part.correct[:count] for part in parts], axis=1),
+        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+    )
+
+
+def _fit(
+    outputs: Outputs,
+    prices: Mapping[str, Costs],
+    seed: int,
+    say: Callable[[str], None],
+    *,
+    slow: bool,
+    findings: bool,
+) -> Fits:
     test = outputs.test
     assert test is not None
     formula = next(iter(prices))
@@ -108,7 +148,7 @@ def fit_all(
             baselines.jei_dnn(outputs, test, costs, seed=seed, limit_s=LIMIT_S) if slow else None,
         )
         say(f"{kind}: curves")
-    finding = _findings(outputs, prices[formula], fitted, settings, say) if slow else None
+    finding = _findings(outputs, prices[formula], fitted, settings, say) if findings else None
     kind_of = fitted.kind
     return Fits(
         found, known, prices, kind_of, fitted.bytes[kind_of], fitted.clusters[kind_of], finding
@@ -125,7 +165,9 @@ def _findings(
     test, gate = outputs.test, fitted.forms["mlp"]
     assert test is not None
     told = targets.learn(outputs.val, gate.paths, fitted.clusters["mlp"], settings.seed)
-    train, val = ((one, told.estimate(one)) for one in (outputs.train, outputs.val))
+    train, val = (
+        (one, targets.by_node(gate, told.estimate(one))) for one in (outputs.train, outputs.val)
+    )
     steps = {}
     for most in STEPS:
         trained = networks.train(gate, train, val, settings.seed, settings.hidden, most)

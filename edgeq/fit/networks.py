@@ -15,6 +15,8 @@ from edgeq.gates import Bytes, Gate, Layer, Mlp, Path, Seen
 
 HIDDEN = 16
 BATCH = 512
+RATE = 3e-3
+FOLLOWING = 3_000  # steps behind those of `train`, at a third of the rate
 HELD_OUT = 20_000  # samples that early stopping looks at
 INT32 = (1 << 31) - 1
 MOST_SHIFT = 30  # of hidden values
@@ -86,14 +88,17 @@ class Options:
 
 
 def options(gate: Gate, exit: int, fold: Fold, target: Mapping[Path, Reals]) -> Options:
-    """What the network of exit `exit` (from 1) is asked about `fold`."""
+    """What the network of exit `exit` (from 1) is asked about `fold`.
+
+    Targets are those of each node's options, (samples, options).
+    """
     nodes = [path for path in gate.nodes() if len(path) == exit]
     asked = [(n, option) for n, path in enumerate(nodes) for option in gate.options(path)]
     return Options(
         np.stack([state_inputs(gate, path, fold.seen) for path in nodes]),
         np.array([n for n, _ in asked]),
         np.stack([gates.path_inputs(gate, gate.paths[option]) for _, option in asked]),
-        np.stack([target[gate.paths[option]] for _, option in asked]).astype(np.float32),
+        np.concatenate([target[path].T for path in nodes]).astype(np.float32),
     )
 
 
@@ -121,20 +126,50 @@ def train(
 ) -> Trained:
     """Networks that predict the targets of each fold's samples, fitted to `train`.
 
-    Training stops early by the RMSE on `val`. `most` limits the steps; fewer than 2,000 of them
-    make gates that are of no use.
+    Targets are by node, (samples, options). Training stops early by the RMSE on `val`. `most`
+    limits the steps; fewer than 2,000 of them make gates that are of no use.
     """
-    nets, rmse = [], []
-    for exit in range(1, gate.exits):
-        rng = np.random.default_rng([seed, exit])
-        asked = options(gate, exit, *train)
-        net = start(asked.state.shape[2] + asked.option.shape[1], hidden, 1, rng)
+    rngs = _rngs(gate, seed)
+    inputs = 2 * gate.classes + 4 + gate.exits + 1
+    nets = tuple(start(inputs, hidden, 1, rng) for rng in rngs)
+    for net in nets:
         net.output_bias[:] = -2  # an error of 0.12: nearer to what comes than 0.5
-        check = options(gate, exit, *val).draw(HELD_OUT, rng)
+    return _trained(gate, nets, train, val, rngs, RATE, most)
+
+
+def follow(
+    gate: Gate,
+    begun: Trained,
+    train: tuple[Fold, Mapping[Path, Reals]],
+    val: tuple[Fold, Mapping[Path, Reals]],
+    seed: int,
+    most: int = FOLLOWING,
+) -> Trained:
+    """The networks `begun`, trained on for other targets, which lie near what they predict."""
+    nets = tuple(Net(*(p.copy() for p in net.parameters)) for net in begun.nets)
+    return _trained(gate, nets, train, val, _rngs(gate, seed), RATE / 3, most)
+
+
+def _rngs(gate: Gate, seed: int) -> tuple[np.random.Generator, ...]:
+    return tuple(np.random.default_rng([seed, exit]) for exit in range(1, gate.exits))
+
+
+def _trained(
+    gate: Gate,
+    nets: tuple[Net, ...],
+    train: tuple[Fold, Mapping[Path, Reals]],
+    val: tuple[Fold, Mapping[Path, Reals]],
+    rngs: Sequence[np.random.Generator],
+    rate: float,
+    most: int,
+) -> Trained:
+    """Those networks, which change in place."""
+    rmse = []
+    for exit, (net, rng) in enumerate(zip(nets, rngs, strict=True), start=1):
+        asked, check = options(gate, exit, *train), options(gate, exit, *val).draw(HELD_OUT, rng)
         step, score = _predict_errors(net, asked, check, rng)
-        rmse.append(descend(net.parameters, step, score, most=most))
-        nets.append(net)
-    return Trained(tuple(nets), tuple(rmse))
+        rmse.append(descend(net.parameters, step, score, rate=rate, most=most))
+    return Trained(nets, tuple(rmse))
 
 
 def _predict_errors(
@@ -156,8 +191,8 @@ def _predict_errors(
     return step, score
 
 
-def predict(gate: Gate, trained: Trained, fold: Fold) -> dict[Path, Int64]:
-    """What the float networks predict at every node, Q16: the measure of `quantised`."""
+def predict(gate: Gate, trained: Trained, fold: Fold) -> dict[Path, Reals]:
+    """What the float networks predict at every node, (samples, options)."""
     found = {}
     for path in gate.nodes():
         state = state_inputs(gate, path, fold.seen).astype(np.float32) / 255
@@ -167,13 +202,13 @@ def predict(gate: Gate, trained: Trained, fold: Fold) -> dict[Path, Int64]:
             told = gates.path_inputs(gate, gate.paths[option]).astype(np.float32) / 255
             rows = np.broadcast_to(told, (len(state), len(told)))
             columns.append(sigmoid(net(np.concatenate([state, rows], axis=1))[:, 0]))
-        found[path] = np.rint(gates.ONE * np.stack(columns, axis=1)).astype(np.int64)
+        found[path] = np.stack(columns, axis=1).astype(np.float64)
     return found
 
 
 def quantised(gate: Gate, trained: Trained, fold: Fold) -> Mlp:
     """The networks as the device computes them; `fold` says how great hidden values become."""
-    zeros = {path: np.zeros(len(fold)) for path in gate.paths}
+    zeros = {path: np.zeros((len(fold), len(gate.options(path)))) for path in gate.nodes()}
     layers = []
     for index, net in enumerate(trained.nets):
         inputs, _ = options(gate, index + 1, fold, zeros).draw(

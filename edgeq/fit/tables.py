@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from edgeq import gates
-from edgeq.fit import kmeans
-from edgeq.fit.outputs import Fold
+from edgeq.fit import calibrate, kmeans
+from edgeq.fit.outputs import Fold, Reals
 from edgeq.fit.targets import PRIOR, enough, rates
 from edgeq.gates import Bytes, Gate, Path, Table
 
@@ -16,7 +16,7 @@ MOST_POINTS = 30_000  # of one exit's K-means, drawn from those of all its paths
 def fit(gate: Gate, fold: Fold, clusters: int, seed: int, restarts: int = 10) -> Table:
     """A table of `clusters` clusters for the paths of `gate`, from `fold`.
 
-    All paths that end at an exit share its clusters (spec §8.3 (e)).
+    All paths that end at an exit share its clusters (spec §8.3 (e)). Their errors are calibrated.
 
     Raises:
         UsageError: there are fewer samples than clusters.
@@ -28,15 +28,22 @@ def fit(gate: Gate, fold: Fold, clusters: int, seed: int, restarts: int = 10) ->
         tops = [fold.seen[path].top for path in nodes if len(path) == exit + 1]
         found[exit] = _centroids(np.concatenate(tops), clusters, seed + exit, restarts)
     table = Table(found, {})
-    errors: dict[Path, Bytes] = {}
+    rows: dict[Path, Reals] = {}
+    told: dict[Path, Reals] = {}
     for path in nodes:
         mine = gates.cluster(table, len(path), fold.seen[path])
         columns = [
             rates(mine, fold.wrong[gate.paths[option]], clusters, PRIOR)
             for option in gate.options(path)
         ]
-        errors[path] = np.clip(np.rint(256 * np.stack(columns, axis=1)), 0, 255).astype(np.uint8)
-    return Table(found, errors)
+        rows[path] = np.stack(columns, axis=1)
+        told[path] = rows[path][mine]
+    calibrated = calibrate.learn(gate, told, fold)(rows)
+    return Table(found, {path: _bytes(errors) for path, errors in calibrated.items()})
+
+
+def _bytes(errors: Reals) -> Bytes:
+    return np.clip(np.rint(256 * errors), 0, 255).astype(np.uint8)
 
 
 def _centroids(tops: Bytes, clusters: int, seed: int, restarts: int) -> Bytes:

@@ -13,7 +13,7 @@ import numpy as np
 from edgeq.errors import UsageError
 from edgeq.fit import kmeans
 from edgeq.fit.outputs import Bools, Fold, Int64, Reals
-from edgeq.gates import Path, Seen
+from edgeq.gates import Gate, Path, Seen
 
 PRIOR = 2.0  # samples of the path's own error rate that every cluster gets beside its own
 FEW = 10  # samples a cluster, below which targets get that prior
@@ -33,6 +33,14 @@ class Targets:
             path: self.errors[path][kmeans.nearest(probabilities(fold.seen[path]), centroids)]
             for path, centroids in self.centroids.items()
         }
+
+
+def by_node(gate: Gate, target: Mapping[Path, Reals]) -> dict[Path, Reals]:
+    """What is known of each path, (samples,), for the options of each node: (samples, options)."""
+    return {
+        path: np.stack([target[gate.paths[option]] for option in gate.options(path)], axis=1)
+        for path in gate.nodes()
+    }
 
 
 def probabilities(seen: Seen) -> Reals:
