@@ -2,7 +2,7 @@
 
     python bench/quee_nets.py FOLDER
 
-Thirty epochs in floats; then five at a lower rate, in which every second batch has weights and
+Thirty epochs in floats; then ten at a lower rate, in which every second batch has weights and
 activations of 4 bits where level 1 has them.
 
 Needs the extra torch, Pillow, and in the folder that EDGEQ_DATA names `load_cifar10.py` and
@@ -35,8 +35,11 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HELD_OUT = 5_000  # training images of no use here
 BATCH, DECAY, SHIFT = 128, 2e-4, 4
 EPOCHS, RATE = 30, 0.1
-LOW_EPOCHS, LOW_RATE = 5, 0.02  # with every second batch at 4 bits
+LOW_EPOCHS, LOW_RATE = 10, 0.03  # with every second batch at 4 bits
+MOMENTUM = 0.05  # of what normalisation remembers there
 MOST_WEIGHT, MOST_ACTIVATION = 7, 15  # of 4 bits, symmetric and after a ReLU
+SHARES = torch.linspace(1, 0.2, 33)  # of the range of what a layer reads, of which one is kept
+LASTS = 50  # rounded batches that a range serves
 WEIGHTS = (0.4, 0.7, 1.0, 1.0)  # of the exits' losses; the last exit's is the network's own
 SIDE = 4  # of what a head pools to
 
@@ -130,8 +133,8 @@ def main() -> None:
 class Rounding:
     """While `on`, convolutions of the stacks have weights and inputs of 4 bits.
 
-    Gradients pass as if nothing were rounded, and normalisation has the statistics of floats, as
-    it has on the device.
+    Gradients pass as if nothing were rounded. Weights have the range of each filter, inputs the one
+    of least squared error, as export finds them; normalisation learns from other batches alone.
     """
 
     def __init__(self, module: WithExits) -> None:
@@ -141,13 +144,14 @@ class Rounding:
         stacks = (backbone.stack1, backbone.stack2, backbone.stack3)
         self.layers = [m for one in stacks for m in one.modules() if isinstance(m, nn.Conv2d)]
         self.hooks = [layer.register_forward_pre_hook(self._inputs) for layer in self.layers]
+        self.ranges: dict[nn.Module, tuple[Tensor, int]] = {}  # and for how many batches yet
         for layer in self.layers:
             parametrize.register_parametrization(layer, "weight", _Weights(self))
 
     def turn(self, on: bool) -> None:
         self.on = on
         for norm in self.norms:
-            norm.train(not on)
+            norm.momentum = 0.0 if on else MOMENTUM
 
     def remove(self) -> None:
         """Layers as they were, with what they have learned."""
@@ -160,11 +164,28 @@ class Rounding:
     def _inputs(self, layer: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         if not self.on:
             return None
-        (x,) = args
-        most = x.detach().float().amax((1, 2, 3)).mean()  # where images end in the mean
-        step = most / MOST_ACTIVATION
-        cut = x.float().clamp(torch.zeros(()), most)
-        return (cut + ((cut / step).round() * step - cut).detach(),)
+        x = args[0].float()
+        most, left = self.ranges.get(layer, (torch.zeros(()), 0))
+        if not left:
+            most, left = _range(x.detach()), LASTS
+        self.ranges[layer] = (most, left - 1)
+        return (_rounded(x.clamp(torch.zeros(()), most), most / MOST_ACTIVATION),)
+
+
+def _range(x: Tensor) -> Tensor:
+    """Where values should end that are rounded to 4 bits, for the least squared error."""
+    some, most = x.flatten()[:: max(1, x.numel() // 100_000)], x.max()
+    ends = SHARES * most
+    errors = [
+        (_rounded(some.clamp(max=float(e)), e / MOST_ACTIVATION) - some).square().sum()
+        for e in ends
+    ]
+    return ends[int(torch.stack(errors).argmin())]
+
+
+def _rounded(x: Tensor, step: Tensor) -> Tensor:
+    """Multiples of `step`; the gradient is that of `x`."""
+    return x + ((x / step).round() * step - x).detach()
 
 
 class _Weights(nn.Module):
@@ -177,8 +198,7 @@ class _Weights(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         if not self.rounding.on:
             return weight
-        step = weight.detach().abs().amax((1, 2, 3), keepdim=True) / MOST_WEIGHT
-        return weight + ((weight / step).round() * step - weight).detach()
+        return _rounded(weight, weight.detach().abs().amax((1, 2, 3), keepdim=True) / MOST_WEIGHT)
 
 
 def train(
