@@ -1,12 +1,12 @@
 # `make check` is what CI runs. Another interpreter: make check PYTHON=.venv/bin/python
-# test nightly docs picture bench check lint types c format
+# test quick nightly docs picture bench check lint types c format
 
 PYTHON = python
 EXECUTABLE = $(shell $(PYTHON) -c "import sys; print(sys.executable)")
 TYPED = build/typed
 SIBLINGS = examples exporters firmware_stubs targets
 
-.PHONY: check lint types c test nightly docs picture bench format
+.PHONY: check lint types c test quick nightly docs picture bench format
 
 check: lint types c test
 
@@ -28,6 +28,10 @@ c:
 
 test:
 	$(PYTHON) -m pytest -n auto
+
+# What needs no compiler and no emulator.
+quick:
+	$(PYTHON) -m pytest -n auto -m "not nightly and not tools"
 
 nightly:
 	$(PYTHON) -m pytest -n auto -m nightly

@@ -141,15 +141,16 @@ def run(request: Request, progress: Progress) -> tuple[Policy, Gate]:
     program, nested = compiled.program, compiled.stores[0].nested
     gate = program.gate
     assert gate is not None  # `_with_heads` sees to it, or `write`
-    outputs = _outputs(request, program, folds, progress)
     if request.recost:
         bare = gates.static(gate.classes, gate.levels)
         unpriced = _holding(policy, bare, _unpriced(gate.levels, request.cost))
         bare_program = _compiled(request, unpriced, progress).program
         costs = _with_gates(request, _costs(request, bare_program, progress), policy, progress)
+        outputs = _outputs(request, program, folds, progress)
         fitted = fit.kept(gate, costs, outputs.val, request.tradeoff)
     else:
         costs = _costs(request, program, progress)
+        outputs = _outputs(request, program, folds, progress)
         progress("fitting gates", 0, 1)
         fitted = fit.fit(outputs, costs, _settings(outputs, request))
         progress("fitting gates", 1, 1)

@@ -1,4 +1,4 @@
-"""What is dear is made once a session: exports and compiled programs. Tools are found here."""
+"""What is dear is made once a worker: exports and compiled programs. Tools are found here."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import bundled
 import pytest
 
 from edgeq import Build, kernels
 from edgeq.exporters import c_arrays
+from edgeq.fit import adam, baselines, best_step, networks
 from edgeq.targets import toolchain
 from edgeq.targets.runners import HostProgram
 
 SANITIZERS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+STEPS = 250
+DEAR = ("sanitized_program", "host_program", "built", "tool")  # fixtures, the dearest first
 PROGRAMS = {"gcc": "arm-none-eabi-gcc", "zig": "zig"}  # of `--compiler`
 
 Tool = Callable[[str], tuple[str, ...]]
@@ -42,6 +45,23 @@ def pytest_configure(config: pytest.Config) -> None:
     """Nightly tests run only where `-m` says what runs."""
     if not config.option.markexpr:
         config.option.markexpr = "not nightly"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Who needs a tool is marked. Who needs the same dear things stands together, and first.
+
+    With `--dist worksteal` one worker then makes them, while another does the rest.
+    """
+
+    def needs(item: pytest.Item) -> list[str]:
+        return [name for name in DEAR if name in getattr(item, "fixturenames", ())]
+
+    for item in items:
+        if needs(item) or item.get_closest_marker("emulator"):
+            item.add_marker("tools")
+    yield  # `-m` chooses, and pytest orders by parameters
+    items.sort(key=lambda item: [name not in needs(item) for name in DEAR])
 
 
 @pytest.fixture(scope="session")
@@ -82,6 +102,19 @@ def built(tmp_path_factory: pytest.TempPathFactory, tool: Tool) -> Builds:
         return export(name, compiler, kernels)
 
     return find
+
+
+@pytest.fixture(scope="module")
+def few_steps() -> Iterator[None]:
+    """Networks train for `STEPS` at most: how well they fit is for tests/test_fit_gates.py."""
+
+    def descend(*arguments: Any, **options: Any) -> float:
+        return adam.descend(*arguments, **{**options, "most": STEPS})
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (networks, baselines, best_step):
+            patch.setattr(module, "descend", descend)
+        yield
 
 
 @pytest.fixture(scope="session")

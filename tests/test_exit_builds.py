@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import bundled
 import numpy as np
@@ -69,27 +68,23 @@ def expected(program: Program, graph: Graph, count: int) -> parity.Expectation:
     return parity.expect(program, inputs)
 
 
-def on_host(program: Program, folder: Path, compare: Callable[[HostRunner], Any]) -> Any:
-    built = c_arrays.export(program, folder, [], program.kernels)
-    compiler = toolchain.find(toolchain.HOST_COMPILERS)
-    with closing(HostProgram(folder / c_arrays.RUNTIME, compiler)) as host:
-        return compare(HostRunner(host, built.data))
+def on(host: HostProgram, program: Program) -> HostRunner:
+    return HostRunner(host, image.build(program).data)
 
 
 # Parity #
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_host_routes_as_predicted_and_computes_every_path(form: str, tmp_path: Path) -> None:
+def test_the_host_routes_as_predicted_and_computes_every_path(
+    host_program: HostProgram, form: str
+) -> None:
     program = made(form).program
     wanted = expected(program, small(), 200)
-    rows = on_host(
-        program,
-        tmp_path,
-        lambda host: (
-            parity.compare(program, host, wanted),
-            parity.compare_paths(program, host, wanted.take(4)),
-        ),
+    host = on(host_program, program)
+    rows = (
+        parity.compare(program, host, wanted),
+        parity.compare_paths(program, host, wanted.take(4)),
     )
     assert [row.verdict for row in rows] == [Verdict.EXACT] * 2
     assert program.gate is not None
@@ -102,13 +97,13 @@ def test_the_host_routes_as_predicted_and_computes_every_path(form: str, tmp_pat
 
 @pytest.mark.parametrize("graph", gated_graphs(4, start=900), ids=lambda graph: graph.name)
 def test_random_networks_are_equal_on_every_path_on_host_and_emulated_core(
-    graph: Graph, tmp_path: Path, tool: Tool
+    host_program: HostProgram, graph: Graph, tool: Tool
 ) -> None:
     tool("arm-none-eabi-gcc")
     chosen = policy(exits.proposed(graph), (4, 4), (3, 2))
     program = compiled(graph, with_gate(graph, chosen)).program
     wanted = expected(program, graph, 20)
-    row = on_host(program, tmp_path, lambda host: parity.compare_paths(program, host, wanted))
+    row = parity.compare_paths(program, on(host_program, program), wanted)
     assert row.verdict is Verdict.EXACT
     linked = rebuild.firmware(program, toolchain.find(toolchain.COMPILERS, "gcc"))
     assert linked is not None
@@ -120,7 +115,7 @@ def test_random_networks_are_equal_on_every_path_on_host_and_emulated_core(
 @pytest.mark.parametrize("aim", ["flash", "time"])
 @pytest.mark.parametrize("graph", gated_graphs(3, start=1200), ids=lambda graph: graph.name)
 def test_both_ways_to_store_levels_are_equal_on_every_path(
-    graph: Graph, aim: Optimize, tmp_path: Path, tool: Tool
+    host_program: HostProgram, graph: Graph, aim: Optimize, tool: Tool
 ) -> None:
     tool("arm-none-eabi-gcc")
     chosen = with_gate(graph, policy(exits.proposed(graph), (6, 8), (4, 4), (2, 4)))
@@ -130,24 +125,19 @@ def test_both_ways_to_store_levels_are_equal_on_every_path(
     sizes = [len(image.build(way.program).data) for way in found.stores]
     assert sizes == sorted(sizes) if aim == "flash" else not found.stores[0].nested
     for way in found.stores if aim == "flash" else found.stores[:1]:
-        program, folder = way.program, tmp_path / str(way.nested)
-        folder.mkdir()
+        program, host = way.program, on(host_program, way.program)
         wanted = expected(program, graph, 20)
-        rows = on_host(
-            program,
-            folder,
-            lambda host, p=program, w=wanted: (
-                parity.compare(p, host, w),
-                parity.compare_paths(p, host, w.take(4)),
-            ),
-        )
+        rows = [
+            parity.compare(program, host, wanted),
+            parity.compare_paths(program, host, wanted.take(4)),
+        ]
         linked = rebuild.firmware(program, toolchain.find(toolchain.COMPILERS, "gcc"))
         assert linked is not None
         with closing(EmulatorRunner(linked, program.target)) as emulated:
-            rows += (
+            rows += [
                 parity.compare(program, emulated, wanted.take(4)),
                 parity.compare_paths(program, emulated, wanted.take(1)),
-            )
+            ]
         assert {row.verdict for row in rows} == {Verdict.EXACT}
 
 
@@ -203,13 +193,13 @@ def test_without_other_bits_for_weights_there_is_no_store() -> None:
     assert [way.nested for way in found.stores] == [False]
 
 
-def test_a_sample_that_goes_another_way_is_a_mismatch(tmp_path: Path) -> None:
+def test_a_sample_that_goes_another_way_is_a_mismatch(host_program: HostProgram) -> None:
     program = made("table").program
     gate = program.gate
     assert gate is not None
     wanted = expected(program, small(), 50)
     other = replace(program, gate=replace(gate, form=gates.Static()))
-    row = on_host(other, tmp_path, lambda host: parity.compare(program, host, wanted))
+    row = parity.compare(program, on(host_program, other), wanted)
     assert row.verdict is Verdict.DIFFERS
     assert wanted.paths is not None
     astray = [
@@ -220,7 +210,7 @@ def test_a_sample_that_goes_another_way_is_a_mismatch(tmp_path: Path) -> None:
     assert row.mismatches >= sum(astray) > 0
 
 
-def test_a_wrong_weight_of_a_lower_level_is_found_by_its_layer(tmp_path: Path) -> None:
+def test_a_wrong_weight_of_a_lower_level_is_found_by_its_layer(host_program: HostProgram) -> None:
     program = made("static").program
     block = program.network.blocks[2]
     graph = block.variants[1].graph
@@ -233,13 +223,10 @@ def test_a_wrong_weight_of_a_lower_level_is_found_by_its_layer(tmp_path: Path) -
     blocks[2] = replace(block, variants=(block.variants[0], changed))
     other = replace(program, network=replace(program.network, blocks=tuple(blocks)))
     wanted = expected(program, small(), 4)
-    rows = on_host(
-        other,
-        tmp_path,
-        lambda host: (
-            parity.compare(program, host, wanted),
-            parity.compare_paths(program, host, wanted),
-        ),
+    host = on(host_program, other)
+    rows = (
+        parity.compare(program, host, wanted),
+        parity.compare_paths(program, host, wanted),
     )
     assert [row.verdict for row in rows] == [Verdict.EXACT, Verdict.DIFFERS]
 
@@ -260,7 +247,10 @@ def test_lanes_link_where_nothing_else_is_packed(tmp_path: Path) -> None:
     symbols = [kernel.symbol for kernel in program.kernels]
     assert symbols == ["eq_conv_lanes_s4_dsp", "eq_table_s4_dsp"]
     wanted = expected(program, graph, 8)
-    row = on_host(program, tmp_path, lambda host: parity.compare(program, host, wanted))
+    built = c_arrays.export(program, tmp_path, [], program.kernels)
+    compiler = toolchain.find(toolchain.HOST_COMPILERS)
+    with closing(HostProgram(tmp_path / c_arrays.RUNTIME, compiler)) as host:
+        row = parity.compare(program, HostRunner(host, built.data), wanted)
     assert row.verdict is Verdict.EXACT
 
 

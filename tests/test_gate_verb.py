@@ -6,9 +6,8 @@ import contextlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,9 @@ SIDE, CLASSES, SAMPLES = 8, 4, 400
 EXITS = 'exits = ["conv1"]\n'
 LEVEL = "[[level]]\ndefault = {weights = 4, activations = 4}\n"
 QUICK = ("--cost", "bitops_linear")
-STEPS = 250  # of networks: how well they fit is for tests/test_fit_gates.py to say
 FITTED = "net.gate.json"
+
+pytestmark = pytest.mark.usefixtures("few_steps")
 
 
 def images(count: int, seed: int) -> tuple[Array, Array]:
@@ -105,14 +105,6 @@ class Place:
         assert {path: path.read_bytes() for path in self.folder.iterdir()} == before
 
 
-@pytest.fixture(scope="module", autouse=True)
-def few_steps() -> Iterator[None]:
-    """Networks train for `STEPS`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gating, "Settings", partial(fit.Settings, steps=STEPS))
-        yield
-
-
 def furnished(folder: Path) -> Place:
     found = Place(folder)
     (folder / "net.onnx").write_bytes(network().SerializeToString())
@@ -130,7 +122,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 
 
 @pytest.fixture(scope="module")
-def fitted_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, str]:
+def fitted_once(tmp_path_factory: pytest.TempPathFactory, few_steps: None) -> tuple[bytes, str]:
     """`FITTED` with baselines, from the files of `place`, and what the terminal showed."""
     folder = tmp_path_factory.mktemp("fitted")
     with contextlib.chdir(folder):

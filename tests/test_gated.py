@@ -31,6 +31,7 @@ Firmwares = Callable[[str, int, int, str], Firmware]
 Tool = Callable[[str], tuple[str, ...]]
 
 TRADEOFFS = (0, 2000, 20_000, 1 << 16, 1 << 20)
+EMULATED = 20  # samples
 CASES = [(form, exits, seed) for seed, exits in enumerate((2, 3, 4)) for form in gated.FORMS]
 
 every = pytest.mark.parametrize(("form", "exits", "seed"), CASES)
@@ -104,7 +105,7 @@ def test_the_emulated_core_routes_as_the_reference(
     firmwares: Firmwares, compiler: str, form: str, exits: int, seed: int
 ) -> None:
     made = program(form, exits, seed)
-    inputs, taken = samples(form, exits, seed, 50)
+    inputs, taken = samples(form, exits, seed, EMULATED)
     assert made.gate is not None
     with emulated(firmwares(form, exits, seed, compiler), made) as runner:
         for tradeoff in TRADEOFFS:
@@ -125,7 +126,8 @@ def test_qemu_routes_as_the_reference(firmwares: Firmwares, compiler: str, tool:
 
 
 @pytest.mark.emulator
-def test_the_self_test_of_a_gated_model_holds_its_routes(tmp_path: Path, compiler: str) -> None:
+def test_the_self_test_of_a_gated_model_holds_its_routes(tmp_path: Path, tool: Tool) -> None:
+    tool("arm-none-eabi-gcc")
     made = program(*CASES[-1])
     inputs, _ = samples(*CASES[-1], 3)
     assert made.gate is not None
@@ -143,7 +145,7 @@ def test_the_self_test_of_a_gated_model_holds_its_routes(tmp_path: Path, compile
         folder = tmp_path / str(wrong)
         folder.mkdir()
         c_arrays.export(made, folder, cases, made.kernels)
-        found = toolchain.find(toolchain.rows_for(made.target), compiler)
+        found = toolchain.find(toolchain.rows_for(made.target), "gcc")
         elf = runners.link_firmware(folder, made.name, made.target, found)
         with emulated(read_firmware(elf), made) as runner:
             failed.append(runner.failed_cases)
@@ -229,7 +231,7 @@ def test_firmware_without_gates_refuses_the_image(tmp_path: Path, tool: Tool) ->
     tool("cc")
     made = program(*CASES[0])
     runtime = tmp_path / "runtime"
-    c_arrays.write_runtime(runtime, [row for row in kernels.table() if row.family != kernels.GATE])
+    c_arrays.write_runtime(runtime, [row for row in made.kernels if row.family != kernels.GATE])
     with closing(HostProgram(runtime, toolchain.find(toolchain.HOST_COMPILERS))) as without:
         runner = HostRunner(without, image.build(made).data)
         with pytest.raises(MismatchError, match="EQ_E_KERNEL"):
