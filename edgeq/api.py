@@ -334,7 +334,7 @@ def validate(
 
 
 def diff(old: PathLike, new: PathLike) -> Difference:
-    """What changed from one build to another: bytes, bits, accuracy, instructions, kernels.
+    """What changed from one build to another: bytes, bits, accuracy, instructions, kernels, exits.
 
     Args:
         old: a folder that `export` wrote.

@@ -462,7 +462,7 @@ def validate(
 )
 @click.option("--json", is_flag=True, help="Print the same as JSON.")
 def diff(old: Path, new: Path, fail_on: str | None, json: bool) -> None:
-    """Say what changed from build OLD to build NEW: bytes, bits, accuracy, instructions, kernels.
+    """Say what changed from build OLD to build NEW: bytes, accuracy, instructions, kernels, exits.
 
     Accuracy moves in points, all else in its own unit or in percent of OLD's.
     """

@@ -137,7 +137,7 @@ def require(difference: Difference, allowed: Sequence[Limit]) -> None:
             raise UsageError(
                 "EQ0247",
                 f"--fail-on {limit.text}: a build has no {limit.figure}; accuracy needs --data at "
-                "export, instructions and cycles need edgeq profile",
+                "export, instructions and cycles edgeq profile, gates, cost and worst exits",
             )
     broken = [limit for limit in allowed if limit.exceeded(changes[limit.figure])]
     if broken:

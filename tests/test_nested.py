@@ -11,9 +11,9 @@ from graphs import RELU, Builder, random_graph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from programs import model, reals, uniform
-from test_parity import SAMPLES, Flashed, assert_host_exact, board, integers
+from test_parity import Flashed, assert_board_exact, assert_host_exact, board, integers
 
-from edgeq import calibrate, dispatch, kernels, nested, parity, pipeline, policy, quantize, targets
+from edgeq import calibrate, dispatch, kernels, nested, pipeline, policy, quantize, targets
 from edgeq.exporters import image
 from edgeq.exporters.image import Kind
 from edgeq.ir import Block, Graph, Network, Variant, Window, qparams_of, single
@@ -251,11 +251,7 @@ def test_kernels_read_a_level_from_the_store_on_the_core(
 ) -> None:
     graph = layers()
     program = placed(graph, at(graph, bits), isa)
-    inputs = integers(program)
-    expected = parity.predict(program, inputs)
-    board.flash(image.build(program).data, program.plan.arena_bytes)
-    got = board.run([parity.sample_bytes(list(inputs.values()), i) for i in range(SAMPLES)])
-    assert got == [parity.output_bytes(program, expected, i) for i in range(SAMPLES)]
+    assert_board_exact(board, program, integers(program))
 
 
 # One store in the image

@@ -103,16 +103,19 @@ def program(graph: Graph, bits: Iterable[int] = (8,), out: Iterable[int] = (8,))
 # What it computes
 
 
+def assert_exported_exact(folders: pytest.TempPathFactory, made: Program) -> None:
+    path = folders.mktemp("onnx") / "net.onnx"
+    onnx_qdq.export(made, path)
+    assert_exact(made, path, integers(made))
+
+
 @needs_fma
 @drawn(GRAPHS)
 @given(graphs(), weights, activations)
 def test_onnxruntime_computes_what_the_float32_rule_says(
     tmp_path_factory: pytest.TempPathFactory, graph: Graph, bits: list[int], out: list[int]
 ) -> None:
-    made = program(graph, bits, out)
-    path = tmp_path_factory.mktemp("onnx") / "net.onnx"
-    onnx_qdq.export(made, path)
-    assert_exact(made, path, integers(made))
+    assert_exported_exact(tmp_path_factory, program(graph, bits, out))
 
 
 @needs_fma
@@ -122,10 +125,7 @@ def test_onnxruntime_computes_what_the_float32_rule_says(
 def test_onnxruntime_computes_what_the_float32_rule_says_of_many(
     tmp_path_factory: pytest.TempPathFactory, graph: Graph, bits: list[int], out: list[int]
 ) -> None:
-    made = program(graph, bits, out)
-    path = tmp_path_factory.mktemp("onnx") / "net.onnx"
-    onnx_qdq.export(made, path)
-    assert_exact(made, path, integers(made))
+    assert_exported_exact(tmp_path_factory, program(graph, bits, out))
 
 
 @needs_fma

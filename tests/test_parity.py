@@ -118,6 +118,15 @@ class Flashed(EmulatorRunner):
         assert self.board.call("eq_init", context, config) == 0
 
 
+def assert_board_exact(board: Flashed, program: Program, inputs: dict[str, Array]) -> None:
+    """The board gives on every sample what the reference predicts."""
+    expected = parity.predict(program, inputs)
+    board.flash(image.build(program).data, program.plan.arena_bytes)
+    count = range(len(expected[0]))
+    got = board.run([parity.sample_bytes(list(inputs.values()), i) for i in count])
+    assert got == [parity.output_bytes(program, expected, i) for i in count]
+
+
 @pytest.fixture(scope="session")
 def board(compiler: str, tmp_path_factory: pytest.TempPathFactory) -> Flashed:
     folder = tmp_path_factory.mktemp("board")
@@ -242,10 +251,7 @@ def test_the_networks_of_mlperf_tiny_compute_on_their_least_arena(
 def test_they_do_so_on_the_core(board: Flashed, name: str) -> None:
     program = program_of(SHAPES[name], [8, 4], "ram", ("dsp",), [8, 8, 4])
     inputs = {key: values[:2] for key, values in integers(program).items()}
-    expected = parity.predict(program, inputs)
-    board.flash(image.build(program).data, program.plan.arena_bytes)
-    got = board.run([parity.sample_bytes(list(inputs.values()), i) for i in range(2)])
-    assert got == [parity.output_bytes(program, expected, i) for i in range(2)]
+    assert_board_exact(board, program, inputs)
 
 
 @pytest.mark.emulator
@@ -253,10 +259,7 @@ def test_they_do_so_on_the_core(board: Flashed, name: str) -> None:
 def test_the_example_computes_on_the_core_at_any_width(board: Flashed, policy: str) -> None:
     program = bundled.load("fashion-resnet8").compile(policy).program
     inputs = bundled.images().inputs(program, SAMPLES)
-    expected = parity.predict(program, inputs)
-    board.flash(image.build(program).data, program.plan.arena_bytes)
-    got = board.run([parity.sample_bytes(list(inputs.values()), i) for i in range(SAMPLES)])
-    assert got == [parity.output_bytes(program, expected, i) for i in range(SAMPLES)]
+    assert_board_exact(board, program, inputs)
 
 
 @for_cores
@@ -284,11 +287,7 @@ def test_random_graphs_compute_on_the_core_what_the_reference_predicts(
     optimize: Optimize,
 ) -> None:
     program = program_of(graph, widths, optimize, ("dsp",), activations)
-    inputs = integers(program)
-    expected = parity.predict(program, inputs)
-    board.flash(image.build(program).data, program.plan.arena_bytes)
-    got = board.run([parity.sample_bytes(list(inputs.values()), i) for i in range(SAMPLES)])
-    assert got == [parity.output_bytes(program, expected, i) for i in range(SAMPLES)]
+    assert_board_exact(board, program, integers(program))
 
 
 # Kernels of packed activations
@@ -329,11 +328,7 @@ def test_lanes_compute_on_the_core_what_the_reference_predicts(
     board: Flashed, widths: tuple[int, int], channels: int
 ) -> None:
     program = lanes_program(widths, channels)
-    inputs = integers(program)
-    expected = parity.predict(program, inputs)
-    board.flash(image.build(program).data, program.plan.arena_bytes)
-    got = board.run([parity.sample_bytes(list(inputs.values()), i) for i in range(SAMPLES)])
-    assert got == [parity.output_bytes(program, expected, i) for i in range(SAMPLES)]
+    assert_board_exact(board, program, integers(program))
 
 
 def rows_of_taps(channels: int) -> Graph:
@@ -371,11 +366,7 @@ def test_taps_compute_on_the_core_what_the_reference_predicts(
     board: Flashed, widths: tuple[int, int], channels: int
 ) -> None:
     program = taps_program(widths, channels)
-    inputs = integers(program)
-    expected = parity.predict(program, inputs)
-    board.flash(image.build(program).data, program.plan.arena_bytes)
-    got = board.run([parity.sample_bytes(list(inputs.values()), i) for i in range(SAMPLES)])
-    assert got == [parity.output_bytes(program, expected, i) for i in range(SAMPLES)]
+    assert_board_exact(board, program, integers(program))
 
 
 shapes_of_tables = pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 1), (2, 2, 4), (5, 7, 3)])
@@ -406,8 +397,4 @@ def test_bytes_become_packed_on_the_core_as_the_reference_predicts(
     board: Flashed, shape: tuple[int, int, int], activations: int
 ) -> None:
     program = narrowing_program(shape, activations)
-    inputs = integers(program)
-    expected = parity.predict(program, inputs)
-    board.flash(image.build(program).data, program.plan.arena_bytes)
-    got = board.run([parity.sample_bytes(list(inputs.values()), i) for i in range(SAMPLES)])
-    assert got == [parity.output_bytes(program, expected, i) for i in range(SAMPLES)]
+    assert_board_exact(board, program, integers(program))

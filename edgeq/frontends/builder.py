@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from edgeq.errors import ModelError
 from edgeq.ir import Array, Graph, Node, Tensor
 from edgeq.ops import OPS
 
@@ -23,6 +25,17 @@ def unique(name: str, taken: set[str]) -> str:
         chosen, count = f"{name}_{count}", count + 1
     taken.add(chosen)
     return chosen
+
+
+def refusal_of(read: Callable[[], object]) -> str | None:
+    """Why the operator that `read` reads is not supported; None where it is. Other errors pass."""
+    try:
+        read()
+    except ModelError as error:
+        if error.id != "EQ0315":
+            raise
+        return error.message
+    return None
 
 
 @dataclass(slots=True)

@@ -10,13 +10,14 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import onnx_ir as ir
 
 from edgeq.errors import ModelError, UsageError
 from edgeq.frontends import onnx_constants, onnx_file
-from edgeq.frontends.builder import Builder, safe, unique
+from edgeq.frontends.builder import Builder, refusal_of, safe, unique
 from edgeq.frontends.onnx_build import (
     Call,
     Computed,
@@ -30,7 +31,6 @@ from edgeq.frontends.source import Operator, Port, Source, Survey
 from edgeq.ir import Array
 from edgeq.ops import verify
 
-_SHOWN = 10  # refusals in one message
 _LAYOUTS = {2: "NC", 4: "NCHW"}
 # torch.onnx.export(dynamo=True) calls nodes node_conv2d_3 or node_Conv_17: numbers, not names
 _NUMBERED = re.compile(r"node_\w+")
@@ -46,14 +46,7 @@ def load(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Source:
 
 def read(data: bytes, path: Path, shapes: Mapping[str, tuple[int, ...]], name: str) -> Source:
     """The model called `name` that the ONNX file `data` holds; `path` is where that came from."""
-    found = _survey(data, path, shapes, name)
-    if found.source is None:
-        shown = list(found.refusals[:_SHOWN])
-        if (more := len(found.refusals) - len(shown)) > 0:
-            shown.append(f"and {more} more")
-        shown.append(f"supported operators: {', '.join(CONVERTERS)}")
-        raise ModelError("EQ0315", f"{path}: " + "\n  ".join(shown))
-    return found.source
+    return _survey(data, path, shapes, name).whole(path, CONVERTERS)
 
 
 def survey(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Survey:
@@ -169,13 +162,8 @@ class _Reader:
             if node not in needed:
                 continue
             name = unique(_layer_name(node, index), self.builder.node_names)
-            refusal = None
-            try:
-                self._read_node(node, name)
-            except ModelError as error:
-                if error.id != "EQ0315":
-                    raise
-                refusal = error.message
+            refusal = refusal_of(partial(self._read_node, node, name))
+            if refusal is not None:
                 self.refusals.append(refusal)
             self.operators.append(Operator(name, str(node.op_type), refusal))
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from edgeq.errors import ModelError
 from edgeq.ir import Array, Graph, QParams, Tensor
+
+SHOWN = 10  # refusals in one message
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +72,17 @@ class Survey:
     operators: tuple[Operator, ...]
     refusals: tuple[str, ...]  # of operators and of the whole
     source: Source | None
+
+    def whole(self, path: Path, supported: Iterable[str]) -> Source:
+        """The model at `path`, of a format with those operators.
+
+        Raises:
+            ModelError: something was refused.
+        """
+        if self.source is not None:
+            return self.source
+        shown = list(self.refusals[:SHOWN])
+        if (more := len(self.refusals) - len(shown)) > 0:
+            shown.append(f"and {more} more")
+        shown.append(f"supported operators: {', '.join(supported)}")
+        raise ModelError("EQ0315", f"{path}: " + "\n  ".join(shown))

@@ -15,7 +15,7 @@ import numpy as np
 
 from edgeq.errors import ModelError, UsageError
 from edgeq.frontends import tflite_file
-from edgeq.frontends.builder import safe
+from edgeq.frontends.builder import refusal_of, safe
 from edgeq.frontends.source import Operator, Port, Source, Survey
 from edgeq.frontends.tflite_build import (
     Call,
@@ -33,21 +33,13 @@ from edgeq.ops import verify
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-_SHOWN = 10  # refusals in one message
 BYTES = "UINT8"
 _LAYOUTS = {2: "NC", 4: "NHWC"}
 
 
 def load(path: Path, shapes: Shapes) -> Source:
     """The model at `path`; see `edgeq.frontends.load`."""
-    found = survey(path, shapes)
-    if found.source is None:
-        shown = list(found.refusals[:_SHOWN])
-        if (more := len(found.refusals) - len(shown)) > 0:
-            shown.append(f"and {more} more")
-        shown.append(f"supported operators: {', '.join(CONVERTERS)}")
-        raise ModelError("EQ0315", f"{path}: " + "\n  ".join(shown))
-    return found.source
+    return survey(path, shapes).whole(path, CONVERTERS)
 
 
 def survey(path: Path, shapes: Shapes) -> Survey:
@@ -214,13 +206,8 @@ class _Reader:
 
     def _read_operation(self, operation: Operation) -> None:
         name = self.state.builder.node_name(self._layer_name(operation))
-        refusal = None
-        try:
-            self._convert(operation, name)
-        except ModelError as error:
-            if error.id != "EQ0315":
-                raise
-            refusal = error.message
+        refusal = refusal_of(lambda: self._convert(operation, name))
+        if refusal is not None:
             self.refusals.append(refusal)
         self.operators.append(Operator(name, operation.kind, refusal))
 
