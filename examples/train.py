@@ -31,7 +31,6 @@ IMAGE = (1, 28, 28)
 CALIB_IMAGES = 128
 TEST_IMAGES = 1000
 GATE_IMAGES = 12_000  # that heads and gates are fitted to
-HELD_OUT_IMAGES = 10_000  # by which they are chosen, and on which the policy's figures are
 
 # Of fashion-resnet8: inputs may leave behind the first layer and two of three stacks. What
 # additions read keeps 8 bits, since they go by bytes.
@@ -114,7 +113,8 @@ The images are from [Fashion-MNIST](https://github.com/zalandoresearch/fashion-m
 GATES = """
 
 `policy.json` makes four exits of it, the first behind `conv`, at two levels: heads and gates were
-fitted to {train:,} training images and chosen by {held_out:,} others, none of them a test image, by
+fitted to {train:,} training images, and to {held_out:,} test images that are not in `test.npz` where
+it takes some that the network has not learned from, by
 
     python examples/train.py {name} --data PATH/fashion_mnist.npz --gates"""
 
@@ -388,18 +388,18 @@ def count_macs(model: nn.Module) -> int:
 
 
 def gate(name: str, data: Path) -> None:
-    """The example's policy has heads and gates, fitted to training images alone.
+    """The example's policy has heads and gates.
 
-    The network has seen those, too: its errors on them are fewer than on others, and the gates
-    know of no more.
+    What gates take for the network's errors has to be those on images that it has not seen: test
+    images beyond the ones that the example comes with.
     """
     folder = Path(__file__).parent / name.replace("-", "_")
-    known = load(data, "train")
-    order = np.random.default_rng(SEED).permutation(len(known.x))
+    known, unseen = load(data, "train"), load(data, "test")
+    chosen = np.random.default_rng(SEED).permutation(len(known.x))[:GATE_IMAGES]
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        known.save(work / "train.npz", order[:GATE_IMAGES])
-        known.save(work / "held_out.npz", order[GATE_IMAGES : GATE_IMAGES + HELD_OUT_IMAGES])
+        known.save(work / "train.npz", chosen)
+        unseen.save(work / "held_out.npz", np.arange(TEST_IMAGES, len(unseen.x)))
         (work / "policy.toml").write_text(LEVELS.format(mean=MEAN, std=STD))
         edgeq.fit_gate(
             folder / "model.onnx",
@@ -414,11 +414,11 @@ def gate(name: str, data: Path) -> None:
         )
 
 
-def gates_of(name: str) -> str:
-    """What the README says of the example's gates."""
+def gates_of(name: str, held_out: int) -> str:
+    """What the README says of the example's gates, which so many test images served."""
     if not EXAMPLES[name].gated:
         return ""
-    return GATES.format(name=name, train=GATE_IMAGES, held_out=HELD_OUT_IMAGES)
+    return GATES.format(name=name, train=GATE_IMAGES, held_out=held_out)
 
 
 def write(name: str, model: nn.Module, data: Path) -> None:
@@ -443,7 +443,7 @@ def write(name: str, model: nn.Module, data: Path) -> None:
         torch=torch.__version__.partition("+")[0],
         calib=CALIB_IMAGES,
         test=TEST_IMAGES,
-        gates=gates_of(name),
+        gates=gates_of(name, len(unseen.x) - TEST_IMAGES),
     )
     (folder / "README.md").write_text(readme)
 
