@@ -99,11 +99,12 @@ def compile_strictly(command: Sequence[str], folder: Path) -> None:
     """Compiles every C file of a build, warnings being errors."""
     sources = sorted(str(file.relative_to(folder)) for file in folder.rglob("*.c"))
     assert "selftest.c" in sources
-    run([*command, *WARNINGS, "-O2", "-Iruntime", "-c", *sources], folder)
-    assert len(list(folder.glob("*.o"))) == len(sources)
+    for source in sources:
+        run([*command, *WARNINGS, "-O2", "-Iruntime", "-c", source, "-o", "object.o"], folder)
 
 
-@pytest.mark.parametrize("name", ["gcc", "clang", "zig"])
+# zig is clang: clang has this machine, and zig the core, in the normal suite
+@pytest.mark.parametrize("name", ["gcc", "clang", pytest.param("zig", marks=pytest.mark.nightly)])
 def test_a_build_compiles_for_this_machine_without_warnings(
     copy: Path, tool: Tool, name: str
 ) -> None:
