@@ -2,8 +2,8 @@
 
     python bench/quee_nets.py FOLDER
 
-Thirty epochs in floats; then ten at a lower rate, in which every second batch has weights and
-activations of 4 bits where level 1 has them.
+Thirty epochs in floats; then sixteen at lower rates, in which every second batch has weights and
+activations of 4 bits where level 1 has them, the last six with normalisation as it stays.
 
 Needs the extra torch, Pillow, and in the folder that EDGEQ_DATA names `load_cifar10.py` and
 `cifar10_jpegpack.npz`. The last 5,000 training images are left out (`quee.py` has them as its
@@ -35,8 +35,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HELD_OUT = 5_000  # training images of no use here
 BATCH, DECAY, SHIFT = 128, 2e-4, 4
 EPOCHS, RATE = 30, 0.1
-LOW_EPOCHS, LOW_RATE = 10, 0.03  # with every second batch at 4 bits
-MOMENTUM = 0.05  # of what normalisation remembers there
+LOW = ((10, 0.03, 0.05), (6, 0.01, 0.0))  # epochs, rate, and how fast normalisation follows
 MOST_WEIGHT, MOST_ACTIVATION = 7, 15  # of 4 bits, symmetric and after a ReLU
 SHARES = torch.linspace(1, 0.2, 33)  # of the range of what a layer reads, of which one is kept
 LASTS = 50  # rounded batches that a range serves
@@ -121,9 +120,10 @@ def main() -> None:
     images, labels = images[:-HELD_OUT], labels[:-HELD_OUT]
     module = WithExits().to(memory_format=torch.channels_last)
     train(module, images, labels, EPOCHS, RATE, folder / "checkpoint.pt")
-    rounding = Rounding(module)
-    train(module, images, labels, LOW_EPOCHS, LOW_RATE, rounding=rounding)
-    rounding.remove()
+    for epochs, rate, momentum in LOW:
+        rounding = Rounding(module, momentum)
+        train(module, images, labels, epochs, rate, rounding=rounding)
+        rounding.remove()
     found = accuracy(module, test, answers)
     print("test:", ", ".join(f"{one:.2%}" for one in found), flush=True)
     module.eval()
@@ -134,12 +134,13 @@ class Rounding:
     """While `on`, convolutions of the stacks have weights and inputs of 4 bits.
 
     Gradients pass as if nothing were rounded. Weights have the range of each filter, inputs the one
-    of least squared error, as export finds them; normalisation learns from other batches alone.
+    of least squared error, as export finds them. Normalisation learns from other batches alone,
+    by `momentum`; without one it goes by what it has learned.
     """
 
-    def __init__(self, module: WithExits) -> None:
+    def __init__(self, module: WithExits, momentum: float) -> None:
         backbone = module.backbone
-        self.on = False
+        self.on, self.momentum = False, momentum
         self.norms = [one for one in module.modules() if isinstance(one, nn.BatchNorm2d)]
         stacks = (backbone.stack1, backbone.stack2, backbone.stack3)
         self.layers = [m for one in stacks for m in one.modules() if isinstance(m, nn.Conv2d)]
@@ -151,7 +152,8 @@ class Rounding:
     def turn(self, on: bool) -> None:
         self.on = on
         for norm in self.norms:
-            norm.momentum = 0.0 if on else MOMENTUM
+            norm.train(self.momentum > 0)
+            norm.momentum = 0.0 if on else self.momentum
 
     def remove(self) -> None:
         """Layers as they were, with what they have learned."""

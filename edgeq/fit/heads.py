@@ -31,6 +31,9 @@ LEAST_STEPS = 100  # between two of them; else as many as see each training samp
 PATIENCE = 4  # looks without a better accuracy
 RATE, DECAY = 1e-3, 1e-4
 _IDLE = 1e-6  # a value that varies less is no information
+# Of what values deviate in the mean square: those that deviate less count for no more than if they
+# did, since weights that make up for it would take the range of 8 bits for themselves.
+LEAST_DEVIATION = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,8 @@ def train(
     values = np.stack(list(data.values()))
     mean = values.mean(axis=(0, 1), dtype=np.float64).astype(np.float32)
     deviation = values.std(axis=(0, 1), dtype=np.float64).astype(np.float32)
-    factor = np.where(deviation > _IDLE, 1 / np.maximum(deviation, _IDLE), 0).astype(np.float32)
+    least = max(LEAST_DEVIATION * float(np.sqrt(np.mean(deviation**2))), _IDLE)
+    factor = np.where(deviation > _IDLE, 1 / np.maximum(deviation, least), 0).astype(np.float32)
     rng = np.random.default_rng(seed)
     weights = np.zeros((classes, values.shape[2]), np.float32)
     bias = np.zeros(classes, np.float32)
