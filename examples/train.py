@@ -113,8 +113,8 @@ The images are from [Fashion-MNIST](https://github.com/zalandoresearch/fashion-m
 GATES = """
 
 `policy.json` makes four exits of it, the first behind `conv`, at two levels: heads and gates were
-fitted to {train:,} training images, and to {held_out:,} test images that are not in `test.npz` where
-it takes some that the network has not learned from, by
+fitted to {train:,} training images, and to {held_out:,} test images that are not in `test.npz`
+where it takes some that the network has not learned from, by
 
     python examples/train.py {name} --data PATH/fashion_mnist.npz --gates"""
 
