@@ -87,14 +87,15 @@ class Case:
     """A network, its exits, what its images mean, and where they are.
 
     Without `level` there is the one that a Cortex-M4 has by default; `tied` heads weigh all places
-    of an image alike, as if they pooled it to one. `frozen`: it has learned from its validation
-    images.
+    of an image alike, as if they pooled it to one. `weights` is how their ranges are found, as the
+    network was trained. `frozen`: it has learned from its validation images.
     """
 
     read: Callable[[Path], Model]
     exits: tuple[str, ...]
     spec: InputSpec
     images: Callable[[], Images]
+    weights: Literal["mse", "minmax"] = "mse"
     level: Mapping[str, object] | None = None
     tied: bool = False
     frozen: bool = False
@@ -103,7 +104,8 @@ class Case:
     def policy(self) -> Policy:
         """W8a8, exits, and the level."""
         lower = {} if self.level is None else {"level": [self.level]}
-        return Policy.model_validate({"exits": self.exits, **lower})
+        calibration = {"weights": self.weights}
+        return Policy.model_validate({"exits": self.exits, "calibration": calibration, **lower})
 
 
 @cache
@@ -154,12 +156,12 @@ CASES: Mapping[str, Case] = {
         fashion,
         frozen=True,
     ),
-    "cifar-resnet8": Case(_cifar_resnet8, STACKS, CIFAR, cifar),
+    "cifar-resnet8": Case(_cifar_resnet8, STACKS, CIFAR, cifar, "minmax"),
     "resnet20": Case(
         _resnet20, ("conv1", "layer1.0.add", "layer1.2.add"), CIFAR, cifar, frozen=True
     ),
-    "weak-exits": Case(_cifar_resnet8, STACKS, CIFAR, cifar, tied=True),
-    "weak-levels": Case(_cifar_resnet8, STACKS, CIFAR, cifar, W4A4),
+    "weak-exits": Case(_cifar_resnet8, STACKS, CIFAR, cifar, "minmax", tied=True),
+    "weak-levels": Case(_cifar_resnet8, STACKS, CIFAR, cifar, "minmax", W4A4),
 }
 
 
