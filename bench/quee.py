@@ -32,7 +32,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -57,7 +57,7 @@ DATA = Path(os.environ.get("EDGEQ_DATA", ""))
 TARGET = "stm32f405"
 VALIDATION, DRAWN, CALIBRATION = 5_000, 20_000, 128
 BATCH = 250  # images of one float run
-MEASURED = "measured"
+MEASURED: Final = "measured"
 COSTS: tuple[Literal["bitops_linear", "measured"], ...] = ("bitops_linear", MEASURED)
 
 
@@ -175,11 +175,16 @@ class Ran:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """One network and seed, on its way."""
+    """One network and seed, on its way.
+
+    As `edgeq gate` has it, levels that save nothing in a body have the graph of the level above
+    where costs are measured, and their own where a formula counts them.
+    """
 
     name: str
     seed: int
     folder: Path
+    kind: Literal["bitops_linear", "measured"] = "bitops_linear"
 
     @property
     def case(self) -> Case:
@@ -205,7 +210,8 @@ class Bench:
         """The integer network, or its bodies where there are no heads."""
         isa = targets.load(TARGET).isa
         chosen, samples = self.case.policy, self.calibration(model)
-        return pipeline.with_exits(model, chosen, found, samples, isa, drop=False)[0].network
+        drop = self.kind == MEASURED
+        return pipeline.with_exits(model, chosen, found, samples, isa, drop=drop)[0].network
 
     def integers(self, model: Model, network: Network, images: Array) -> dict[str, Array]:
         """What the device takes."""
@@ -217,7 +223,7 @@ class Bench:
         """Everything that needs the network, from the folder if it is there."""
         model = self.model()
         bodies = self.network(model, None)
-        file = self.folder / f"{self.name}-{self.seed}-{_digest(bodies)[:12]}.npz"
+        file = self.file(bodies)
         if file.exists():
             return _load(file)
         start = time.perf_counter()
@@ -233,6 +239,10 @@ class Bench:
         _say(f"{self.name}, seed {self.seed}: validation images: {self._precision(model, ran)}")
         _save(file, ran)
         return ran
+
+    def file(self, bodies: Network) -> Path:
+        """What keeps its outputs."""
+        return self.folder / f"{self.name}-{self.seed}-{_digest(bodies)[:12]}.npz"
 
     def folds(self, ran: Ran) -> tuple[Outputs, ...]:
         """What gates are fitted to and reported on: for a frozen network both ways of its halves.
@@ -289,7 +299,7 @@ class Bench:
         levels_of = ran.outputs.levels
         known = gates.static(ran.outputs.val.classes, levels_of) if gate is None else gate
         unpriced = Costs(
-            "bops",
+            self.kind,
             "none",
             tuple(dict.fromkeys(block, 1.0) for block in levels_of),
             *(((0.0,) * (len(levels_of) - 1),) * 2),
@@ -313,11 +323,11 @@ class Bench:
             pipeline.quiet,
         ).program
 
-    def costs(self, ran: Ran, kind: Literal["bitops_linear", "measured"]) -> Costs:
+    def costs(self, ran: Ran) -> Costs:
         """What each block, head and gate takes."""
         program, target = self.program(ran), targets.load(TARGET)
-        if kind != MEASURED:
-            return pricing.bitops(program.network, kind)
+        if self.kind != MEASURED:
+            return pricing.bitops(program.network, self.kind)
         return pricing.measured(program, target, toolchain.find(toolchain.rows_for(target)))
 
 
@@ -379,22 +389,39 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def fitted_seed(run: Bench, ran: Ran) -> quee_claims.Fits:
-    """What the gates of one network and seed do, from the folder if it is there."""
-    file = run.folder / f"{run.name}-{run.seed}-fit.pickle"
+def fitted_seed(name: str, seed: int, folder: Path) -> quee_claims.Fits:
+    """What the gates of one network and seed do, from the folder if it is there.
+
+    Where both kinds of costs are of one network, its gates are fitted once and priced twice.
+    """
+    file = folder / f"{name}-{seed}-fit.pickle"
     if file.exists():
         found = pickle.loads(file.read_bytes())
         assert isinstance(found, quee_claims.Fits)
         return found
     start = time.perf_counter()
-    weak = run.name.startswith("weak")
-    prices = {kind: run.costs(ran, kind) for kind in (COSTS[:1] if weak else COSTS)}
-    _say(f"{run.name}, seed {run.seed}: costs, {time.perf_counter() - start:.0f} s")
-    slow = run.seed == 0 and not weak
-    found = quee_claims.fit_all(run.folds(ran), prices, run.seed, _say, slow=slow)
+    weak = name.startswith("weak")
+    runs = [Bench(name, seed, folder, kind) for kind in (COSTS[:1] if weak else COSTS)]
+    parts = []
+    for same in _alike(runs):
+        ran = same[0].run()
+        prices = {run.kind: run.costs(ran) for run in same}
+        _say(f"{name}, seed {seed}: costs, {time.perf_counter() - start:.0f} s")
+        slow = seed == 0 and not weak and same[0] is runs[0]
+        parts.append(quee_claims.fit_all(same[0].folds(ran), prices, seed, _say, slow=slow))
+    found = quee_claims.merged(parts)
     file.write_bytes(pickle.dumps(found))
-    _say(f"{run.name}, seed {run.seed}: fitted, {time.perf_counter() - start:.0f} s")
+    _say(f"{name}, seed {seed}: fitted, {time.perf_counter() - start:.0f} s")
     return found
+
+
+def _alike(runs: Sequence[Bench]) -> list[list[Bench]]:
+    """Those of one network together."""
+    found: dict[Path, list[Bench]] = {}
+    for run in runs:
+        model = run.model()
+        found.setdefault(run.file(run.network(model, None)), []).append(run)
+    return list(found.values())
 
 
 def main() -> None:
@@ -412,10 +439,11 @@ def main() -> None:
     for name in options.networks or CASES:
         fits = []
         for seed in range(options.seeds):
-            run = Bench(name, seed, options.folder)
-            ran = run.run()
-            if not options.only_run:
-                fits.append(fitted_seed(run, ran))
+            if options.only_run:
+                for kind in COSTS:
+                    Bench(name, seed, options.folder, kind).run()
+            else:
+                fits.append(fitted_seed(name, seed, options.folder))
         if fits and not options.only_fit:
             tables.append(quee_claims.show(name, fits))
     if options.write is not None:

@@ -98,6 +98,17 @@ def fit_all(
     return replace(first, curves=both)
 
 
+def merged(parts: Sequence[Fits]) -> Fits:
+    """What was fitted for each kind of costs, as one; what is said of the form is the first's."""
+    first, *others = parts
+    return replace(
+        first,
+        curves={kind: one for part in (first, *others) for kind, one in part.curves.items()},
+        gates={kind: one for part in (first, *others) for kind, one in part.gates.items()},
+        costs={kind: one for part in (first, *others) for kind, one in part.costs.items()},
+    )
+
+
 def _together(seeds: Sequence[Seed]) -> Seed:
     """The curves of different samples as one each; trainings that one lacks are left out."""
     found = {}
@@ -138,14 +149,17 @@ def _fit(
     found, known = {}, {}
     for kind, costs in prices.items():
         gate = known[kind] = fit.recosted(fitted.gate, costs, outputs.val)
+        trained = slow and kind == formula
         found[kind] = Seed(
             curves.sweep(gate, test),
             baselines.thresholds(outputs, test, costs),
             baselines.static_thresholds(outputs, test, costs),
             baselines.plain(outputs, test, costs),
             baselines.oracle(outputs, test, costs),
-            baselines.dqnet(outputs, test, costs, seed=seed) if slow else None,
-            baselines.jei_dnn(outputs, test, costs, seed=seed, limit_s=LIMIT_S) if slow else None,
+            baselines.dqnet(outputs, test, costs, seed=seed) if trained else None,
+            baselines.jei_dnn(outputs, test, costs, seed=seed, limit_s=LIMIT_S)
+            if trained
+            else None,
         )
         say(f"{kind}: curves")
     finding = _findings(outputs, prices[formula], fitted, settings, say) if findings else None

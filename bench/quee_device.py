@@ -196,9 +196,9 @@ def main() -> None:
     parser.add_argument("network", choices=list(quee.CASES))
     parser.add_argument("--parity", action="store_true")
     options = parser.parse_args()
-    run = quee.Bench(options.network, 0, options.folder)
+    run = quee.Bench(options.network, 0, options.folder, quee.MEASURED)
     ran = run.run()
-    fits = quee.fitted_seed(run, ran)
+    fits = quee.fitted_seed(options.network, 0, options.folder)
     ran = replace(ran, outputs=run.folds(ran)[0])
     tables = compared if options.parity else figures
     for line in tables(options.network, run, ran, fits):

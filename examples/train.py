@@ -34,24 +34,8 @@ GATE_IMAGES = 12_000  # that heads and gates are fitted to
 
 # Of fashion-resnet8: inputs may leave behind the first layer and two of three stacks. What
 # additions read keeps 8 bits, since they go by bytes.
-LEVELS = """\
+EXITS = """\
 exits = ["conv", "stack1.add", "stack2.add"]
-
-[[level]]
-default = {{weights = 4, activations = 4}}
-
-[[level.rule]]
-match = "*.conv2"
-activations = 8
-
-[[level.rule]]
-match = "*.shortcut"
-activations = 8
-
-[[level.rule]]
-match = "fc"
-weights = 8
-activations = 8
 
 [input.x]
 mean = [{mean}]
@@ -400,7 +384,7 @@ def gate(name: str, data: Path) -> None:
         work = Path(temporary)
         known.save(work / "train.npz", chosen)
         unseen.save(work / "held_out.npz", np.arange(TEST_IMAGES, len(unseen.x)))
-        (work / "policy.toml").write_text(LEVELS.format(mean=MEAN, std=STD))
+        (work / "policy.toml").write_text(EXITS.format(mean=MEAN, std=STD))
         edgeq.fit_gate(
             folder / "model.onnx",
             policy=work / "policy.toml",
