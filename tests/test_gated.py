@@ -31,7 +31,7 @@ Firmwares = Callable[[str, int, int, str], Firmware]
 Tool = Callable[[str], tuple[str, ...]]
 
 TRADEOFFS = (0, 2000, 20_000, 1 << 16, 1 << 20)
-EMULATED = 20  # samples
+EMULATED = 50  # samples
 CASES = [(form, exits, seed) for seed, exits in enumerate((2, 3, 4)) for form in gated.FORMS]
 
 every = pytest.mark.parametrize(("form", "exits", "seed"), CASES)
