@@ -285,11 +285,17 @@ def routed(routing: Routing) -> tuple[str, ...]:
     plain = routing.plain_cost
     return (
         f"an input costs {routing.mean_cost:,.0f} {routing.unit} on average, "
-        f"{routing.mean_cost / plain:.1%} of the network without exits ({plain:,.0f}); "
+        f"{routing.mean_cost / plain:.1%} of {_ungated(routing)} ({plain:,.0f}); "
         f"{routing.worst_cost / plain:.1%} at worst",
         f"tradeoff {routing.tradeoff:g}; {routing.samples:,} samples; costs by {routing.source}",
         *(_stored(store) for store in routing.stores),
     )
+
+
+def _ungated(routing: Routing) -> str:
+    """What the costs of inputs are held against."""
+    nested = any(store.chosen and store.name == "nested" for store in routing.stores)
+    return f"the network without exits{' in the same store' if nested else ''}"
 
 
 STORES = {"nested": "one nested store for levels", "levels": "a layout for each level"}
@@ -301,7 +307,7 @@ def _stored(store: Store) -> str:
     mean = "" if store.mean is None else f"{store.mean:.1%} of the cycles on average, "
     return (
         f"{STORES[store.name]}{', taken' if store.chosen else ''}: image {show_size(store.image)}, "
-        f"{right}{mean}{store.worst:.1%} at worst (estimated, without gates)"
+        f"{right}{mean}{store.worst:.1%} at worst (estimates, of the network with its own layouts)"
     )
 
 
@@ -345,7 +351,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     yield "RAM", about + show_use(export.ram.total, export.budget.ram)
     if (routing := export.routing) is not None:
         share = routing.mean_cost / routing.plain_cost
-        yield "mean cost", f"{share:.1%} of the network without exits"
+        yield "mean cost", f"{share:.1%} of {_ungated(routing)}"
     yield "bits a weight", f"{export.bits_per_weight:.2f}"
     if profile is not None:
         yield "instructions", f"{profile.totals.instructions:,} an inference, emulated"

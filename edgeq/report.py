@@ -190,8 +190,8 @@ class Routing:
     """How the gates route the samples at their tradeoff; costs are in `unit`, by `source`.
 
     `whole_cost` is that of the last exit at level 0, every head and gate on the way included, and
-    `plain_cost` the same without them: the network as it would be without exits. `worst_cost` is
-    that of the dearest path.
+    `plain_cost` the same without them: the network without exits, its weights stored alike.
+    `worst_cost` is that of the dearest path.
     """
 
     samples: Count
