@@ -2,9 +2,8 @@
 
     python bench/quee_nets.py FOLDER
 
-Thirty epochs in floats; then ten at a lower rate, in which every second batch has weights and
-activations of 4 bits where level 1 has them; then eight in which all have, with normalisation as it
-stays.
+Thirty epochs in floats; then sixteen at lower rates, in which every second batch has weights and
+activations of 4 bits where level 1 has them, the last six with normalisation as it stays.
 
 Needs the extra torch, Pillow, and in the folder that EDGEQ_DATA names `load_cifar10.py` and
 `cifar10_jpegpack.npz`. The last 5,000 training images are left out (`quee.py` has them as its
@@ -36,7 +35,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HELD_OUT = 5_000  # training images of no use here
 BATCH, DECAY, SHIFT = 128, 2e-4, 4
 EPOCHS, RATE = 30, 0.1
-LOW = ((10, 0.03, 2, 0.05), (8, 0.01, 1, 0.0))  # epochs, rate, every how many-th batch, momentum
+LOW = ((10, 0.03, 0.05), (6, 0.01, 0.0))  # epochs, rate, and how fast normalisation follows
 MOST_WEIGHT, MOST_ACTIVATION = 7, 15  # of 4 bits, symmetric and after a ReLU
 SHARES = torch.linspace(1, 0.2, 33)  # of the range of what a layer reads, of which one is kept
 LASTS = 50  # rounded batches that a range serves
@@ -121,8 +120,8 @@ def main() -> None:
     images, labels = images[:-HELD_OUT], labels[:-HELD_OUT]
     module = WithExits().to(memory_format=torch.channels_last)
     train(module, images, labels, EPOCHS, RATE, folder / "checkpoint.pt")
-    for epochs, rate, every, momentum in LOW:
-        rounding = Rounding(module, every, momentum)
+    for epochs, rate, momentum in LOW:
+        rounding = Rounding(module, momentum)
         train(module, images, labels, epochs, rate, rounding=rounding)
         rounding.remove()
     found = accuracy(module, test, answers)
@@ -139,9 +138,9 @@ class Rounding:
     by `momentum`; without one it goes by what it has learned.
     """
 
-    def __init__(self, module: WithExits, every: int, momentum: float) -> None:
+    def __init__(self, module: WithExits, momentum: float) -> None:
         backbone = module.backbone
-        self.on, self.every, self.momentum = False, every, momentum
+        self.on, self.momentum = False, momentum
         self.norms = [one for one in module.modules() if isinstance(one, nn.BatchNorm2d)]
         stacks = (backbone.stack1, backbone.stack2, backbone.stack3)
         self.layers = [m for one in stacks for m in one.modules() if isinstance(m, nn.Conv2d)]
@@ -232,7 +231,7 @@ def train(
             for group in optimiser.param_groups:
                 group["lr"] = rate * min(done + 0.01, (1 + math.cos(math.pi * done / epochs)) / 2)
             if rounding is not None:
-                rounding.turn(step % rounding.every == 0)
+                rounding.turn(step % 2 == 1)
             chosen = order[step * BATCH : (step + 1) * BATCH]
             with torch.autocast("cpu", torch.bfloat16):
                 exits = module(real(augment(images[chosen])))
