@@ -148,7 +148,9 @@ def _fit(
     say(f"{fitted.kind}, {fitted.bytes[fitted.kind]} bytes")
     found, known = {}, {}
     for kind, costs in prices.items():
-        gate = known[kind] = fit.recosted(fitted.gate, costs, outputs.val)
+        priced = fit.priced(fitted, costs, outputs.val)
+        at = priced.tradeoff_within(outputs.val, WITHIN)
+        gate = known[kind] = replace(priced.gate, tradeoff=at)
         trained = slow and kind == formula
         found[kind] = Seed(
             curves.sweep(gate, test),
@@ -197,7 +199,7 @@ def _findings(
     less = replace(settings, steps=COUNTS_STEPS)
     clusters = by_clusters(outputs, costs, test, COUNTS, less)
     say("clusters")
-    at = fit.fitting.tradeoff_within(fitted.gate, outputs.val, WITHIN) / ONE
+    at = fitted.tradeoff_within(outputs.val, WITHIN) / ONE
     point = curves.sweep(fitted.gate, test, [at])
     return Findings(
         steps,

@@ -2,12 +2,12 @@
 
     python bench/quee_device.py FOLDER NETWORK [--parity]
 
-FOLDER is that of `quee.py`, which has fitted the network's gates there. At the tradeoff that on the
-validation images is 0.5 points below the last exit at W8A8 at most, accuracy is that of 10,000 test
-images, instructions are those of 200 of them on Unicorn. Of a frozen network, whose gates are
-cross-fitted, the first half of them is reported, and the second one validates. With --parity the C
-on this machine and ONNX route 1,000 images at five tradeoffs, Unicorn 50: none may differ from the
-reference.
+FOLDER is that of `quee.py`, which has fitted the network's gates there. At the tradeoff that loses
+0.5 points at most on validation images, those that the gates learned from and others, accuracy is
+that of 10,000 test images, instructions are those of 200 of them on Unicorn. Of a frozen network,
+whose gates are cross-fitted, the first half of them is reported, and the second one validates. With
+--parity the C on this machine and ONNX route 1,000 images at five tradeoffs, Unicorn 50: none may
+differ from the reference.
 """
 
 from __future__ import annotations
@@ -45,15 +45,6 @@ GOAL = {"fashion-resnet8": 0.20, "cifar-resnet8": 0.45}
 WORST, GATES, HEADS, GATE_BYTES = 1.015, 0.003, 0.015, 3 * 1024
 
 
-def tradeoff_of(gate: Gate, ran: quee.Ran) -> float:
-    """The greatest one that loses no more than WITHIN to the last exit, on validation images."""
-    val = ran.outputs.val
-    whole = baselines.uniform(gate.levels, gate.levels[0][0])
-    least = 1 - val.wrong[whole].mean() - WITHIN
-    found = curves.sweep(gate, val).correct.mean(axis=1)
-    return curves.TRADEOFFS[int(np.flatnonzero(found >= least)[-1])]
-
-
 def figures(name: str, run: quee.Bench, ran: quee.Ran, fits: Fits) -> Iterator[str]:
     """The table of what gates save."""
     gate, test, target = fits.gates[quee.MEASURED], ran.outputs.test, targets.load(quee.TARGET)
@@ -65,7 +56,7 @@ def figures(name: str, run: quee.Bench, ran: quee.Ran, fits: Fits) -> Iterator[s
     assert linked is not None
     whole = baselines.uniform(gate.levels, gate.levels[0][0])
     ungated = sum(cost[level] for cost, level in zip(counted.blocks, whole, strict=True))
-    at = tradeoff_of(gate, ran)
+    at = gate.tradeoff / ONE
     taken = curves.sweep(gate, test, [at])
     top, own = 1 - test.wrong[whole].mean(), taken.correct[0].mean()
     table = np.array([counted.of(path) for path in gate.paths])[taken.taken[0]]

@@ -44,10 +44,15 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A gate, and what led to it. Areas are held-out ones; `forms` has a gate of each form."""
+    """A gate, and what led to it. Areas are held-out ones; `forms` has a gate of each form.
+
+    `early` has those that learned from a part of the validation data, and `held_out` is the rest.
+    """
 
     gate: Gate
     forms: Mapping[Kind, Gate]
+    early: Mapping[Kind, Gate]
+    held_out: Fold | None
     areas: Mapping[Kind, float]
     bytes: Mapping[Kind, int]
     table_areas: Mapping[int, float]  # by clusters
@@ -61,6 +66,22 @@ class Fitted:
     def kind(self) -> Kind:
         """The form that was chosen."""
         return next(kind for kind, gate in self.forms.items() if gate is self.gate)
+
+    def tradeoff_within(self, val: Fold, drop: float) -> int:
+        """The greatest tradeoff that loses at most `drop` (a share).
+
+        Both on `val`, from which the gate has learned, and on the part that a gate of its form has
+        not seen: what is chosen on known samples alone loses more on others.
+        """
+        found = [tradeoff_within(self.gate, val, drop)]
+        if self.held_out is not None:
+            found.append(tradeoff_within(self.early[self.kind], self.held_out, drop))
+        return min(found)
+
+    def starting(self, tradeoff: int) -> Fitted:
+        """The same with that tradeoff at start."""
+        forms = {kind: replace(gate, tradeoff=tradeoff) for kind, gate in self.forms.items()}
+        return replace(self, gate=forms[self.kind], forms=forms)
 
 
 def fit(outputs: Outputs, costs: Costs, settings: Settings = Settings()) -> Fitted:
@@ -86,23 +107,24 @@ def fit(outputs: Outputs, costs: Costs, settings: Settings = Settings()) -> Fitt
     ece = {count: reliability.of_targets(found, held_out).ece_mass for count, found in told.items()}
     counts: dict[Kind, int] = {"table": _best(table_areas, 1), "mlp": _best(brier, -1)}
     network, _ = _network(plain, outputs.train, part, counts["mlp"], settings)
-    areas: dict[Kind, float] = {
-        "table": table_areas[counts["table"]],
-        "mlp": area(_with(plain, network, held_out), held_out),
+    early: dict[Kind, Gate] = {
+        "table": by_count[counts["table"]],
+        "mlp": _with(plain, network, held_out),
     }
+    areas = {kind: area(gate, held_out) for kind, gate in early.items()}
 
     network, rmse = _network(plain, outputs.train, outputs.val, counts["mlp"], settings)
     table = tables.fit(plain, outputs.val, counts["table"], settings.seed)
-    forms: dict[Kind, Gate] = {}
-    fitted: dict[Kind, Form] = {"table": table, "mlp": network}
-    for kind, form in fitted.items():
-        gate = _with(plain, form, outputs.val)
-        at = tradeoff_within(gate, outputs.val, settings.within) if start is None else start
-        forms[kind] = replace(gate, tradeoff=at)
-    sizes = {kind: form_bytes(form) for kind, form in fitted.items()}
+    learned: dict[Kind, Form] = {"table": table, "mlp": network}
+    forms = {kind: _with(plain, form, outputs.val) for kind, form in learned.items()}
+    sizes = {kind: form_bytes(form) for kind, form in learned.items()}
     kind = settings.form or chosen(areas, sizes)
-    notes = (*outputs.notes(), *costs.notes)
-    return Fitted(forms[kind], forms, areas, sizes, table_areas, brier, ece, counts, rmse, notes)
+    fitted = Fitted(
+        forms[kind], forms, early, held_out, areas, sizes, table_areas, brier, ece, counts, rmse,
+        (*outputs.notes(), *costs.notes),
+    )  # fmt: skip
+    at = fitted.tradeoff_within(outputs.val, settings.within) if start is None else start
+    return fitted.starting(at)
 
 
 def kept(gate: Gate, costs: Costs, val: Fold, tradeoff: float | None = None) -> Fitted:
@@ -113,7 +135,7 @@ def kept(gate: Gate, costs: Costs, val: Fold, tradeoff: float | None = None) -> 
     again = replace(again, tradeoff=at)
     kind: Kind = "table" if isinstance(gate.form, Table) else "mlp"
     return Fitted(
-        again, {kind: again}, {kind: area(again, val)}, {kind: form_bytes(gate.form)},
+        again, {kind: again}, {}, None, {kind: area(again, val)}, {kind: form_bytes(gate.form)},
         {}, {}, {}, {kind: gate.size}, (), (),
     )  # fmt: skip
 
@@ -125,9 +147,11 @@ def recosted(gate: Gate, costs: Costs, val: Fold) -> Gate:
 
 
 def priced(fitted: Fitted, costs: Costs, val: Fold) -> Fitted:
-    """What was fitted, at other costs: both forms as `recosted`."""
+    """What was fitted, at other costs: all gates as `recosted`."""
     forms = {kind: recosted(gate, costs, val) for kind, gate in fitted.forms.items()}
-    return replace(fitted, gate=forms[fitted.kind], forms=forms)
+    part = fitted.held_out or val
+    early = {kind: recosted(gate, costs, part) for kind, gate in fitted.early.items()}
+    return replace(fitted, gate=forms[fitted.kind], forms=forms, early=early)
 
 
 def digest(form: Form) -> str:

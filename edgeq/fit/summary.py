@@ -13,7 +13,6 @@ import numpy as np
 
 from edgeq import report
 from edgeq.fit import baselines, curves, reliability
-from edgeq.fit.choose import tradeoff_within
 from edgeq.fit.curves import Curve, Interval, intervals, shares
 from edgeq.fit.fitting import Fitted
 from edgeq.fit.outputs import Fold, Outputs
@@ -79,7 +78,7 @@ def describe(
         tradeoff=gate.tradeoff / ONE,
         curve=_points(curve),
         area=_round(curve.points().area()),
-        points=_operating(gate, outputs, costs),
+        points=_operating(fitted, outputs, costs),
         baselines={name: _baseline(curve, other, whole) for name, other in others.items()},
         forms=tuple(
             FormFit(kind, fitted.bytes[kind], _round(area), kind == fitted.kind)
@@ -157,11 +156,12 @@ def _points(curve: Curve) -> tuple[CurvePoint, ...]:
     )
 
 
-def _operating(gate: Gate, outputs: Outputs, costs: Costs) -> tuple[OperatingPoint, ...]:
+def _operating(fitted: Fitted, outputs: Outputs, costs: Costs) -> tuple[OperatingPoint, ...]:
     """Tradeoffs chosen on the validation fold, and what they give on the test fold."""
+    gate = fitted.gate
     names = {gate.tradeoff: "at start"}
     for drop in DROPS:
-        tradeoff = tradeoff_within(gate, outputs.val, drop / 100) if drop else 0
+        tradeoff = fitted.tradeoff_within(outputs.val, drop / 100) if drop else 0
         names[tradeoff] = f"top - {drop:g}" if drop else "top"
     dearest = _dearest(gate, costs)
     found = []
