@@ -40,6 +40,7 @@ FORMULAS = gatefile.FORMULAS
 MEASURED = "measured"
 VAL, TEST = 0.6, 0.4  # of --data, where there is --train
 TRAIN = 0.5  # of --data, where it stands for both
+INPUT_BITS = 8  # of what the first layers multiply
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,14 +434,15 @@ def _settings(outputs: Outputs, request: Request) -> Settings:
 
 
 def _level_names(policy: Policy, graph: Graph, target: Target) -> tuple[str, ...]:
-    """Each level by the bits that most of its multiplications have, as policies are called."""
+    """Each level by the bits that most of its products are of, as policies are called."""
     names = []
     for bits in levels.resolve(policy, graph, target.isa):
         counts: Counter[str] = Counter()
         for node in graph.nodes:
             if OPS[node.op].weighted:
-                one = bits[node.name]
-                counts[f"w{one.weights}a{one.activations}"] += macs(graph, node)
+                source = levels.writer(graph, node.inputs[0])
+                reads = INPUT_BITS if source is None else bits[source].activations
+                counts[f"w{bits[node.name].weights}a{reads}"] += macs(graph, node)
         names.append(counts.most_common(1)[0][0] if counts else "w8a8")
     return tuple(f"{n}, level {i}" if names.count(n) > 1 else n for i, n in enumerate(names))
 

@@ -16,10 +16,11 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner, Result
+from exitnets import SMALL_EXITS, small
 from onnx import TensorProto, helper, numpy_helper
 
 import edgeq
-from edgeq import fit, gatefile, gating, policy, report
+from edgeq import fit, gatefile, gating, policy, report, targets
 from edgeq.cli import main
 from edgeq.errors import PolicyError, UsageError
 from edgeq.gates import MOST_TRADEOFF, ONE
@@ -257,6 +258,13 @@ def test_joint_trains_the_network_and_export_takes_what_it_learned(place: Place)
         assert build.report.export.accuracy is not None
         right[name] = build.report.export.accuracy.float
     assert right["joint"] > right["apart"] + 0.2, right  # its own weights were drawn at random
+
+
+def test_a_level_is_called_by_what_it_multiplies() -> None:
+    """By default additions and pools read 8 bits: most layers write as many, and multiply 4."""
+    chosen = policy.Policy.model_validate({"exits": SMALL_EXITS})
+    for target, lower in (("stm32f405", "w4a4"), ("nrf51822", "w4a8")):
+        assert gating._level_names(chosen, small(), targets.load(target)) == ("w8a8", lower)
 
 
 def test_without_train_the_folds_of_data_have_no_sample_in_common(section: dict[str, Any]) -> None:
