@@ -166,18 +166,12 @@ static void eq_depthwise_3x3_one_row(const eq_depthwise_run_t *run)
 
 /// Channels ///
 
-/* Wraps around, as sums do: twice the sum of a window is an int32. */
-static int32_t twice(int32_t value)
-{
-    return (int32_t)(2u * (uint32_t)value);
-}
-
 static void load_channel(const eq_call_t *call, uint32_t index, eq_depthwise_run_t *run)
 {
     const int8_t *weights = eq_weight_row(call, index, TAPS);
     const int32_t zero_point = call->in[0]->zero_point;
     const int32_t multiplier = call->multiplier[index];
-    int32_t bias = call->bias[index];
+    uint32_t bias = 2u * (uint32_t)call->bias[index]; /* wraps around, as sums do */
     int32_t share = 0;
     for (uint32_t i = 3; i-- > 0;) {
         const int32_t top = 2 * weights[i];
@@ -187,10 +181,10 @@ static void load_channel(const eq_call_t *call, uint32_t index, eq_depthwise_run
         run->taps[i][1] = eq_pkhbt(middle, bottom);
         share = zero_point * (top + middle + bottom);
         run->right = i == 2 ? share : run->right;
-        bias -= share / 2;
+        bias -= (uint32_t)share;
     }
-    run->bias = twice(bias);
-    run->left = twice(bias + share / 2);
+    run->bias = (int32_t)bias;
+    run->left = (int32_t)(bias + (uint32_t)share);
     run->scale = eq_requantize_of(multiplier, multiplier == 0 ? -1 : call->shift[index],
                                   call->out->zero_point);
 }
