@@ -77,7 +77,7 @@ class Unicorn(_Section):
 class Timer(_Section):
     """A counter of emulated time, read as one word; with -icount it counts instructions.
 
-    An instruction takes 2^`shift` ns then: enough for several ticks, so that rounding is exact.
+    An instruction takes 2^`shift` ns then: enough for over two ticks, so that rounding is exact.
     """
 
     address: Annotated[int, Field(ge=0, lt=ADDRESSES)]
