@@ -168,7 +168,9 @@ def test_make_builds_from_another_folder(copy: Path, tool: Tool) -> None:
     assert "0 failed" in run("./test", copy.parent)
 
 
+@pytest.mark.nightly
 def test_the_c_tests_break_no_rule_that_a_sanitizer_knows(tmp_path: Path, tool: Tool) -> None:
+    """Nightly, since `make check` and CI run them by make; here from a copy."""
     tool("gcc")
     folder = shutil.copytree(STUBS, tmp_path / "stubs", ignore=shutil.ignore_patterns("build"))
     run([*tool("make"), "test-asan", "ASAN_ROUNDS=2000", f"PYTHON={sys.executable}"], folder)
