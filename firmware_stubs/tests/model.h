@@ -314,20 +314,24 @@ static void check_damaged(image_t image, uint32_t arena_bytes, eq_status_t expec
     free(image.bytes);
 }
 
-/* Damages a fresh image by a statement over the names below, and expects a status. */
+/* Names for what statements damage; some of them do without. */
+#define IMAGE_PARTS(image)                                                                         \
+    eq_header_t *header = image_header(image);                                                     \
+    eq_section_t *section = image_sections(image) - 1; /* by kind */                               \
+    eq_tensor_record_t *tensor = image_section(image, EQ_SECTION_TENSORS);                         \
+    eq_operator_t *op = image_section(image, EQ_SECTION_OPERATORS);                                \
+    eq_variant_t *variant = image_section(image, EQ_SECTION_VARIANTS);                             \
+    eq_block_t *block = image_section(image, EQ_SECTION_BLOCKS);                                   \
+    (void)header, (void)section, (void)tensor, (void)op, (void)variant, (void)block
+
+/* Damages a fresh image by a statement over these names and the ones below; expects a status. */
 #define REFUSED_OF(fresh, expected, statement)                                                     \
     do {                                                                                           \
         const image_t image = fresh;                                                               \
         const uint32_t arena_bytes = image_header(image)->arena_bytes;                             \
-        eq_header_t *header = image_header(image);                                                 \
-        eq_section_t *section = image_sections(image) - 1; /* by kind */                           \
-        eq_tensor_record_t *tensor = image_section(image, EQ_SECTION_TENSORS);                     \
-        eq_operator_t *op = image_section(image, EQ_SECTION_OPERATORS);                            \
-        eq_variant_t *variant = image_section(image, EQ_SECTION_VARIANTS);                         \
-        eq_block_t *block = image_section(image, EQ_SECTION_BLOCKS);                               \
+        IMAGE_PARTS(image);                                                                        \
         eq_port_t *port = image_section(image, EQ_SECTION_PORTS);                                  \
         uint8_t *tables = image_section(image, EQ_SECTION_TABLES);                                 \
-        (void)header, (void)section, (void)tensor, (void)op, (void)variant, (void)block;           \
         (void)port, (void)tables;                                                                  \
         statement;                                                                                 \
         check_damaged(image, arena_bytes, expected, #statement);                                   \

@@ -152,17 +152,11 @@ static void test_a_model_without_gates(void)
 #define REFUSED(expected, form, statement)                                                         \
     do {                                                                                           \
         const image_t image = gated_image(form);                                                   \
-        eq_header_t *header = image_header(image);                                                 \
-        eq_section_t *section = image_sections(image) - 1; /* by kind */                           \
-        eq_tensor_record_t *tensor = image_section(image, EQ_SECTION_TENSORS);                     \
-        eq_operator_t *op = image_section(image, EQ_SECTION_OPERATORS);                            \
-        eq_variant_t *variant = image_section(image, EQ_SECTION_VARIANTS);                         \
-        eq_block_t *block = image_section(image, EQ_SECTION_BLOCKS);                               \
+        IMAGE_PARTS(image);                                                                        \
         eq_gate_t *gate = image_section(image, EQ_SECTION_GATE);                                   \
         eq_path_t *path = (void *)((uint8_t *)gate + gate->paths);                                 \
         eq_first_t *first = (void *)((uint8_t *)gate + gate->first);                               \
         eq_gate_layer_t *layer = (void *)((uint8_t *)gate + gate->predictor);                      \
-        (void)header, (void)section, (void)tensor, (void)op, (void)variant, (void)block;           \
         (void)path, (void)first, (void)layer;                                                      \
         statement;                                                                                 \
         image_seal(image);                                                                         \
