@@ -149,8 +149,8 @@ def _fit(
     found, known = {}, {}
     for kind, costs in prices.items():
         priced = fit.priced(fitted, costs, outputs.val)
-        at = priced.tradeoff_within(outputs.val, WITHIN)
-        gate = known[kind] = replace(priced.gate, tradeoff=at)
+        started = priced.starting(priced.tradeoff_within(outputs.val, WITHIN))
+        gate = known[kind] = started.gate
         trained = slow and kind == formula
         found[kind] = Seed(
             curves.sweep(gate, test),
