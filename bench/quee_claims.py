@@ -148,8 +148,8 @@ def _fit(
     say(f"{fitted.kind}, {fitted.bytes[fitted.kind]} bytes")
     found, known = {}, {}
     for kind, costs in prices.items():
-        priced = fit.priced(fitted, costs, outputs.val)
-        started = priced.starting(priced.tradeoff_within(outputs.val, WITHIN))
+        priced = fit.priced(fitted, costs)
+        started = priced.starting(priced.tradeoff_within(WITHIN))
         gate = known[kind] = started.gate
         trained = slow and kind == formula
         found[kind] = Seed(
@@ -199,7 +199,7 @@ def _findings(
     less = replace(settings, steps=COUNTS_STEPS)
     clusters = by_clusters(outputs, costs, test, COUNTS, less)
     say("clusters")
-    at = fitted.tradeoff_within(outputs.val, WITHIN) / ONE
+    at = fitted.tradeoff_within(WITHIN) / ONE
     point = curves.sweep(fitted.gate, test, [at])
     return Findings(
         steps,

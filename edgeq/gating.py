@@ -157,7 +157,7 @@ def run(request: Request, progress: Progress) -> tuple[Policy, Gate]:
         progress("fitting gates", 1, 1)
         held = _holding(policy, fitted.gate, costs)
         costs = _with_gates(request, costs, held, progress)
-        fitted = fit.priced(fitted, costs, outputs.val)
+        fitted = fit.priced(fitted, costs)
     model = pipeline.prepared(request.model, policy)
     names = _level_names(policy, model.graph, request.target)
     others = {}

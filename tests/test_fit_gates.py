@@ -380,10 +380,10 @@ def test_the_same_seed_gives_the_same_gate_with_test_data_or_without() -> None:
 
 def test_new_costs_keep_what_was_learned_and_old_ones_give_the_same_gate() -> None:
     for gate in whole().forms.values():
-        same = recosted(gate, COSTS, OUTPUTS.val)
+        same = recosted(gate, COSTS, whole().val)
         assert (same.first, same.costs) == (gate.first, gate.costs)
         dear = replace(COSTS, blocks=({0: 1.0, 1: 100.0}, *COSTS.blocks[1:]))
-        other = recosted(gate, dear, OUTPUTS.val)
+        other = recosted(gate, dear, whole().val)
         assert other.costs != gate.costs
         assert other.first == ((0, 0),)
         assert digest(other.form) == digest(gate.form)
@@ -415,7 +415,7 @@ def test_the_tradeoff_is_the_given_one_or_the_greatest_that_loses_little() -> No
     """On the samples that the gate has learned from, and on those that one like it has not."""
     found = whole()
     assert found.held_out is not None
-    sides = (found.gate, OUTPUTS.val), (found.early[found.kind], found.held_out)
+    sides = (found.gate, found.val), (found.early[found.kind], found.held_out)
     swept = [curves.sweep(gate, fold) for gate, fold in sides]
     right = np.array([curve.correct.mean(axis=1) for curve in swept])
     little = (right >= right.max(axis=1, keepdims=True) - SETTINGS.within).all(axis=0)

@@ -15,15 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeq.fit.outputs import Bools, Fold, Reals
+from edgeq.fit import newton
+from edgeq.fit.outputs import Fold, Reals
 from edgeq.gates import Gate, Path
 
-STEPS = 50  # of Newton's method
-HALVINGS = 30  # of one step, which may otherwise go past where the curve bends
 LEAST = 1e-3  # an error, or 1 less it: beyond, odds say nothing
 PRIOR = np.array([1.0, 0.0, 0.0])  # of hardness, constant, standing out
 TRUST = np.array([1.0, 1.0, 50.0])  # precision of that prior
-STILL = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,7 @@ def learn(gate: Gate, errors: Mapping[Path, Reals], fold: Fold) -> Calibration:
     found = {}
     for path in gate.nodes():
         values = _values(errors[path])
-        wrong = [fold.wrong[gate.paths[option]] for option in gate.options(path)]
+        wrong = [fold.errors[gate.paths[option]] for option in gate.options(path)]
         rows = [_regress(values[:, column], each) for column, each in enumerate(wrong)]
         found[path] = np.stack(rows)
     return Calibration(found)
@@ -63,25 +61,17 @@ def _share(odds: Reals) -> Reals:
     return np.asarray(1 / (1 + np.exp(-np.clip(odds, -30, 30))))
 
 
-def _regress(values: Reals, wrong: Bools) -> Reals:
-    """Coefficients of the logistic regression (samples, 3) → wrong, by Newton's method."""
+def _regress(values: Reals, wrong: Reals) -> Reals:
+    """Coefficients of the logistic regression (samples, 3) → wrong, 0..1."""
 
     def loss(at: Reals) -> float:
         odds = values @ at
         unlikely = np.logaddexp(0, odds) - wrong * odds
         return float(unlikely.sum() + (TRUST * (at - PRIOR) ** 2).sum() / 2)
 
-    found, least = PRIOR, loss(PRIOR)
-    for _ in range(STEPS):
-        share = _share(values @ found)
-        slope = values.T @ (share - wrong) + TRUST * (found - PRIOR)
-        bend = (values * (share * (1 - share))[:, None]).T @ values + np.diag(TRUST)
-        step = np.linalg.solve(bend, slope)
-        tried = ((at, loss(at)) for at in (found - step / 2**n for n in range(HALVINGS)))
-        better = next(((at, now) for at, now in tried if now < least), None)
-        if better is None:
-            break
-        found, least = better
-        if np.abs(step).max() < STILL:
-            break
-    return found
+    def bend(at: Reals) -> tuple[Reals, Reals]:
+        share = _share(values @ at)
+        slope = values.T @ (share - wrong) + TRUST * (at - PRIOR)
+        return slope, (values * (share * (1 - share))[:, None]).T @ values + np.diag(TRUST)
+
+    return newton.minimise(PRIOR, loss, bend)

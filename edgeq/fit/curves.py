@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edgeq import gates
 from edgeq.errors import UsageError
-from edgeq.fit.outputs import Bools, Fold, Int64, Reals
+from edgeq.fit.outputs import Fold, Int64, Reals
 from edgeq.gates import ONE, Costs, Gate, Path
 
 TRADEOFFS = (0.0, *np.logspace(-4, 1, 60).tolist(), 100.0, 1000.0)
@@ -73,7 +73,7 @@ class Curve:
     paths: tuple[Path, ...]
     costs: tuple[float, ...]
     taken: npt.NDArray[np.int16]
-    correct: Bools
+    correct: Reals  # how probably it is right: 0 or 1 where that was counted
     line: bool = True
     notes: tuple[str, ...] = ()
 
@@ -97,7 +97,7 @@ class Curve:
         """The points for every row of weights (draws, samples), whose sums are 1."""
         table = np.array(self.costs, np.float64)
         costs = weights @ table[self.taken].T
-        accuracies = weights @ self.correct.T.astype(np.float64)
+        accuracies = weights @ self.correct.T
         return [_ordered(c, a, self.line) for c, a in zip(costs, accuracies, strict=True)]
 
 
@@ -119,7 +119,7 @@ def curve(
 ) -> Curve:
     """The curve of samples of `fold` that take these paths at each operating point."""
     routes = np.stack(taken).astype(np.int16)
-    right = ~np.stack([fold.wrong[path] for path in paths])
+    right = 1 - np.stack([fold.errors[path] for path in paths])
     correct = right[routes, np.arange(len(fold))]
     return Curve(name, tuple(parameters), tuple(paths), tuple(costs), routes, correct, line, notes)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from edgeq import gates
-from edgeq.fit import calibrate, networks, reliability, tables, targets
+from edgeq.fit import calibrate, networks, posterior, reliability, tables, targets
 from edgeq.fit.choose import (
     first_levels,
     form_bytes,
@@ -46,10 +46,12 @@ class Settings:
 class Fitted:
     """A gate, and what led to it. Areas are held-out ones; `forms` has a gate of each form.
 
-    `early` has those that learned from a part of the validation data, and `held_out` is the rest.
+    `val` are the validation data as gates know them. `early` has the gates that learned from a part
+    of them, and `held_out` is the rest.
     """
 
     gate: Gate
+    val: Fold
     forms: Mapping[Kind, Gate]
     early: Mapping[Kind, Gate]
     held_out: Fold | None
@@ -67,13 +69,13 @@ class Fitted:
         """The form that was chosen."""
         return next(kind for kind, gate in self.forms.items() if gate is self.gate)
 
-    def tradeoff_within(self, val: Fold, drop: float) -> int:
+    def tradeoff_within(self, drop: float) -> int:
         """The greatest tradeoff that loses at most `drop` (a share).
 
         Both on `val`, from which the gate has learned, and on the part that a gate of its form has
         not seen: what is chosen on known samples alone loses more on others.
         """
-        found = [tradeoff_within(self.gate, val, drop)]
+        found = [tradeoff_within(self.gate, self.val, drop)]
         if self.held_out is not None:
             found.append(tradeoff_within(self.early[self.kind], self.held_out, drop))
         return min(found)
@@ -95,7 +97,8 @@ def fit(outputs: Outputs, costs: Costs, settings: Settings = Settings()) -> Fitt
     """
     start = None if settings.tradeoff is None else fixed(settings.tradeoff)
     plain = _plain(outputs, costs, settings)
-    part, held_out = split(outputs.val, HELD_OUT, settings.seed)
+    val = outputs.val if settings.paper else posterior.told(outputs.val)
+    part, held_out = split(val, HELD_OUT, settings.seed)
 
     by_count = {
         count: _with(plain, tables.fit(plain, part, count, settings.seed, targets.QUICK), held_out)
@@ -113,30 +116,31 @@ def fit(outputs: Outputs, costs: Costs, settings: Settings = Settings()) -> Fitt
     }
     areas = {kind: area(gate, held_out) for kind, gate in early.items()}
 
-    network, rmse = _network(plain, outputs.train, outputs.val, counts["mlp"], settings)
-    table = tables.fit(plain, outputs.val, counts["table"], settings.seed)
+    network, rmse = _network(plain, outputs.train, val, counts["mlp"], settings)
+    table = tables.fit(plain, val, counts["table"], settings.seed)
     learned: dict[Kind, Form] = {"table": table, "mlp": network}
-    forms = {kind: _with(plain, form, outputs.val) for kind, form in learned.items()}
+    forms = {kind: _with(plain, form, val) for kind, form in learned.items()}
     sizes = {kind: form_bytes(form) for kind, form in learned.items()}
     kind = settings.form or chosen(areas, sizes)
     fitted = Fitted(
-        forms[kind], forms, early, held_out, areas, sizes, table_areas, brier, ece, counts, rmse,
-        (*outputs.notes(), *costs.notes),
+        forms[kind], val, forms, early, held_out, areas, sizes, table_areas, brier, ece, counts,
+        rmse, (*outputs.notes(), *costs.notes),
     )  # fmt: skip
-    at = fitted.tradeoff_within(outputs.val, settings.within) if start is None else start
+    at = fitted.tradeoff_within(settings.within) if start is None else start
     return fitted.starting(at)
 
 
-def kept(gate: Gate, costs: Costs, val: Fold, tradeoff: float | None = None) -> Fitted:
+def kept(gate: Gate, costs: Costs, labelled: Fold, tradeoff: float | None = None) -> Fitted:
     """Gates that were fitted before, at other costs: nothing is learned, first levels are new."""
+    val = posterior.told(labelled)
     again = recosted(gate, costs, val)
     within = Settings().within
     at = tradeoff_within(again, val, within) if tradeoff is None else fixed(tradeoff)
     again = replace(again, tradeoff=at)
     kind: Kind = "table" if isinstance(gate.form, Table) else "mlp"
     return Fitted(
-        again, {kind: again}, {}, None, {kind: area(again, val)}, {kind: form_bytes(gate.form)},
-        {}, {}, {}, {kind: gate.size}, (), (),
+        again, val, {kind: again}, {}, None, {kind: area(again, val)},
+        {kind: form_bytes(gate.form)}, {}, {}, {}, {kind: gate.size}, (), (),
     )  # fmt: skip
 
 
@@ -146,10 +150,10 @@ def recosted(gate: Gate, costs: Costs, val: Fold) -> Gate:
     return replace(priced, first=first_levels(priced, val))
 
 
-def priced(fitted: Fitted, costs: Costs, val: Fold) -> Fitted:
+def priced(fitted: Fitted, costs: Costs) -> Fitted:
     """What was fitted, at other costs: all gates as `recosted`."""
-    forms = {kind: recosted(gate, costs, val) for kind, gate in fitted.forms.items()}
-    part = fitted.held_out or val
+    forms = {kind: recosted(gate, costs, fitted.val) for kind, gate in fitted.forms.items()}
+    part = fitted.held_out or fitted.val
     early = {kind: recosted(gate, costs, part) for kind, gate in fitted.early.items()}
     return replace(fitted, gate=forms[fitted.kind], forms=forms, early=early)
 

@@ -33,6 +33,7 @@ class Fold:
     logits: Mapping[Path, Int8]
     labels: Int64  # (samples,)
     scale: float
+    expected: Mapping[Path, Reals] | None = None  # errors, where they are better known than counted
 
     def __post_init__(self) -> None:
         shapes = {logits.shape for logits in self.logits.values()}
@@ -62,13 +63,22 @@ class Fold:
         """Which samples get a wrong class where each path ends: the first greatest output's."""
         return {path: o.argmax(axis=1) != self.labels for path, o in self.logits.items()}
 
+    @cached_property
+    def errors(self) -> Mapping[Path, Reals]:
+        """The error of each sample where each path ends, 0..1: as expected, or 0 and 1."""
+        if self.expected is not None:
+            return self.expected
+        return {path: wrong.astype(np.float64) for path, wrong in self.wrong.items()}
+
     def real(self, path: Path) -> Reals:
         """The outputs as real numbers; a constant less, which no softmax sees."""
         return self.scale * self.logits[path].astype(np.float64)
 
     def take(self, at: Int64) -> Fold:
         """Those samples alone."""
-        return Fold({p: o[at] for p, o in self.logits.items()}, self.labels[at], self.scale)
+        expected = None if self.expected is None else {p: e[at] for p, e in self.expected.items()}
+        logits = {path: o[at] for path, o in self.logits.items()}
+        return Fold(logits, self.labels[at], self.scale, expected)
 
     def digest(self) -> str:
         """A hash of labels and outputs, whatever the order of the paths."""

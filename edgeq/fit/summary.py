@@ -161,7 +161,7 @@ def _operating(fitted: Fitted, outputs: Outputs, costs: Costs) -> tuple[Operatin
     gate = fitted.gate
     names = {gate.tradeoff: "at start"}
     for drop in DROPS:
-        tradeoff = fitted.tradeoff_within(outputs.val, drop / 100) if drop else 0
+        tradeoff = fitted.tradeoff_within(drop / 100) if drop else 0
         names[tradeoff] = f"top - {drop:g}" if drop else "top"
     dearest = _dearest(gate, costs)
     found = []

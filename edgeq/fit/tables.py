@@ -33,7 +33,7 @@ def fit(gate: Gate, fold: Fold, clusters: int, seed: int, restarts: int = 10) ->
     for path in nodes:
         mine = gates.cluster(table, len(path), fold.seen[path])
         columns = [
-            rates(mine, fold.wrong[gate.paths[option]], clusters, PRIOR)
+            rates(mine, fold.errors[gate.paths[option]], clusters, PRIOR)
             for option in gate.options(path)
         ]
         rows[path] = np.stack(columns, axis=1)

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeq.errors import UsageError
 from edgeq.fit import kmeans
-from edgeq.fit.outputs import Bools, Fold, Int64, Reals
+from edgeq.fit.outputs import Fold, Int64, Reals
 from edgeq.gates import Gate, Path, Seen
 
 PRIOR = 2.0  # samples of the path's own error rate that every cluster gets beside its own
@@ -48,7 +48,7 @@ def probabilities(seen: Seen) -> Reals:
     return seen.probabilities / 255
 
 
-def rates(mine: Int64, wrong: Bools, clusters: int, prior: float) -> Reals:
+def rates(mine: Int64, wrong: Reals, clusters: int, prior: float) -> Reals:
     """The share of wrong samples in each cluster, (err + a·g) / (m + a); g where it is empty."""
     count = np.bincount(mine, minlength=clusters)
     errors = np.bincount(mine, wrong, clusters)
@@ -73,7 +73,7 @@ def learn(
         points = probabilities(fold.seen[path])
         centroids[path] = kmeans.fit(points, clusters, seed, restarts)
         mine = kmeans.nearest(points, centroids[path])
-        errors[path] = rates(mine, fold.wrong[path], len(centroids[path]), prior)
+        errors[path] = rates(mine, fold.errors[path], len(centroids[path]), prior)
     return Targets(centroids, errors)
 
 
