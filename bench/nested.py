@@ -1,74 +1,90 @@
-"""What one nested store costs each level: fashion-resnet8, paired over the test images.
+"""What one nested store costs each level, paired over 10,000 test images.
 
-Run from the root: `python -m bench.nested [LEVELS …]`, LEVELS being bits like 8,4 (the default).
-Each level is compared with the better of two quantisers of its own at the same bits: absmax scales,
-and the search corrected in gain. Test images are those of `bench.accuracy`.
+    python bench/nested.py FOLDER [NETWORK ...] [--levels BITS,BITS,...]
+
+Networks, images and FOLDER are those of `quee.py`, its first seed. Each level is compared with the
+better of two quantisers of its own at the same bits: absmax scales, and the search corrected in
+gain. Layers that keep 8 bits at a Cortex-M4's default level keep them here: the first and the last,
+and activations that additions and average pools read.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+import quee
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
-import bundled
-
-from edgeq import calibrate, pipeline, quantize, reference, targets
+from edgeq import calibrate, quantize, targets
+from edgeq.fit import execute
 from edgeq.ir import Array, Graph, single
-from edgeq.policy import Calibration, Policy, resolve
+from edgeq.levels import resolve
+from edgeq.pipeline import Model
+from edgeq.policy import Bits, Calibration
 
-BATCH = 200
-OWN = {"absmax": Calibration(weights="minmax", gain=False), "gain": Calibration()}
+NETWORKS = ("fashion-resnet8", "cifar-resnet8", "resnet20")
+OWN: Mapping[str, Calibration] = {
+    "absmax": Calibration(weights="minmax", gain=False),
+    "gain": Calibration(),
+}
+BOTH_LOW = 4  # bits up to which activations have as many, too
 
 
-def right(example: bundled.Example, graph: Graph) -> Array:
+def right(run: quee.Bench, model: Model, graph: Graph) -> Array:
     """Which test images the integers of `graph` get right."""
-    images = bundled.images()
-    target = targets.load("mcu")
-    program = pipeline.place(example.model, single(graph), example.specs, target, "flash", ())
-    inputs = images.inputs(program)
-    (output,) = program.network.outputs
-    parts = []
-    for start in range(0, len(images.labels), BATCH):
-        batch = {name: array[start : start + BATCH] for name, array in inputs.items()}
-        parts.append(reference.run(program.network, batch)[output.name])
-    found = np.concatenate(parts).reshape(len(images.labels), -1).argmax(axis=1)
-    return np.asarray(found == images.labels, np.float64)
+    network, test = single(graph), run.case.images().test
+    (logits,) = execute.logits(network, run.integers(model, network, test.images)).values()
+    return np.asarray(logits.argmax(axis=1) == test.labels, np.float64)
 
 
-def main() -> None:
-    sets = [tuple(map(int, text.split(","))) for text in sys.argv[1:] or ["8,4"]]
-    example = bundled.load("fashion-resnet8")
-    graph = example.model.graph
-    samples = pipeline.read_samples(example.folder / "calib.npz", example.model, example.specs)
-    most = max(levels[0] for levels in sets)
-    cases = {(bits, 8) for levels in sets for bits in levels}
-    cases |= {(bits, bits) for levels in sets for bits in levels if bits <= 4}
-    print("| bits | absmax | gain | levels | nested | against the better |")
-    print("| --- | ---: | ---: | --- | ---: | ---: |")
-    for weights, activations in sorted(cases, key=lambda case: (most - case[0], -case[1])):
-        default = {"weights": weights, "activations": activations}
-        bits = resolve(Policy.model_validate({"default": default}), graph)
-        ranges = calibrate.run(graph, bits, samples.real(), OWN["gain"], lambda *_: None)
+def rows(run: quee.Bench, levels: tuple[int, ...]) -> Iterator[str]:
+    """A row for each level and bits of activations."""
+    model = run.model()
+    graph, samples = model.graph, run.calibration(model).real()
+    top, low = resolve(run.case.policy, graph, targets.load(quee.TARGET).isa)
+    nests = {name: levels for name, bits in low.items() if bits.weights < top[name].weights}
+    pairs = [(bits, 8) for bits in levels] + [(bits, bits) for bits in levels if bits <= BOTH_LOW]
+    for weights, activations in pairs:
+        bits = {
+            name: Bits(
+                weights if name in nests else one.weights,
+                activations if low[name].activations < one.activations else one.activations,
+            )
+            for name, one in top.items()
+        }
+        ranges = calibrate.run(graph, bits, samples, OWN["gain"], lambda *_: None)
         own = {
-            name: right(example, quantize.run(graph, bits, ranges, settings))
+            name: right(run, model, quantize.run(graph, bits, ranges, settings))
             for name, settings in OWN.items()
         }
         best = max(own.values(), key=lambda found: found.mean())
-        for levels in (levels for levels in sets if weights in levels):
-            nests = {node.name: levels for node in graph.nodes}
-            found = right(example, quantize.run(graph, bits, ranges, OWN["gain"], levels=nests))
-            gained = found - best
-            wide = 1.96 * gained.std() / len(gained) ** 0.5
-            print(
-                f"| W{weights}A{activations} | {own['absmax'].mean():.2%} | "
-                f"{own['gain'].mean():.2%} | {', '.join(map(str, levels))} | {found.mean():.2%} | "
-                f"{100 * gained.mean():+.2f} ± {100 * wide:.2f} |",
-                flush=True,
-            )
+        nested = quantize.run(graph, bits, ranges, OWN["gain"], levels=nests)
+        found = right(run, model, nested)
+        gained = 100 * (found - best)
+        wide = 1.96 * gained.std() / len(gained) ** 0.5
+        yield (
+            f"| {run.name} | W{weights}A{activations} | {own['absmax'].mean():.2%} | "
+            f"{own['gain'].mean():.2%} | {', '.join(map(str, levels))} | {found.mean():.2%} | "
+            f"{gained.mean():+.2f} ± {wide:.2f} |"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("networks", nargs="*", metavar="NETWORK", help=", ".join(NETWORKS))
+    parser.add_argument("--levels", default="8,4", help="bits, the parent's first")
+    options = parser.parse_args()
+    if wrong := [name for name in options.networks if name not in NETWORKS]:
+        parser.error(f"no network {wrong[0]!r}; there are {', '.join(NETWORKS)}")
+    levels = tuple(map(int, options.levels.split(",")))
+    print("| network | bits | absmax | gain | levels | nested | against the better |")
+    print("| --- | --- | ---: | ---: | --- | ---: | ---: |")
+    for name in options.networks or NETWORKS:
+        for row in rows(quee.Bench(name, 0, options.folder), levels):
+            print(row, flush=True)
 
 
 if __name__ == "__main__":
