@@ -12,13 +12,14 @@ from pathlib import Path
 import bundled
 import numpy as np
 import pytest
-from exitnets import SMALL_EXITS, gated_graphs, heads, policy, small, with_gate
+from exitnets import SMALL_EXITS, gated_graphs, heads, learned, policy, small, with_gate
 from gated import FORMS, random_gate
 from graphs import Builder
 from programs import SHA256, compiled, few_samples, model, reals
 
 import edgeq
 from edgeq import (
+    adaround,
     costs,
     examples,
     exits,
@@ -36,7 +37,7 @@ from edgeq.errors import EdgeqError
 from edgeq.exporters import c_arrays, gate_section, image, tflite
 from edgeq.exporters.image import Kind
 from edgeq.gates import Costs
-from edgeq.ir import Function, Graph, Unary, qparams_of
+from edgeq.ir import Function, Graph, Unary, digest, qparams_of
 from edgeq.kernels import Optimize
 from edgeq.ops import OPS, macs
 from edgeq.pipeline import Compiled
@@ -93,6 +94,24 @@ def test_the_host_routes_as_predicted_and_computes_every_path(
     if form == "table":
         assert wanted.paths is not None
         assert len(np.unique(wanted.paths)) > 2
+
+
+@pytest.mark.parametrize("aim", ["flash", "time"])
+def test_learned_levels_are_equal_on_every_path_and_have_a_layout_each(
+    host_program: HostProgram, aim: Optimize, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adaround, "ITERATIONS", 50)
+    chosen = with_gate(small(), policy(SMALL_EXITS, (4, 4), (3, 3)))
+    found, nearest = compiled(small(), learned(chosen), aim), compiled(small(), chosen, "time")
+    program = found.program
+    assert [way.nested for way in found.stores] == [False]
+    assert digest(program.network.graphs) != digest(nearest.program.network.graphs)
+    assert levels.levels_of(program.network) == levels.levels_of(nearest.program.network)
+    assert {row.layer.rpartition("@")[2] for row in found.learned} == {"1", "2"}
+    wanted = expected(program, small(), 50)
+    host = on(host_program, program)
+    assert parity.compare(program, host, wanted).verdict is Verdict.EXACT
+    assert parity.compare_paths(program, host, wanted.take(4)).verdict is Verdict.EXACT
 
 
 @pytest.mark.parametrize("graph", gated_graphs(4, start=900), ids=lambda graph: graph.name)
@@ -316,17 +335,11 @@ def test_tuned_weights_take_the_place_of_the_models() -> None:
         )
 
 
-def test_exits_do_not_go_with_adaround_or_models_quantised_already() -> None:
-    chosen = policy(SMALL_EXITS, (4, 4))
-    learned = chosen.model_copy(
-        update={"calibration": chosen.calibration.model_copy(update={"rounding": "adaround"})}
-    )
-    with refused("EQ0388", 'rounding = "adaround"'):
-        pipeline.prepared(model(small()), learned)
+def test_exits_do_not_go_with_models_quantised_already() -> None:
     read = model(small())
     kept = replace(read, source=replace(read.source, quantized={}))
-    with refused("EQ0388", "quantised already"):
-        pipeline.prepared(kept, chosen)
+    with refused("EQ0388", f"{read.name} is quantised already", "a float model"):
+        pipeline.prepared(kept, policy(SMALL_EXITS, (4, 4)))
 
 
 def test_a_model_without_exits_is_prepared_as_it_is() -> None:
