@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import bundled
 import numpy as np
@@ -41,7 +42,7 @@ from edgeq.ir import Function, Graph, Unary, digest, qparams_of
 from edgeq.kernels import Optimize
 from edgeq.ops import OPS, macs
 from edgeq.pipeline import Compiled
-from edgeq.policy import Policy
+from edgeq.policy import Calibration, Policy
 from edgeq.profiler import Walk
 from edgeq.program import Program
 from edgeq.report import Verdict
@@ -439,16 +440,14 @@ def test_measured_costs_add_up_to_what_paths_take(name: str, tool: Tool) -> None
 # A build #
 
 
-@pytest.fixture(scope="module")
-def build(tmp_path_factory: pytest.TempPathFactory, tool: Tool) -> Iterator[edgeq.Build]:
-    """The smaller example with two exits, random heads and a random table, profiled."""
-    tool("arm-none-eabi-gcc")
+def exported(folder: Path, rounding: str, check: Literal["host", "emulator"]) -> edgeq.Build:
+    """The smaller example with two exits, random heads and a random table; its files beside it."""
     example = bundled.load("fashion-tiny")
-    folder = tmp_path_factory.mktemp("exits")
     plain = Policy.model_validate(
         {
             "exits": exits.proposed(exits.without_softmax(example.model.graph))[:2],
             "input": {name: spec.model_dump() for name, spec in example.specs.items()},
+            "calibration": {"rounding": rounding},
         }
     )
     read = pipeline.prepared(example.model, plain)
@@ -457,7 +456,8 @@ def build(tmp_path_factory: pytest.TempPathFactory, tool: Tool) -> Iterator[edge
     calib = pipeline.read_samples(example.folder / "calib.npz", read, dict(plain.input))
     few = calib.take(0, 16)
     target = targets.load("mcu")
-    chain, _ = pipeline.with_exits(read, plain, some, few, target.isa, drop=False)
+    nearest = plain.model_copy(update={"calibration": Calibration()})
+    chain, _ = pipeline.with_exits(read, nearest, some, few, target.isa, drop=False)
     found = costs.bitops(chain.network, "bitops_linear")
     gate = random_gate(levels.levels_of(chain.network), "table", 1)
     pairs = tuple((head.weights, head.bias) for head in some)
@@ -471,9 +471,33 @@ def build(tmp_path_factory: pytest.TempPathFactory, tool: Tool) -> Iterator[edge
         calib=few_samples(example.folder / "calib.npz", folder / "calib.npz", 16),
         data=few_samples(example.folder / "test.npz", folder / "test.npz", 64),
         out=folder / "build",
+        check=check,
     )
     assert made.report.export.routing is not None
+    return made
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory, tool: Tool) -> Iterator[edgeq.Build]:
+    """The smaller example with two exits, profiled."""
+    tool("arm-none-eabi-gcc")
+    made = exported(tmp_path_factory.mktemp("exits"), "nearest", "emulator")
     yield edgeq.profile(made.folder)
+
+
+def test_learned_levels_are_learned_again_to_check_a_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adaround, "ITERATIONS", 20)
+    made = exported(tmp_path, "adaround", "host")
+    (store,) = made.report.export.routing.stores  # type: ignore[union-attr]
+    assert (store.name, store.chosen) == ("levels", True)
+    given = {"policy": tmp_path / "gate.json", "calib": tmp_path / "calib.npz"}
+    found = edgeq.validate(made.folder, data=tmp_path / "test.npz", require=["c-host"], **given)
+    assert found.report.validate is not None
+    assert {r.runner: r.verdict for r in found.report.validate.rows}["c-host"] is Verdict.EXACT
+    with refused("EQ0732", "another image"):
+        edgeq.validate(made.folder, data=tmp_path / "test.npz", policy=given["policy"])
 
 
 def test_a_build_says_where_inputs_go_and_what_that_costs(build: edgeq.Build) -> None:
@@ -587,6 +611,19 @@ def test_a_boards_log_is_of_a_network_without_exits(build: edgeq.Build, tmp_path
 def test_diff_compares_builds_with_exits(build: edgeq.Build) -> None:
     found = edgeq.diff(build.folder, build.folder)
     assert found.layers == ()
+
+
+def test_check_takes_the_one_store_that_learned_levels_have(tmp_path: Path) -> None:
+    graph = bundled.load("fashion-resnet8").model.graph
+    weights = []
+    for rounding in ("nearest", "adaround"):
+        file = tmp_path / f"{rounding}.json"
+        chosen = {"exits": exits.proposed(graph), "calibration": {"rounding": rounding}}
+        file.write_text(json.dumps(chosen), encoding="utf-8")
+        found = edgeq.check("fashion-resnet8", policy=file)
+        assert found.fit is not None
+        weights.append(found.fit.flash.weights)
+    assert weights[0] < weights[1]
 
 
 def test_check_estimates_a_network_whose_gates_are_not_fitted_yet(tmp_path: Path) -> None:

@@ -207,7 +207,7 @@ def test_weights_are_learned_once_for_each_level_and_export_learns_the_same(
     lower = LEVEL + LEVEL.replace("4", "3")
     place.policy(EXITS + lower + '[calibration]\nrounding = "adaround"\n')
     place.fits()
-    assert calls == [4, 3, 4, 3]  # conv2 and fc, though the network is made several times
+    assert calls == [4, 4, 3, 3]  # conv2 and fc, though the network is made several times
     told: list[str] = []
     monkeypatch.setattr(pipeline, "place", spied(pipeline.place, told))
     for aim in ("flash", "time"):
