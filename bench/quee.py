@@ -23,13 +23,12 @@ are of the first seed alone.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Final, Literal
@@ -40,11 +39,12 @@ import quee_claims
 
 from edgeq import costs as pricing
 from edgeq import examples, exits, floatrun, gatefile, gates, levels, pipeline, targets
+from edgeq.adaround import Known
 from edgeq.exits import Head
 from edgeq.fit import baselines, execute, heads
 from edgeq.fit.outputs import Fold, Outputs
 from edgeq.gates import Costs
-from edgeq.ir import Array, Network, qparams_of
+from edgeq.ir import Array, Network, digest, qparams_of
 from edgeq.pipeline import Model
 from edgeq.policy import InputSpec, Policy
 from edgeq.program import Program, make_input
@@ -99,12 +99,13 @@ class Case:
     level: Mapping[str, object] | None = None
     tied: bool = False
     frozen: bool = False
+    rounding: Literal["nearest", "adaround"] = "nearest"
 
     @property
     def policy(self) -> Policy:
         """W8a8, exits, and the level."""
         lower = {} if self.level is None else {"level": [self.level]}
-        calibration = {"weights": self.weights}
+        calibration = {"weights": self.weights, "rounding": self.rounding}
         return Policy.model_validate({"exits": self.exits, "calibration": calibration, **lower})
 
 
@@ -185,6 +186,7 @@ class Bench:
     seed: int
     folder: Path
     kind: Literal["bitops_linear", "measured"] = "bitops_linear"
+    known: Known = field(default_factory=dict)  # what AdaRound learned on the way
 
     @property
     def case(self) -> Case:
@@ -211,7 +213,10 @@ class Bench:
         isa = targets.load(TARGET).isa
         chosen, samples = self.case.policy, self.calibration(model)
         drop = self.kind == MEASURED
-        return pipeline.with_exits(model, chosen, found, samples, isa, drop=drop)[0].network
+        made, _ = pipeline.with_exits(
+            model, chosen, found, samples, isa, drop=drop, known=self.known
+        )
+        return made.network
 
     def integers(self, model: Model, network: Network, images: Array) -> dict[str, Array]:
         """What the device takes."""
@@ -242,7 +247,7 @@ class Bench:
 
     def file(self, bodies: Network) -> Path:
         """What keeps its outputs."""
-        return self.folder / f"{self.name}-{self.seed}-{_digest(bodies)[:12]}.npz"
+        return self.folder / f"{self.name}-{self.seed}-{digest(bodies.graphs)[:12]}.npz"
 
     def folds(self, ran: Ran) -> tuple[Outputs, ...]:
         """What gates are fitted to and reported on: for a frozen network both ways of its halves.
@@ -321,6 +326,7 @@ class Bench:
             "time",
             (),
             pipeline.quiet,
+            known=self.known,
         ).program
 
     def costs(self, ran: Ran) -> Costs:
@@ -342,17 +348,6 @@ def _mean(values: Array) -> Array:
 def _spread(head: Head) -> Head:
     """A head of such means as one of all places."""
     return Head(np.tile(head.weights / np.float32(PLACES), PLACES), head.bias)
-
-
-def _digest(network: Network) -> str:
-    """A hash of all that a network computes with."""
-    found = hashlib.sha256()
-    for graph in network.graphs:
-        found.update(repr((graph.nodes, graph.tensors)).encode())
-        for tensor in graph.tensors.values():
-            if tensor.data is not None:
-                found.update(tensor.data.tobytes())
-    return found.hexdigest()
 
 
 def _save(file: Path, ran: Ran) -> None:

@@ -1,7 +1,8 @@
 """AdaRound: which weights to round up and which down, so that each layer's output changes least.
 
 Layer by layer, in order: the input is what the integer network computes up to here, the target
-what the float network gives, fused activation included. Up or down is h = clip(1.2·σ(V) − 0.1,
+what the float network gives, fused activation included. A body of a network with exits is learned
+at every level, behind the bodies before it at that level. Up or down is h = clip(1.2·σ(V) − 0.1,
 0, 1) while it is learned, with a penalty that drives it to 0 or 1 (Nagel et al., arXiv 2004.10568,
 eq. 20–24). The gradient is written out, so that NumPy is all it takes. No labels; the same seed
 gives the same integers on the same machine.
@@ -9,6 +10,7 @@ gives the same integers on the same machine.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq import floatrun, reference, weights
-from edgeq.ir import Array, Bounds, Graph, Node, Op, qparams_of
+from edgeq.ir import Array, Bounds, Graph, Node, Op, digest, qparams_of
 from edgeq.ops import OPS, windows
 
 Reals = npt.NDArray[np.float32]
@@ -48,6 +50,10 @@ class Learned:
     learned: float
 
 
+# Integers and errors, nearest and theirs, by the digest of what they were learned from.
+Known = dict[str, tuple[Array, tuple[float, float]]]
+
+
 @dataclass(frozen=True, slots=True)
 class Patches:
     """What a layer computes with at some output positions: groups × positions × K, and targets."""
@@ -65,20 +71,91 @@ class Patches:
 
 @dataclass(slots=True)
 class AdaRound:
-    """Chooses integers for the layers of `graph`, called by the quantiser layer by layer."""
+    """Chooses integers for the layers of the float network `graph`, on samples of its `inputs`.
+
+    What is `known` is not learned again: another one may have learned it from the same.
+    """
 
     graph: Graph
     inputs: Mapping[str, Array]  # reals
     seed: int
     progress: Progress = lambda done: None
-    log: list[Learned] = field(default_factory=list)
-    _values: dict[str, Array] = field(default_factory=dict)
-    _computed: int = 0  # how many nodes of the graph stand in _values
+    known: Known = field(default_factory=dict)
+    _log: dict[str, Learned] = field(default_factory=dict)
+    _entering: dict[str, dict[str, Array]] = field(default_factory=dict)  # by bodies before
+    _about: str = ""  # digest of network, samples and seed
 
     def __post_init__(self) -> None:
         samples = len(next(iter(self.inputs.values())))
         kept = np.linspace(0, samples - 1, min(samples, SAMPLES)).astype(np.intp)
         self.inputs = {name: array[kept] for name, array in self.inputs.items()}
+        found = hashlib.sha256(f"{self.seed} {digest([self.graph])}".encode())
+        for name, array in self.inputs.items():
+            found.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+        self._about = found.hexdigest()
+
+    @property
+    def log(self) -> tuple[Learned, ...]:
+        """What was gained so far, a row for each layer and level."""
+        return tuple(self._log.values())
+
+    def of(self, part: Graph, before: Sequence[Graph] = (), suffix: str = "") -> Rounding:
+        """What the quantiser of `part` calls, a stretch of the network.
+
+        `before` are the integer graphs that lead to it; its layers are logged under their names
+        and `suffix`.
+        """
+        return Rounding(self, part, tuple(before), suffix)
+
+    def integers(self, graph: Graph, before: tuple[Graph, ...]) -> dict[str, Array]:
+        """What an integer graph behind those reads, on the samples."""
+        if not before:
+            found = {}
+            for name in graph.inputs:
+                tensor = graph.tensors[name]
+                real = qparams_of(tensor).quantize(self.inputs[name])
+                found[name] = real.astype(tensor.dtype.value)
+            return found
+        key = digest(before)
+        if key not in self._entering:
+            last = before[-1]
+            self._entering[key] = _computed(last, last, 0, self.integers(last, before[:-1]))
+        return self._entering[key]
+
+    def targets(self, node: Node, chosen: Array, positions: int) -> Reals:
+        """What the float network gives at the `chosen` of `positions` a sample."""
+        session = floatrun.FloatRun(self.graph, (node.output,))
+        parts = []
+        for start in range(0, len(next(iter(self.inputs.values()))), FLOAT_BATCH):
+            stop = start + FLOAT_BATCH
+            batch = {name: array[start:stop] for name, array in self.inputs.items()}
+            output = session(batch)[node.output]
+            here = chosen[(chosen >= start * positions) & (chosen < stop * positions)]
+            parts.append(output.reshape(-1, output.shape[-1])[here - start * positions])
+        return np.concatenate(parts)
+
+    def keep(self, name: str, key: str) -> Array:
+        """The integers that are known under `key`, logged as those of layer `name`."""
+        integers, errors = self.known[key]
+        self._log[name] = Learned(name, *errors)
+        self.progress(len(self._log))
+        return integers
+
+    def key(self, *what: object, graphs: Sequence[Graph]) -> str:
+        """The digest of a problem: the integer graphs before a layer, and `what` else there is."""
+        return hashlib.sha256(repr((self._about, digest(graphs), what)).encode()).hexdigest()
+
+
+@dataclass(slots=True)
+class Rounding:
+    """The integer graph of `part` on its way, layer by layer."""
+
+    owner: AdaRound
+    part: Graph
+    before: tuple[Graph, ...]
+    suffix: str
+    _values: dict[str, Array] = field(default_factory=dict)
+    _done: int = 0  # how many nodes stand in _values
 
     def __call__(
         self, prefix: Graph, node: Node, rows: Array, scale: Array, bits: int
@@ -89,21 +166,25 @@ class AdaRound:
         """
         if bits >= EXACT_BITS:
             return None
-        rng = np.random.default_rng((self.seed, len(prefix.nodes)))
-        patches = self._patches(prefix, node, rows.shape[1], rng)
-        bias = self.graph.constant(node.inputs[2]).astype(np.float32)
-        integers, errors = learn(patches, rows, scale, bits, bias, node.clamp, rng)
-        self.log.append(Learned(node.name, *errors))
-        self.progress(len(self.log))
-        return integers
+        owner = self.owner
+        key = owner.key(node, scale.tobytes(), bits, graphs=(*self.before, prefix))
+        if key not in owner.known:
+            rng = np.random.default_rng((owner.seed, len(prefix.nodes)))
+            patches = self._patches(prefix, node, rows.shape[1], rng)
+            bias = self.part.constant(node.inputs[2]).astype(np.float32)
+            owner.known[key] = learn(patches, rows, scale, bits, bias, node.clamp, rng)
+        return owner.keep(f"{node.name}{self.suffix}", key)
 
     def _patches(self, prefix: Graph, node: Node, size: int, rng: np.random.Generator) -> Patches:
-        self._catch_up(prefix)
+        if not self._values:
+            self._values = dict(self.owner.integers(prefix, self.before))
+        self._values = _computed(prefix, self.part, self._done, self._values)
+        self._done = len(prefix.nodes)
         source = node.inputs[0]
         x = qparams_of(prefix.tensors[source]).dequantize(self._values[source]).astype(np.float32)
-        shape = (len(x), *self.graph.tensors[node.output].shape[1:-1])
+        shape = (len(x), *self.part.tensors[node.output].shape[1:-1])
         total = int(np.prod(shape))
-        filters = self.graph.tensors[node.inputs[1]].shape
+        filters = self.part.tensors[node.inputs[1]].shape
         channels = 1 if node.op is Op.DEPTHWISE_CONV_2D else filters[-1]  # that one filter reads
         groups = x.shape[-1] // channels
         count = max(1, min(total, POSITIONS, PATCH_VALUES // (groups * size)))
@@ -115,32 +196,22 @@ class AdaRound:
             seen = windows(x, node.window, 0, (shape[1], shape[2]))[at]
         by_group = np.moveaxis(seen.reshape(count, -1, groups, channels), 2, 0)
         inputs = np.ascontiguousarray(by_group).reshape(groups, count, size)
-        return Patches(inputs, self._target(node, chosen, total // len(x)))
+        return Patches(inputs, self.owner.targets(node, chosen, total // len(x)))
 
-    def _catch_up(self, prefix: Graph) -> None:
-        """The integers of every node so far, as far as the rest of the network reads them."""
-        if not self._values:
-            for name in self.graph.inputs:
-                tensor = prefix.tensors[name]
-                integers = qparams_of(tensor).quantize(self.inputs[name])
-                self._values[name] = integers.astype(tensor.dtype.value)
-        for node in prefix.nodes[self._computed :]:
-            self._values[node.output] = reference.compute(prefix, node, self._values)
-        self._computed = len(prefix.nodes)
-        read = {name for node in self.graph.nodes[self._computed :] for name in node.inputs}
-        self._values = {name: array for name, array in self._values.items() if name in read}
 
-    def _target(self, node: Node, chosen: Array, positions: int) -> Reals:
-        """What the float network gives at the `chosen` of `positions` a sample."""
-        session = floatrun.FloatRun(self.graph, (node.output,))
-        parts = []
-        for start in range(0, len(next(iter(self.inputs.values()))), FLOAT_BATCH):
-            stop = start + FLOAT_BATCH
-            batch = {name: array[start:stop] for name, array in self.inputs.items()}
-            output = session(batch)[node.output]
-            here = chosen[(chosen >= start * positions) & (chosen < stop * positions)]
-            parts.append(output.reshape(-1, output.shape[-1])[here - start * positions])
-        return np.concatenate(parts)
+def _computed(
+    prefix: Graph, part: Graph, done: int, values: Mapping[str, Array]
+) -> dict[str, Array]:
+    """The integers of all nodes of `prefix`, `done` of which stand in `values` already.
+
+    Those alone that `part`, which `prefix` begins, needs further on.
+    """
+    found = dict(values)
+    for index, node in enumerate(prefix.nodes[done:], start=done + 1):
+        found[node.output] = reference.compute(prefix, node, found)
+        needed = {*part.outputs, *(name for later in part.nodes[index:] for name in later.inputs)}
+        found = {name: array for name, array in found.items() if name in needed}
+    return found
 
 
 def learned_layers(graph: Graph, bits: Mapping[str, int]) -> int:

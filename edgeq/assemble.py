@@ -80,6 +80,10 @@ OTHER_STORE = (
     "{} here, and the gates were fitted and their costs counted for {}: fit them again with the "
     "same --optimize"
 )
+OWN_STORES = (
+    "AdaRound learned the weights of each level, which then share no nested store: there is a "
+    "layout for each"
+)
 _DRAWN = "no samples given: checked on random inputs"
 DEPENDENCIES = ("numpy", "onnx", "onnx-ir", "onnxruntime")  # named in the manifest
 
@@ -516,8 +520,10 @@ def _stores(request: Request, expected: Expectation, progress: Progress) -> Iter
 
 
 def _other_store(request: Request) -> Iterable[str]:
-    """What to know where the gates' costs are those of another way to store levels."""
-    held, stores = request.policy.gate, request.compiled.stores
+    """What to know where there is one way to store levels, or the gates' costs are of another."""
+    compiled, held, stores = request.compiled, request.policy.gate, request.compiled.stores
+    if compiled.chain is not None and compiled.lower and compiled.learned:
+        yield OWN_STORES
     if held is not None and stores and stores[0].nested != held.nested:
         ways = pages.STORES["nested"], pages.STORES["levels"]
         yield OTHER_STORE.format(*(ways if stores[0].nested else ways[::-1]))

@@ -7,7 +7,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from edgeq import build, exits, fit, gatefile, gates, levels, parity, pipeline
 from edgeq import costs as pricing
+from edgeq.adaround import Known
 from edgeq.build import sha256 as hashed
 from edgeq.errors import MissingToolError, UsageError
 from edgeq.exits import Cut, Head
@@ -70,6 +71,7 @@ class Request:
     recost: bool
     seed: int
     optimize: Optimize = "flash"  # as the export that takes the policy will be told
+    known: Known = field(default_factory=dict)  # what AdaRound learned on the way
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +210,7 @@ def _compiled(request: Request, policy: Policy, progress: Progress) -> Compiled:
         request.optimize,
         (),
         progress,
+        known=request.known,
     )
 
 
@@ -297,6 +300,7 @@ def _with_heads(request: Request, policy: Policy, folds: _Folds, progress: Progr
         request.target.isa,
         progress,
         drop=request.cost not in FORMULAS,
+        known=request.known,
     )
     bodies = chain.network
     train, val = (

@@ -6,7 +6,8 @@ parameters and everything that the device computes with, as constants. Tensors j
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
@@ -251,6 +252,17 @@ class Graph:
             used.update((*node.inputs, node.output))
         kept = {name: tensor for name, tensor in tensors.items() if name in used}
         return replace(self, nodes=nodes, outputs=outputs, tensors=kept)
+
+
+def digest(graphs: Iterable[Graph]) -> str:
+    """A hash of all that `graphs` compute with."""
+    found = hashlib.sha256()
+    for graph in graphs:
+        found.update(repr((graph.nodes, graph.tensors)).encode())
+        for tensor in graph.tensors.values():
+            if tensor.data is not None:
+                found.update(tensor.data.tobytes())
+    return found.hexdigest()
 
 
 def renamed(graph: Graph, names: Mapping[str, str]) -> Graph:

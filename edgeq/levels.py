@@ -8,12 +8,14 @@ last body write. Nodes and inner tensors of level n are called `NAME@n`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
 from edgeq import exits, kernels, policy, quantize
+from edgeq.adaround import AdaRound
 from edgeq.calibrate import Ranges
 from edgeq.errors import PolicyError
 from edgeq.exits import Cut, Head
@@ -162,6 +164,7 @@ def run(
     drop: bool = True,
     nested: bool = False,
     first: Sequence[int] | None = None,
+    rounder: AdaRound | None = None,
 ) -> Chain:
     """The network of `graph`, cut at `cuts`, at each of `levels` with its `ranges`.
 
@@ -170,13 +173,19 @@ def run(
     Where they say that a level saves less than a twentieth in a body, it has the graph of the level
     above, unless `drop` is False; `first` are the levels of the first body, whatever they say.
     `nested`: the levels of a layer have their weights in one store, and estimates are of what
-    reads it.
+    reads it. Else `rounder` may choose the weights of each level; it sees of a body what the bodies
+    before it give at that level.
     """
-    builder = _Chain(graph, cuts, levels, ranges, settings, frozenset(isa), drop, nested, first)
+    builder = _Chain(
+        graph, cuts, levels, ranges, settings, frozenset(isa), drop, nested, first, rounder
+    )
     return builder.build(heads)
 
 
-_Make = Callable[[QParams | None], Graph]  # a graph whose output has that format, or its own
+class _Make(Protocol):
+    """Makes a graph whose output has that format, or its own; its weights nearest or learned."""
+
+    def __call__(self, wanted: QParams | None, learned: bool = False) -> Graph: ...
 
 
 @dataclass(slots=True)
@@ -190,35 +199,34 @@ class _Chain:
     drop: bool
     nested: bool
     first: Sequence[int] | None
+    rounder: AdaRound | None
+    bodies: list[list[Graph]] = field(default_factory=list)  # so far, at each level
 
     def build(self, heads: Sequence[Head] | None) -> Chain:
         """Every body and head."""
         output = self.graph.outputs[0]
         ends = [0, *(cut.nodes for cut in self.cuts), len(self.graph.nodes)]
         formats: dict[str, Tensor] = {}  # of what crosses
-        bodies: list[list[Graph]] = []
         for index in range(len(ends) - 2):
             part = exits.part(self.graph, ends[index], ends[index + 1])
             body, _ = self._settled(part, formats, index)
             name = part.outputs[0]
             formats[name] = body[0].tensors[name]
-            bodies.append(body)
+            self.bodies.append(body)
         last = exits.part(self.graph, ends[-2], ends[-1])
         made = [self._head(index, head, formats) for index, head in enumerate(heads or ())]
         body, settled = self._settled(last, formats, len(ends) - 2, made)
-        bodies.append(body)
+        self.bodies.append(body)
         graphs = [renamed(g, {g.outputs[0]: output}) for g in settled]
         seen = self.graph if heads is None else exits.attach(self.graph, self.cuts, heads)
-        return self._chain(seen, bodies, graphs)
+        return self._chain(seen, graphs)
 
-    def _chain(
-        self, seen: Graph, bodies: Sequence[Sequence[Graph]], heads: Sequence[Graph]
-    ) -> Chain:
+    def _chain(self, seen: Graph, heads: Sequence[Graph]) -> Chain:
         bits: dict[str, Bits] = {}
         origin: dict[str, str] = {}
         entries: set[str] = set()
         blocks = []
-        for index, body in enumerate(bodies):
+        for index, body in enumerate(self.bodies):
             variants: list[Variant] = []
             above: Graph | None = None
             for level, graph in enumerate(body):
@@ -253,13 +261,14 @@ class _Chain:
     ) -> tuple[list[Graph], list[Graph]]:
         """The body at each level, and heads, with outputs in one format.
 
-        A level that gains nothing has the graph of the level above.
+        A level that gains nothing has the graph of the level above, and nothing is learned for it.
         """
         has = range(len(self.levels))
         found = _settle([*self._makers(part, formats, index, has), *heads])
         kept = self._kept(found[: len(has)], index)
-        if self.nested and len(kept) < len(has):  # others need no digits for the ones that went
-            found = _settle([*self._makers(part, formats, index, kept), *heads])
+        # In a nested store others need no digits for levels that went.
+        if self.rounder is not None or (self.nested and len(kept) < len(has)):
+            found = _settle([*self._makers(part, formats, index, kept), *heads], learned=True)
         else:
             found = [*(found[level] for level in kept), *found[len(has) :]]
         body = [found[sum(other <= level for other in kept) - 1] for level in has]
@@ -321,7 +330,8 @@ class _Chain:
             last = part.outputs == self.graph.outputs
             bits[source] = Bits(own.weights, OUTPUT_BITS if last else above)
         stores = self._stores(part, kept)
-        return self._quantizer(part, bits, replace(ranges, bounds=bounds), formats, written, stores)
+        ranges = replace(ranges, bounds=bounds)
+        return self._quantizer(part, bits, ranges, formats, written, level, stores)
 
     def _quantizer(
         self,
@@ -330,15 +340,19 @@ class _Chain:
         ranges: Ranges,
         formats: Mapping[str, Tensor],
         written: str,
+        level: int = 0,
         stores: Mapping[str, tuple[int, ...]] | None = None,
     ) -> _Make:
         given = {name: formats[name] for name in part.inputs if name in formats}
 
-        def make(wanted: QParams | None) -> Graph:
-            kept = dict(given)
+        def make(wanted: QParams | None, learned: bool = False) -> Graph:
+            kept, rounder = dict(given), None
             if wanted is not None:
                 kept[written] = replace(part.tensors[written], qparams=wanted)
-            return quantize.run(part, bits, ranges, self.settings, None, kept, stores)
+            if learned and self.rounder is not None:
+                before = [body[level] for body in self.bodies]
+                rounder = self.rounder.of(part, before, _suffix(level))
+            return quantize.run(part, bits, ranges, self.settings, rounder, kept, stores)
 
         return make
 
@@ -445,13 +459,13 @@ def writer(graph: Graph, name: str) -> str | None:
     return None if node is None else node.name
 
 
-def _settle(makers: Sequence[_Make]) -> list[Graph]:
+def _settle(makers: Sequence[_Make], learned: bool = False) -> list[Graph]:
     """What `makers` make, with outputs in one format: the widest that one of them needs."""
-    graphs = [make(None) for make in makers]
+    graphs = [make(None, learned) for make in makers]
     formats = [qparams_of(graph.tensors[graph.outputs[0]]) for graph in graphs]
     widest = max(formats, key=lambda q: q.scale[0])
     return [
-        graph if own == widest else make(widest)
+        graph if own == widest else make(widest, learned)
         for graph, own, make in zip(graphs, formats, makers, strict=True)
     ]
 
@@ -485,10 +499,16 @@ def _same(a: Graph, b: Graph) -> bool:
 
 def _of_level(graph: Graph, level: int) -> Graph:
     """`graph` under the names of a level; what crosses keeps its name."""
-    if not level:
+    suffix = _suffix(level)
+    if not suffix:
         return graph
     crosses = {*graph.inputs, *graph.outputs}
-    names = {name: f"{name}@{level}" for name in graph.tensors if name not in crosses}
+    names = {name: f"{name}{suffix}" for name in graph.tensors if name not in crosses}
     made = renamed(graph, names)
-    nodes = tuple(replace(node, name=f"{node.name}@{level}") for node in made.nodes)
+    nodes = tuple(replace(node, name=f"{node.name}{suffix}") for node in made.nodes)
     return replace(made, nodes=nodes)
+
+
+def _suffix(level: int) -> str:
+    """What follows the names of a level."""
+    return f"@{level}" if level else ""

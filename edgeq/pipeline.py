@@ -20,7 +20,7 @@ from edgeq import (
     quantize,
     samples,
 )
-from edgeq.adaround import AdaRound, Learned, learned_layers
+from edgeq.adaround import AdaRound, Known, Learned, learned_layers
 from edgeq.calibrate import Ranges
 from edgeq.dispatch import UNLIMITED
 from edgeq.errors import EdgeqError, ModelError, PolicyError, UsageError
@@ -84,7 +84,7 @@ class Compiled:
     program: Program
     bits: Mapping[str, Bits]
     ranges: Ranges | None
-    learned: tuple[Learned, ...] = ()  # what AdaRound did, by layer
+    learned: tuple[Learned, ...] = ()  # what AdaRound did, by layer and level
     lower: tuple[Ranges, ...] = ()
     chain: Chain | None = None
     costs: Costs | None = None
@@ -163,10 +163,12 @@ def compile(
     progress: Progress,
     budget: Budget = UNLIMITED,
     forced: Mapping[str, str] | None = None,
+    known: Known | None = None,
 ) -> Compiled:
     """Every decision about `model`, as a program for `target` within `budget`, if there is one.
 
-    A model that was quantised already needs no calibration.
+    A model that was quantised already needs no calibration. `known` is what AdaRound learned for
+    it before; what it learns here is added.
     """
     if labels and len(labels) != model.classes:
         raise UsageError("EQ0227", f"{len(labels)} labels for {model.classes} outputs")
@@ -174,15 +176,18 @@ def compile(
         held = fitted(model, chosen)
         seen = _ranges(model, chosen, held.heads, calibration, target.isa, progress)
         means = Means(specs, target, optimize, labels, budget, forced)
-        ways = stores(model, chosen, held, seen, chosen.calibration, means)
-        chain = ways[0].chain
-        return Compiled(ways[0].program, chain.bits, seen[0], (), seen[1:], chain, held.costs, ways)
+        rounder = level_learner(model, chosen, calibration, target.isa, progress, known)
+        ways = stores(model, chosen, held, seen, chosen.calibration, means, rounder)
+        chain, learned = ways[0].chain, () if rounder is None else rounder.log
+        return Compiled(
+            ways[0].program, chain.bits, seen[0], learned, seen[1:], chain, held.costs, ways
+        )
     bits = policy.resolve(chosen, model.graph)
     decide = _calibrated if model.source.quantized is None else _kept
     ranges, rounder = decide(model, bits, chosen.calibration, calibration, progress)
     integer = to_integers(model, bits, ranges, chosen.calibration, rounder)
     program = place(model, single(integer), specs, target, optimize, labels, budget, forced)
-    return Compiled(program, bits, ranges, tuple(rounder.log) if rounder is not None else ())
+    return Compiled(program, bits, ranges, rounder.log if rounder is not None else ())
 
 
 def _calibrated(
@@ -202,7 +207,7 @@ def _calibrated(
         settings,
         lambda done, total: progress("calibrating", done, total),
     )
-    return ranges, learner(model.graph, bits, calibration, settings, progress)
+    return ranges, learner(model.graph, (bits,), calibration, settings, progress)
 
 
 def _kept(
@@ -242,7 +247,8 @@ def to_integers(
                 f"{name} asks for {one.activations}-bit activations; the model was quantised to "
                 f"{KEPT_BITS} bits already, and a policy can lower its weights alone",
             )
-    return quantize.run(model.graph, bits, ranges or NO_RANGES, settings, rounder, kept, levels)
+    learns = None if rounder is None else rounder.of(model.graph)
+    return quantize.run(model.graph, bits, ranges or NO_RANGES, settings, learns, kept, levels)
 
 
 def place(
@@ -328,18 +334,15 @@ def prepared(model: Model, chosen: Policy) -> Model:
     A final softmax is left out, and weights that were trained with the gates take their place.
 
     Raises:
-        PolicyError: the model or the policy's other settings do not go with exits.
+        PolicyError: the model is quantised already, or the weights are of another.
     """
     if not chosen.gated:
         return model
-    if model.source.quantized is not None or chosen.calibration.rounding != "nearest":
-        what = (
-            "a model that is quantised already"
-            if model.source.quantized is not None
-            else ('rounding = "adaround"')
-        )
+    if model.source.quantized is not None:
         raise PolicyError(
-            "EQ0388", f"{model.name}: no exits for {what} yet; a float model, rounded to nearest"
+            "EQ0388",
+            f"{model.name} is quantised already, and exits need a float model: export the one that "
+            "it was made of",
         )
     graph = exits.without_softmax(_tuned(model, chosen))
     notes = model.source.notes
@@ -401,17 +404,22 @@ def with_exits(
     progress: Progress = quiet,
     *,
     drop: bool = True,
+    known: Known | None = None,
 ) -> tuple[Chain, tuple[Ranges, ...]]:
     """The integer network of a prepared model at every level, and the ranges of each.
 
     Without heads there are the bodies alone, on which heads are trained. `drop` is that of
-    `levels.run`: costs of a target want it, and formulas such as `bitops_linear` do not.
+    `levels.run`: costs of a target want it, and formulas such as `bitops_linear` do not; `known`
+    that of `compile`.
     """
     ranges = _ranges(model, chosen, heads, calibration, isa, progress)
     cuts = exits.named(model.graph, chosen.exits)
     bits = levels.resolve(chosen, model.graph, isa)
     settings = chosen.calibration
-    chain = levels.run(model.graph, cuts, bits, ranges, settings, heads, isa, drop=drop)
+    rounder = level_learner(model, chosen, calibration, isa, progress, known)
+    chain = levels.run(
+        model.graph, cuts, bits, ranges, settings, heads, isa, drop=drop, rounder=rounder
+    )
     return chain, ranges
 
 
@@ -455,13 +463,15 @@ def stores(
     ranges: Sequence[Ranges],
     settings: Calibration,
     means: Means,
+    rounder: AdaRound | None = None,
 ) -> tuple[Stored, ...]:
     """A network with exits under both ways to store the weights of its levels, the one taken first.
 
     They share a nested store, or have a layout each. `--optimize flash` takes what gives the
     smaller image, all else a layout for each level. One way alone where no layer that differs
-    between levels is left in the store, or where the other does not serve what `means` force.
-    Without gates, heads know nothing and inputs go to the end.
+    between levels is left in the store, where the other does not serve what `means` force, or where
+    the policy wants AdaRound: what it learns for one level is no digit of another's. Without gates,
+    heads know nothing and inputs go to the end.
 
     Raises:
         EdgeqError: neither can be made.
@@ -471,7 +481,7 @@ def stores(
     heads = held.heads if held is not None else [exits.no_head(graph, cut) for cut in cuts]
     found: list[Stored] = []
     refused: list[EdgeqError] = []
-    for nested in (False, True):
+    for nested in (False, True) if chosen.calibration.rounding == "nearest" else (False,):
         chain = levels.run(
             graph,
             cuts,
@@ -483,6 +493,7 @@ def stores(
             drop=held is None or held.drop,
             nested=nested,
             first=None if held is None else held.first,
+            rounder=rounder,
         )
         if nested and not levels.shares(chain.network):
             continue
@@ -522,20 +533,42 @@ def _fixed_bytes(program: Program) -> int:
     return len(built.data) - built.bytes_of(Kind.WEIGHTS) - chosen + luts
 
 
+def level_learner(
+    model: Model,
+    chosen: Policy,
+    calibration: Samples | None,
+    isa: Iterable[str],
+    progress: Progress,
+    known: Known | None = None,
+) -> AdaRound | None:
+    """The `learner` of a network with exits."""
+    bits = levels.resolve(chosen, model.graph, isa)
+    if calibration is None:
+        return None
+    return learner(model.graph, bits, calibration, chosen.calibration, progress, known)
+
+
 def learner(
     graph: Graph,
-    bits: Mapping[str, Bits],
+    levels: Sequence[Mapping[str, Bits]],
     calibration: Samples,
     settings: Calibration,
     progress: Progress,
+    known: Known | None = None,
 ) -> AdaRound | None:
-    """What learns how weights are rounded, on the calibration samples; None for nearest."""
+    """What learns how weights are rounded, on the calibration samples; None for nearest.
+
+    `known` is what was learned before, and is added to.
+    """
     if settings.rounding == "nearest":
         return None
-    layers = learned_layers(graph, {name: one.weights for name, one in bits.items()})
+    layers = sum(
+        learned_layers(graph, {name: one.weights for name, one in bits.items()}) for bits in levels
+    )
     return AdaRound(
         graph,
         calibration.real(),
         settings.seed,
         lambda done: progress("rounding weights", done, layers),
+        {} if known is None else known,
     )

@@ -77,7 +77,7 @@ class Rebuilt:
         rounder = None
         if self.learned_on is not None:
             rounder = pipeline.learner(
-                self.model.graph, self.bits, self.learned_on, settings, pipeline.quiet
+                self.model.graph, (self.bits,), self.learned_on, settings, pipeline.quiet
             )
         integer = pipeline.to_integers(self.model, self.bits, self.ranges, settings, rounder)
         return pipeline.place(
@@ -97,7 +97,11 @@ class Rebuilt:
         ranges = (*(() if self.ranges is None else (self.ranges,)), *self.lower)
         means = pipeline.Means(self.specs, self.target, self.optimize, (), self.budget, self.forced)
         settings = self.policy.calibration
-        return pipeline.stores(self.model, self.policy, held, ranges, settings, means)[0].program
+        rounder = pipeline.level_learner(
+            self.model, self.policy, self.learned_on, self.target.isa, pipeline.quiet
+        )
+        ways = pipeline.stores(self.model, self.policy, held, ranges, settings, means, rounder)
+        return ways[0].program
 
     def samples(self, path: Path) -> Samples:
         """The samples of `path`, checked against the model."""

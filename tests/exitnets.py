@@ -13,6 +13,7 @@ from graphs import RELU, Builder, random_graph, same_window
 from programs import SHA256, reals
 
 from edgeq import calibrate, costs, exits, gatefile, levels, targets
+from edgeq.adaround import AdaRound
 from edgeq.errors import PolicyError
 from edgeq.exits import Cut, Head
 from edgeq.ir import Graph
@@ -37,6 +38,15 @@ def small(seed: int = 0) -> Graph:
 
 
 SMALL_EXITS = ("conv_1", "add_1", "add_2")
+
+
+def wide() -> Graph:
+    """Three convolutions: what reads conv_2 in four bits gains more than an entry costs."""
+    b = Builder("wide")
+    x = b.conv(b.input(8, 8, 2), 32, 1, RELU)
+    x = b.conv(x, 64, clamp=RELU)
+    x = b.conv(x, 64, clamp=RELU)
+    return b.build(b.fully_connected(b.flatten(b.global_average_pool(x)), 5))
 
 
 def gated_graph(seed: int) -> Graph | None:
@@ -85,6 +95,12 @@ def policy(names: Sequence[str], *lower: tuple[int, int], top: tuple[int, int] =
     return Policy.model_validate(data)
 
 
+def learned(chosen: Policy) -> Policy:
+    """`chosen` with weights that AdaRound learns."""
+    found = chosen.calibration.model_copy(update={"rounding": "adaround"})
+    return chosen.model_copy(update={"calibration": found})
+
+
 def chain(
     graph: Graph,
     chosen: Policy,
@@ -94,6 +110,7 @@ def chain(
     drop: bool = False,
     nested: bool = False,
     first: Sequence[int] | None = None,
+    rounder: AdaRound | None = None,
 ) -> Chain:
     """`graph` under `chosen`, on random samples, with random heads or none."""
     isa = (target or targets.load("mcu")).isa
@@ -113,6 +130,7 @@ def chain(
         drop=drop,
         nested=nested,
         first=first,
+        rounder=rounder,
     )
 
 

@@ -7,12 +7,18 @@ from collections.abc import Callable
 import numpy as np
 import programs
 import pytest
+from exitnets import SMALL_EXITS, chain, learned, small, wide
+from exitnets import policy as with_exits
 from graphs import Builder
 
-from edgeq import adaround, calibrate, policy, quantize, weights
-from edgeq.adaround import AdaRound, Patches
-from edgeq.ir import Array, Graph, Window
+from edgeq import adaround, calibrate, exits, levels, pipeline, policy, quantize, reference, weights
+from edgeq.adaround import AdaRound, Patches, Rounding
+from edgeq.gates import Path
+from edgeq.ir import Array, Graph, Network, Window, digest, qparams_of
+from edgeq.levels import Chain
+from edgeq.ops import OPS
 from edgeq.policy import Calibration, Policy
+from edgeq.samples import Samples
 
 RELU = (0.0, np.inf)
 STEPS = 300  # enough for layers this small
@@ -47,7 +53,7 @@ def rounded(graph: Graph, chosen: Policy) -> tuple[Graph, AdaRound]:
     bits = policy.resolve(chosen, graph)
     ranges = calibrate.run(graph, bits, inputs, chosen.calibration)
     rounder = AdaRound(graph, inputs, chosen.calibration.seed)
-    return quantize.run(graph, bits, ranges, chosen.calibration, rounder), rounder
+    return quantize.run(graph, bits, ranges, chosen.calibration, rounder.of(graph)), rounder
 
 
 def net(layer: Callable[[Builder, str], str]) -> Graph:
@@ -138,7 +144,7 @@ LAYERS: dict[str, Callable[[Builder, str], str]] = {
 def test_every_layer_is_rounded_and_none_gets_worse(kind: str) -> None:
     graph = net(LAYERS[kind])
     _, rounder = rounded(graph, CHOSEN)
-    weighted = [node.name for node in graph.nodes if adaround.OPS[node.op].weighted]
+    weighted = [node.name for node in graph.nodes if OPS[node.op].weighted]
     assert [row.layer for row in rounder.log] == weighted
     assert all(row.learned <= row.nearest for row in rounder.log)
     assert rounder.log[0].learned < rounder.log[0].nearest
@@ -151,7 +157,7 @@ def test_patches_are_what_the_layer_sees() -> None:
     ranges = calibrate.run(graph, bits, inputs, CHOSEN.calibration)
     seen: list[float] = []
 
-    class Spy(AdaRound):
+    class Spy(Rounding):
         def __call__(
             self, prefix: Graph, node: quantize.Node, rows: Array, scale: Array, bits: int
         ) -> None:
@@ -164,7 +170,8 @@ def test_patches_are_what_the_layer_sees() -> None:
             seen.append(float(np.abs(error).max() / np.abs(patches.target).max()))
 
     fine = policy.resolve(Policy(), graph)
-    quantize.run(graph, fine, ranges, Calibration(), Spy(graph, inputs, 0))
+    spy = Spy(AdaRound(graph, inputs, 0), graph, (), "")
+    quantize.run(graph, fine, ranges, Calibration(), spy)
     assert len(seen) == 3
     assert max(seen) < 0.06  # float weights on 8-bit inputs: what is left is the inputs' rounding
 
@@ -225,3 +232,135 @@ def test_the_unit_of_the_activations_does_not_matter() -> None:
     unit = np.float32(1024)
     scaled = Patches(patches.inputs * unit, patches.target * unit)
     assert np.array_equal(learn(patches, rows, 3)[0], learn(scaled, rows, 3)[0])
+
+
+# Levels of a network with exits #
+
+LEVELS = learned(with_exits(SMALL_EXITS, (4, 4), (3, 3)))
+
+
+def leveled(rounder: AdaRound | None, *, with_heads: bool = True) -> Chain:
+    return chain(small(), LEVELS, with_heads=with_heads, rounder=rounder)
+
+
+def learns(seed: int = 0, known: adaround.Known | None = None) -> AdaRound:
+    inputs = programs.reals(small())
+    return AdaRound(small(), inputs, seed, known={} if known is None else known)
+
+
+def rows_of(network: Network) -> dict[str, Array]:
+    """The weights of layers of fewer than 8 bits."""
+    return {
+        node.name: graph.constant(node.inputs[1])
+        for graph in network.graphs
+        for node in graph.nodes
+        if OPS[node.op].weighted and qparams_of(graph.tensors[node.inputs[1]]).bits < 8
+    }
+
+
+def test_the_layers_of_every_level_are_learned_and_none_gets_worse() -> None:
+    rounder = learns()
+    nearest, found = (leveled(one).network for one in (None, rounder))
+    rows = rows_of(found)
+    assert {row.layer for row in rounder.log} == set(rows)
+    assert {name.rpartition("@")[2] for name in rows} == {"1", "2"}
+    assert all(row.learned <= row.nearest for row in rounder.log)
+    assert sum(row.learned for row in rounder.log) < 0.9 * sum(row.nearest for row in rounder.log)
+    plain = rows_of(nearest)
+    assert sum((plain[name] != array).any() for name, array in rows.items()) > len(rows) / 2
+    assert levels.levels_of(found) == levels.levels_of(nearest)
+    for block in found.blocks:
+        for variant in block.variants:
+            for name in (*variant.graph.inputs, *variant.graph.outputs):
+                assert variant.graph.tensors[name] == block.variants[0].graph.tensors[name]
+
+
+def test_a_body_sees_what_the_path_at_its_level_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a level was dropped, what stands for it counts."""
+    rounder, own, seen = learns(), AdaRound.integers, set()
+
+    def integers(self: AdaRound, graph: Graph, before: tuple[Graph, ...]) -> dict[str, Array]:
+        found = own(self, graph, before)
+        seen.update((name, array.tobytes()) for name, array in found.items() if before)
+        return found
+
+    monkeypatch.setattr(AdaRound, "integers", integers)
+    network = leveled(rounder).network
+    crosses = [cut.tensor for cut in exits.named(small(), SMALL_EXITS)]
+    given = {
+        t.name: qparams_of(t).quantize(rounder.inputs[t.name]).astype("i1") for t in network.inputs
+    }
+    paths: list[Path] = [(0, 1, 1, 1), (0, 2, 2, 2)]
+    wanted = {
+        (name, values[name].tobytes())
+        for path in paths
+        for values in [reference.run_path(network, given, path)]
+        for name in crosses
+    }
+    assert seen == wanted
+    assert len(wanted) == 5  # behind the first body both levels see the same
+
+
+def test_layers_behind_an_entry_are_learned_on_what_it_gives() -> None:
+    graph, chosen = wide(), learned(with_exits(("conv_2",), (4, 4)))
+    rounder = AdaRound(graph, programs.reals(graph), 0)
+    found = chain(graph, chosen, rounder=rounder)
+    assert found.entries == {"conv_2.entry@1"}
+    assert [row.layer for row in rounder.log] == ["conv_2@1", "conv_3@1", "fc_1@1"]
+    assert all(row.learned <= row.nearest for row in rounder.log)
+    assert rounder.log[1].learned < 0.95 * rounder.log[1].nearest
+
+
+def test_heads_change_nothing_that_was_learned() -> None:
+    """Heads are trained on bodies alone; those of the network with heads are the same."""
+    bodies = leveled(learns(), with_heads=False).network
+    whole = [block for block in leveled(learns()).network.blocks if not block.head]
+    for mine, other in zip(bodies.blocks[:-1], whole, strict=False):
+        assert digest(mine.graphs) == digest(other.graphs)
+    last, other = (rows_of(Network("last", (one[-1],))) for one in (bodies.blocks, whole))
+    assert set(last) == set(other)
+    assert all(np.array_equal(last[name], other[name]) for name in last)
+
+
+def test_what_is_known_is_not_learned_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    known: adaround.Known = {}
+    first = learns(known=known)
+    before = leveled(first, with_heads=False).network
+    count = len(known)
+    assert count == len(first.log)
+    learns_more: list[str] = []
+    monkeypatch.setattr(adaround, "learn", lambda *_: learns_more.append("once more"))
+    again = learns(known=known)
+    after = leveled(again, with_heads=False).network
+    assert digest(after.graphs) == digest(before.graphs)
+    assert again.log == first.log
+    assert not learns_more
+
+
+def test_another_problem_is_learned_anew() -> None:
+    known: adaround.Known = {}
+    leveled(learns(known=known))
+    count = len(known)
+    leveled(learns(seed=1, known=known))
+    assert len(known) == 2 * count
+    inputs = {name: array[::-1] for name, array in programs.reals(small()).items()}
+    leveled(AdaRound(small(), inputs, 0, known=known))
+    assert len(known) == 3 * count
+
+
+def test_two_builds_of_all_levels_are_equal() -> None:
+    first, second = (leveled(learns()).network for _ in range(2))
+    assert digest(first.graphs) == digest(second.graphs)
+    assert digest(first.graphs) != digest(leveled(learns(seed=1)).network.graphs)
+
+
+def test_progress_counts_the_layers_of_all_levels() -> None:
+    told: list[tuple[str, int, int]] = []
+    samples = Samples(programs.reals(small()), None, {})
+    rounder = pipeline.level_learner(
+        programs.model(small()), LEVELS, samples, (), lambda *each: told.append(each)
+    )
+    leveled(rounder)
+    assert rounder is not None
+    assert max(done for _, done, _ in told) == len(rounder.log)
+    assert {(stage, total) for stage, _, total in told} == {("rounding weights", len(rounder.log))}

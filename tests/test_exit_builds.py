@@ -8,17 +8,19 @@ from contextlib import closing
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import bundled
 import numpy as np
 import pytest
-from exitnets import SMALL_EXITS, gated_graphs, heads, policy, small, with_gate
+from exitnets import SMALL_EXITS, gated_graphs, heads, learned, policy, small, with_gate
 from gated import FORMS, random_gate
 from graphs import Builder
 from programs import SHA256, compiled, few_samples, model, reals
 
 import edgeq
 from edgeq import (
+    adaround,
     costs,
     examples,
     exits,
@@ -36,11 +38,11 @@ from edgeq.errors import EdgeqError
 from edgeq.exporters import c_arrays, gate_section, image, tflite
 from edgeq.exporters.image import Kind
 from edgeq.gates import Costs
-from edgeq.ir import Function, Graph, Unary, qparams_of
+from edgeq.ir import Function, Graph, Unary, digest, qparams_of
 from edgeq.kernels import Optimize
 from edgeq.ops import OPS, macs
 from edgeq.pipeline import Compiled
-from edgeq.policy import Policy
+from edgeq.policy import Calibration, Policy
 from edgeq.profiler import Walk
 from edgeq.program import Program
 from edgeq.report import Verdict
@@ -93,6 +95,24 @@ def test_the_host_routes_as_predicted_and_computes_every_path(
     if form == "table":
         assert wanted.paths is not None
         assert len(np.unique(wanted.paths)) > 2
+
+
+@pytest.mark.parametrize("aim", ["flash", "time"])
+def test_learned_levels_are_equal_on_every_path_and_have_a_layout_each(
+    host_program: HostProgram, aim: Optimize, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adaround, "ITERATIONS", 50)
+    chosen = with_gate(small(), policy(SMALL_EXITS, (4, 4), (3, 3)))
+    found, nearest = compiled(small(), learned(chosen), aim), compiled(small(), chosen, "time")
+    program = found.program
+    assert [way.nested for way in found.stores] == [False]
+    assert digest(program.network.graphs) != digest(nearest.program.network.graphs)
+    assert levels.levels_of(program.network) == levels.levels_of(nearest.program.network)
+    assert {row.layer.rpartition("@")[2] for row in found.learned} == {"1", "2"}
+    wanted = expected(program, small(), 50)
+    host = on(host_program, program)
+    assert parity.compare(program, host, wanted).verdict is Verdict.EXACT
+    assert parity.compare_paths(program, host, wanted.take(4)).verdict is Verdict.EXACT
 
 
 @pytest.mark.parametrize("graph", gated_graphs(4, start=900), ids=lambda graph: graph.name)
@@ -316,17 +336,11 @@ def test_tuned_weights_take_the_place_of_the_models() -> None:
         )
 
 
-def test_exits_do_not_go_with_adaround_or_models_quantised_already() -> None:
-    chosen = policy(SMALL_EXITS, (4, 4))
-    learned = chosen.model_copy(
-        update={"calibration": chosen.calibration.model_copy(update={"rounding": "adaround"})}
-    )
-    with refused("EQ0388", 'rounding = "adaround"'):
-        pipeline.prepared(model(small()), learned)
+def test_exits_do_not_go_with_models_quantised_already() -> None:
     read = model(small())
     kept = replace(read, source=replace(read.source, quantized={}))
-    with refused("EQ0388", "quantised already"):
-        pipeline.prepared(kept, chosen)
+    with refused("EQ0388", f"{read.name} is quantised already", "a float model"):
+        pipeline.prepared(kept, policy(SMALL_EXITS, (4, 4)))
 
 
 def test_a_model_without_exits_is_prepared_as_it_is() -> None:
@@ -426,16 +440,14 @@ def test_measured_costs_add_up_to_what_paths_take(name: str, tool: Tool) -> None
 # A build #
 
 
-@pytest.fixture(scope="module")
-def build(tmp_path_factory: pytest.TempPathFactory, tool: Tool) -> Iterator[edgeq.Build]:
-    """The smaller example with two exits, random heads and a random table, profiled."""
-    tool("arm-none-eabi-gcc")
+def exported(folder: Path, rounding: str, check: Literal["host", "emulator"]) -> edgeq.Build:
+    """The smaller example with two exits, random heads and a random table; its files beside it."""
     example = bundled.load("fashion-tiny")
-    folder = tmp_path_factory.mktemp("exits")
     plain = Policy.model_validate(
         {
             "exits": exits.proposed(exits.without_softmax(example.model.graph))[:2],
             "input": {name: spec.model_dump() for name, spec in example.specs.items()},
+            "calibration": {"rounding": rounding},
         }
     )
     read = pipeline.prepared(example.model, plain)
@@ -444,7 +456,8 @@ def build(tmp_path_factory: pytest.TempPathFactory, tool: Tool) -> Iterator[edge
     calib = pipeline.read_samples(example.folder / "calib.npz", read, dict(plain.input))
     few = calib.take(0, 16)
     target = targets.load("mcu")
-    chain, _ = pipeline.with_exits(read, plain, some, few, target.isa, drop=False)
+    nearest = plain.model_copy(update={"calibration": Calibration()})
+    chain, _ = pipeline.with_exits(read, nearest, some, few, target.isa, drop=False)
     found = costs.bitops(chain.network, "bitops_linear")
     gate = random_gate(levels.levels_of(chain.network), "table", 1)
     pairs = tuple((head.weights, head.bias) for head in some)
@@ -458,9 +471,33 @@ def build(tmp_path_factory: pytest.TempPathFactory, tool: Tool) -> Iterator[edge
         calib=few_samples(example.folder / "calib.npz", folder / "calib.npz", 16),
         data=few_samples(example.folder / "test.npz", folder / "test.npz", 64),
         out=folder / "build",
+        check=check,
     )
     assert made.report.export.routing is not None
+    return made
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory, tool: Tool) -> Iterator[edgeq.Build]:
+    """The smaller example with two exits, profiled."""
+    tool("arm-none-eabi-gcc")
+    made = exported(tmp_path_factory.mktemp("exits"), "nearest", "emulator")
     yield edgeq.profile(made.folder)
+
+
+def test_learned_levels_are_learned_again_to_check_a_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adaround, "ITERATIONS", 20)
+    made = exported(tmp_path, "adaround", "host")
+    (store,) = made.report.export.routing.stores  # type: ignore[union-attr]
+    assert (store.name, store.chosen) == ("levels", True)
+    given = {"policy": tmp_path / "gate.json", "calib": tmp_path / "calib.npz"}
+    found = edgeq.validate(made.folder, data=tmp_path / "test.npz", require=["c-host"], **given)
+    assert found.report.validate is not None
+    assert {r.runner: r.verdict for r in found.report.validate.rows}["c-host"] is Verdict.EXACT
+    with refused("EQ0732", "another image"):
+        edgeq.validate(made.folder, data=tmp_path / "test.npz", policy=given["policy"])
 
 
 def test_a_build_says_where_inputs_go_and_what_that_costs(build: edgeq.Build) -> None:
@@ -574,6 +611,19 @@ def test_a_boards_log_is_of_a_network_without_exits(build: edgeq.Build, tmp_path
 def test_diff_compares_builds_with_exits(build: edgeq.Build) -> None:
     found = edgeq.diff(build.folder, build.folder)
     assert found.layers == ()
+
+
+def test_check_takes_the_one_store_that_learned_levels_have(tmp_path: Path) -> None:
+    graph = bundled.load("fashion-resnet8").model.graph
+    weights = []
+    for rounding in ("nearest", "adaround"):
+        file = tmp_path / f"{rounding}.json"
+        chosen = {"exits": exits.proposed(graph), "calibration": {"rounding": rounding}}
+        file.write_text(json.dumps(chosen), encoding="utf-8")
+        found = edgeq.check("fashion-resnet8", policy=file)
+        assert found.fit is not None
+        weights.append(found.fit.flash.weights)
+    assert weights[0] < weights[1]
 
 
 def test_check_estimates_a_network_whose_gates_are_not_fitted_yet(tmp_path: Path) -> None:

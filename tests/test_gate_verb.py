@@ -20,10 +20,12 @@ from exitnets import SMALL_EXITS, small
 from onnx import TensorProto, helper, numpy_helper
 
 import edgeq
-from edgeq import fit, gatefile, gating, policy, report, targets
+from edgeq import adaround, fit, gatefile, gating, pipeline, policy, report, targets
 from edgeq.cli import main
 from edgeq.errors import PolicyError, UsageError
 from edgeq.gates import MOST_TRADEOFF, ONE
+from edgeq.ir import Network, digest
+from edgeq.program import Program
 
 Array = np.ndarray[Any, Any]
 SIDE, CLASSES, SAMPLES = 8, 4, 400
@@ -182,6 +184,56 @@ def test_export_takes_the_policy_and_puts_the_section_into_its_report(
     assert build.report.export.routing is not None
     assert "Operating points" in (build.folder / "report.html").read_text("utf-8")
     assert not [note for note in build.report.export.notes if "other calibration" in note]
+
+
+def test_weights_are_learned_once_for_each_level_and_export_learns_the_same(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn, outputs = adaround.learn, gating._outputs
+    calls: list[int] = []
+    seen: list[str] = []
+
+    def learning(*arguments: Any) -> Any:
+        calls.append(arguments[3])
+        return learn(*arguments)
+
+    def fitting(request: Any, program: Program, *rest: Any) -> Any:
+        seen.append(digest(program.network.graphs))
+        return outputs(request, program, *rest)
+
+    monkeypatch.setattr(adaround, "ITERATIONS", 30)
+    monkeypatch.setattr(adaround, "learn", learning)
+    monkeypatch.setattr(gating, "_outputs", fitting)
+    lower = LEVEL + LEVEL.replace("4", "3")
+    place.policy(EXITS + lower + '[calibration]\nrounding = "adaround"\n')
+    place.fits()
+    assert calls == [4, 4, 3, 3]  # conv2 and fc, though the network is made several times
+    told: list[str] = []
+    monkeypatch.setattr(pipeline, "place", spied(pipeline.place, told))
+    for aim in ("flash", "time"):
+        build = edgeq.export(
+            "net.onnx", policy=FITTED, calib="calib.npz", out=aim, optimize=aim, check="none"
+        )
+        assert {row["name"] for row in rounding(build.folder)} == {
+            "conv2@1", "conv2@2", "fc@1", "fc@2"
+        }  # fmt: skip
+        assert [note for note in build.report.export.notes if "no nested store" in note]
+        assert not [note for note in build.report.export.notes if "fit them again" in note]
+    assert set(told) == set(seen)
+
+
+def spied(place: Callable[..., Program], told: list[str]) -> Callable[..., Program]:
+    """`place`, which tells of what it is called with."""
+
+    def placing(model: Any, network: Network, *rest: Any) -> Program:
+        told.append(digest(network.graphs))
+        return place(model, network, *rest)
+
+    return placing
+
+
+def rounding(folder: Path) -> list[dict[str, Any]]:
+    return list(json.loads((folder / "rounding.json").read_text("utf-8"))["layers"])
 
 
 @pytest.mark.usefixtures("section")

@@ -8,7 +8,7 @@ from typing import Any
 import bundled
 import numpy as np
 import pytest
-from exitnets import SMALL_EXITS, chain, gated_graphs, policy, small
+from exitnets import SMALL_EXITS, chain, gated_graphs, policy, small, wide
 from graphs import RELU, Builder
 from programs import reals
 
@@ -266,12 +266,7 @@ def test_paths_that_compute_the_same_are_one() -> None:
 
 
 def test_an_entry_is_taken_where_its_readers_gain_more_than_it_costs() -> None:
-    b = Builder("wide")
-    x = b.conv(b.input(8, 8, 2), 32, 1, RELU)
-    x = b.conv(x, 64, clamp=RELU)
-    x = b.conv(x, 64, clamp=RELU)
-    graph = b.build(b.fully_connected(b.flatten(b.global_average_pool(x)), 5))
-    chosen = policy(("conv_2",), (4, 4))
+    graph, chosen = wide(), policy(("conv_2",), (4, 4))
     found = chain(graph, chosen)
     body = found.network.blocks[2].variants[1].graph
     assert found.entries == {"conv_2.entry@1"}
