@@ -2,13 +2,16 @@
 
     python bench/quee.py FOLDER [NETWORK ...] [--seeds N] [--write FILE]
 
-Networks, all at w8a8 and w4a4 (the first layer and the last one keep 8 bits):
+Networks, all at w8a8, w4a4 and w3a3, rounded by AdaRound (what keeps 8 bits at the level that a
+Cortex-M4 has by default keeps them at both):
 
 - `fashion-resnet8`: the bundled example, frozen; it learned from all 60,000 training images.
 - `cifar-resnet8`: FOLDER/cifar/model.onnx, trained with its exits by `quee_nets.py FOLDER/cifar`.
 - `resnet20`: the frozen checkpoint of `resnet20.py`, which learned from all 50,000.
 - `weak-exits`, `weak-levels`: `cifar-resnet8` with heads that see means over the whole image alone,
-  and with a level 1 whose additions and average pools read 4 bits (finding iii).
+  and with w4a4 alone, rounded to nearest, whose additions and average pools read 4 bits (iii).
+
+On a Cortex-M4 w3a3 saves nothing over w4a4: where costs are measured it is dropped.
 
 EDGEQ_DATA names the folder of `fashion_mnist.npz` and CIFAR-10. Each seed draws 20,000 training
 images for heads and gates and 128 of them to calibrate on; the last 5,000 training images validate;
@@ -46,7 +49,7 @@ from edgeq.fit.outputs import Fold, Outputs
 from edgeq.gates import Costs
 from edgeq.ir import Array, Network, digest, qparams_of
 from edgeq.pipeline import Model
-from edgeq.policy import InputSpec, Policy
+from edgeq.policy import InputSpec, Level, Policy, Rule
 from edgeq.program import Program, make_input
 from edgeq.samples import Samples
 from edgeq.targets import toolchain
@@ -58,6 +61,7 @@ TARGET = "stm32f405"
 VALIDATION, DRAWN, CALIBRATION = 5_000, 20_000, 128
 BATCH = 250  # images of one float run
 MEASURED: Final = "measured"
+LOWER = (4, 3)  # bits of the levels below w8a8
 COSTS: tuple[Literal["bitops_linear", "measured"], ...] = ("bitops_linear", MEASURED)
 
 
@@ -86,8 +90,8 @@ class Images:
 class Case:
     """A network, its exits, what its images mean, and where they are.
 
-    Without `level` there is the one that a Cortex-M4 has by default; `tied` heads weigh all places
-    of an image alike, as if they pooled it to one. `weights` is how their ranges are found, as the
+    Without `level` there are those of `LOWER`; `tied` heads weigh all places of an image alike, as
+    if they pooled it to one. `weights` is how their ranges are found, as the
     network was trained. `frozen`: it has learned from its validation images.
     """
 
@@ -99,11 +103,11 @@ class Case:
     level: Mapping[str, object] | None = None
     tied: bool = False
     frozen: bool = False
-    rounding: Literal["nearest", "adaround"] = "nearest"
+    rounding: Literal["nearest", "adaround"] = "adaround"
 
     @property
     def policy(self) -> Policy:
-        """W8a8, exits, and the level."""
+        """W8a8, exits, and the level, or the one that there is by default."""
         lower = {} if self.level is None else {"level": [self.level]}
         calibration = {"weights": self.weights, "rounding": self.rounding}
         return Policy.model_validate({"exits": self.exits, "calibration": calibration, **lower})
@@ -162,7 +166,7 @@ CASES: Mapping[str, Case] = {
         _resnet20, ("conv1", "layer1.0.add", "layer1.2.add"), CIFAR, cifar, frozen=True
     ),
     "weak-exits": Case(_cifar_resnet8, STACKS, CIFAR, cifar, "minmax", tied=True),
-    "weak-levels": Case(_cifar_resnet8, STACKS, CIFAR, cifar, "minmax", W4A4),
+    "weak-levels": Case(_cifar_resnet8, STACKS, CIFAR, cifar, "minmax", W4A4, rounding="nearest"),
 }
 
 
@@ -196,6 +200,22 @@ class Bench:
         """The model, prepared for exits."""
         return pipeline.prepared(self.case.read(self.folder), self.case.policy)
 
+    def policy(self, model: Model) -> Policy:
+        """The case's, with its levels: layers that the default one lowers have fewer bits."""
+        plain = self.case.policy
+        if plain.level is not None:
+            return plain
+        top, low = levels.resolve(plain, model.graph, targets.load(TARGET).isa)
+
+        def rule(name: str, bits: int) -> Rule:
+            few, many = low[name], top[name]
+            weights = bits if few.weights < many.weights else many.weights
+            activations = bits if few.activations < many.activations else many.activations
+            return Rule(match=name, weights=weights, activations=activations)
+
+        found = tuple(Level(rule=tuple(rule(name, bits) for name in low)) for bits in LOWER)
+        return plain.model_copy(update={"level": found})
+
     def drawn(self) -> Split:
         """The training images of this seed."""
         train = self.case.images().train
@@ -211,7 +231,7 @@ class Bench:
     def network(self, model: Model, found: Sequence[Head] | None) -> Network:
         """The integer network, or its bodies where there are no heads."""
         isa = targets.load(TARGET).isa
-        chosen, samples = self.case.policy, self.calibration(model)
+        chosen, samples = self.policy(model), self.calibration(model)
         drop = self.kind == MEASURED
         made, _ = pipeline.with_exits(
             model, chosen, found, samples, isa, drop=drop, known=self.known
@@ -315,7 +335,7 @@ class Bench:
             unpriced,
             model.sha256,
         )
-        chosen = self.case.policy.model_copy(update={"gate": fitted})
+        chosen = self.policy(model).model_copy(update={"gate": fitted})
         specs = {model.source.inputs[0].name: self.case.spec}
         return pipeline.compile(
             model,
