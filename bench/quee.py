@@ -190,7 +190,7 @@ class Bench:
     seed: int
     folder: Path
     kind: Literal["bitops_linear", "measured"] = "bitops_linear"
-    known: Known = field(default_factory=dict)  # what AdaRound learned on the way
+    known: Known = field(default_factory=dict, compare=False)  # what AdaRound learned
 
     @property
     def case(self) -> Case:
