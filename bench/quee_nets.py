@@ -2,9 +2,8 @@
 
     python bench/quee_nets.py FOLDER
 
-Thirty epochs in floats; then twenty at lower rates, in which every second batch has weights and
-activations of 4 bits where level 1 has them, the last ten with normalisation as it stays. In these
-twenty every exit, rounded or not, also learns what the last one says in floats.
+Thirty epochs in floats; then sixteen at lower rates, in which every second batch has weights and
+activations of 4 bits where level 1 has them, the last six with normalisation as it stays.
 
 Needs the extra torch, Pillow, and in the folder that EDGEQ_DATA names `load_cifar10.py` and
 `cifar10_jpegpack.npz`. The last 5,000 training images are left out (`quee.py` has them as its
@@ -36,7 +35,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HELD_OUT = 5_000  # training images of no use here
 BATCH, DECAY, SHIFT = 128, 2e-4, 4
 EPOCHS, RATE = 30, 0.1
-LOW = ((10, 0.03, 0.05), (10, 0.01, 0.0))  # epochs, rate, and how fast normalisation follows
+LOW = ((10, 0.03, 0.05), (6, 0.01, 0.0))  # epochs, rate, and how fast normalisation follows
 MOST_WEIGHT, MOST_ACTIVATION = 7, 15  # of 4 bits, symmetric and after a ReLU
 SHARES = torch.linspace(1, 0.2, 33)  # of the range of what a layer reads, of which one is kept
 LASTS = 50  # rounded batches that a range serves
@@ -140,7 +139,7 @@ class Rounding:
     """
 
     def __init__(self, module: WithExits, momentum: float) -> None:
-        self.backbone = backbone = module.backbone
+        backbone = module.backbone
         self.on, self.momentum = False, momentum
         self.norms = [one for one in module.modules() if isinstance(one, nn.BatchNorm2d)]
         stacks = (backbone.stack1, backbone.stack2, backbone.stack3)
@@ -155,17 +154,6 @@ class Rounding:
         for norm in self.norms:
             norm.train(self.momentum > 0)
             norm.momentum = 0.0 if on else self.momentum
-
-    @torch.no_grad()
-    def aim(self, images: Tensor, exits: list[Tensor]) -> Tensor:
-        """The logits of the last exit in floats, of images that gave `exits`."""
-        if not self.on:
-            return exits[-1].float()
-        self.on = False
-        with torch.autocast("cpu", torch.bfloat16):
-            found = self.backbone(images)
-        self.on = True
-        return found.float()
 
     def remove(self) -> None:
         """Layers as they were, with what they have learned."""
@@ -246,11 +234,8 @@ def train(
                 rounding.turn(step % 2 == 1)
             chosen = order[step * BATCH : (step + 1) * BATCH]
             with torch.autocast("cpu", torch.bfloat16):
-                exits = module(seen := real(augment(images[chosen])))
+                exits = module(real(augment(images[chosen])))
             losses = [functional.cross_entropy(one.float(), labels[chosen]) for one in exits]
-            if rounding is not None:
-                told = functional.log_softmax(rounding.aim(seen, exits), 1)
-                losses = [one + _away(e, told) for one, e in zip(losses, exits, strict=True)]
             loss = torch.stack([w * one for w, one in zip(WEIGHTS, losses, strict=True)]).sum()
             optimiser.zero_grad()
             loss.backward()
@@ -259,12 +244,6 @@ def train(
         if file is not None:
             torch.save({"epochs": epoch + 1, "state": module.state_dict()}, file)
         print(f"{epoch + 1}: {total / steps:.3f}, {time.perf_counter() - start:.0f} s", flush=True)
-
-
-def _away(logits: Tensor, told: Tensor) -> Tensor:
-    """The divergence of what an exit says from what it is told, log-probabilities."""
-    own = functional.log_softmax(logits.float(), 1)
-    return functional.kl_div(own, told.detach(), reduction="batchmean", log_target=True)
 
 
 def augment(images: Tensor) -> Tensor:
