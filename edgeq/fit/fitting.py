@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,6 +14,7 @@ from edgeq.fit.choose import (
     form_bytes,
     paths_of,
     tradeoff_within,
+    tradeoffs_within,
 )
 from edgeq.fit.curves import fixed, sweep
 from edgeq.fit.outputs import Fold, Outputs, split
@@ -67,16 +68,20 @@ class Fitted:
         """The form that was chosen."""
         return next(kind for kind, gate in self.forms.items() if gate is self.gate)
 
-    def tradeoff_within(self, val: Fold, drop: float) -> int:
-        """The greatest tradeoff that loses at most `drop` (a share).
+    def tradeoffs_within(self, val: Fold, drops: Sequence[float]) -> tuple[int, ...]:
+        """For each drop (a share) the greatest tradeoff that loses at most so much accuracy.
 
         Both on `val`, from which the gate has learned, and on the part that a gate of its form has
         not seen: what is chosen on known samples alone loses more on others.
         """
-        found = [tradeoff_within(self.gate, val, drop)]
+        found = [tradeoffs_within(self.gate, val, drops)]
         if self.held_out is not None:
-            found.append(tradeoff_within(self.early[self.kind], self.held_out, drop))
-        return min(found)
+            found.append(tradeoffs_within(self.early[self.kind], self.held_out, drops))
+        return tuple(map(min, zip(*found, strict=True)))
+
+    def tradeoff_within(self, val: Fold, drop: float) -> int:
+        """`tradeoffs_within` of one drop."""
+        return self.tradeoffs_within(val, [drop])[0]
 
     def starting(self, tradeoff: int) -> Fitted:
         """The same with that tradeoff at start."""
