@@ -149,7 +149,7 @@ def _fit(
     found, known = {}, {}
     for kind, costs in prices.items():
         priced = fit.priced(fitted, costs)
-        started = priced.starting(priced.tradeoff_within(WITHIN))
+        started = priced.starting(*priced.tradeoffs_within([WITHIN]))
         gate = known[kind] = started.gate
         trained = slow and kind == formula
         found[kind] = Seed(
@@ -199,7 +199,7 @@ def _findings(
     less = replace(settings, steps=COUNTS_STEPS)
     clusters = by_clusters(outputs, costs, test, COUNTS, less)
     say("clusters")
-    at = fitted.tradeoff_within(WITHIN) / ONE
+    at = fitted.tradeoffs_within([WITHIN])[0] / ONE
     point = curves.sweep(fitted.gate, test, [at])
     return Findings(
         steps,

@@ -11,6 +11,9 @@ from contextlib import closing
 from functools import cache
 from typing import Any, Protocol
 
+# Workers are what runs side by side: threads of a BLAS beside them wait for each other, spinning.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import bundled
 import pytest
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import doctest
 import html
@@ -77,15 +78,25 @@ def run(command: str | Sequence[str], folder: Path) -> str:
     return done.stdout
 
 
-def follow(page: str, folder: Path) -> Path:
-    """Does what the page's marked blocks say, in their order."""
+def here(command: str, folder: Path) -> None:
+    """Runs a command of edgeq in this process, where fixtures have their effect."""
+    program, *arguments = command.split()
+    assert program == "edgeq"
+    with contextlib.chdir(folder):
+        result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, (result.stderr, result.exception)
+
+
+def follow(page: str, folder: Path, do: Callable[[str, Path], object] = run) -> Path:
+    """Does what the page's marked blocks say, in their order; `do` takes a command."""
     for block in blocks(DOCS / page):
         if block.file is not None:
             (folder / block.file).write_text(block.text, encoding="utf-8")
         elif block.note == "run" and block.language == "python":
             run([sys.executable, "-c", block.text], folder)
         elif block.note == "run":
-            run(block.text.strip().replace("\n", " && "), folder)
+            for command in block.text.splitlines():
+                do(command, folder)
     return folder
 
 
@@ -209,25 +220,19 @@ def test_the_test_command_of_the_readme_is_what_ci_runs() -> None:
 
 
 @pytest.mark.emulator
-def test_samples_and_the_next_steps_of_the_readme_run(
-    tmp_path: Path, few_steps: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_samples_and_the_next_steps_of_the_readme_run(tmp_path: Path, few_steps: None) -> None:
     folder = follow("samples.md", tmp_path)
     assert (folder / "build/net/report.json").is_file()
     steps = [b.text.strip() for b in blocks(ROOT / "README.md") if "net.onnx" in b.text]
     *exports, where_it_goes, gates = steps
     assert len(exports) == 2
-    run(f"{exports[1]} --check none", folder)
-    run(exports[0], folder)
+    here(f"{exports[1]} --check none", folder)
+    here(exports[0], folder)
     for command in where_it_goes.splitlines():
-        run(command, folder)
+        here(command, folder)
     shutil.copy(folder / "test.npz", folder / "val.npz")
-    monkeypatch.chdir(folder)
     for command in gates.splitlines():
-        program, *arguments = command.split()
-        assert program == "edgeq"
-        result = CliRunner().invoke(main, arguments)
-        assert result.exit_code == 0, (result.stderr, result.exception)
+        here(command, folder)
     python = re.search(r'`(edgeq\.export\("net.*?\))`', (ROOT / "README.md").read_text("utf-8"))
     assert python is not None
     call = ast.unparse(ast.parse(python[1])).removesuffix(")")
@@ -243,8 +248,8 @@ def test_the_steps_of_the_edge_page_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.emulator
-def test_the_steps_of_the_page_on_gates_run(tmp_path: Path) -> None:
-    folder = follow("gates.md", tmp_path)
+def test_the_steps_of_the_page_on_gates_run(tmp_path: Path, few_steps: None) -> None:
+    folder = follow("gates.md", tmp_path, here)
     found = json.loads((folder / "build/fashion_tiny/report.json").read_text("utf-8"))
     jsonschema.validate(found, schema("report.schema.json"))
     assert all(row["verdict"] == "exact" for row in found["validate"]["rows"])

@@ -130,16 +130,20 @@ def test_the_best_look_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("labels", "held_out_labels", "words"),
     [
-        (np.zeros(3, np.int64), np.zeros(4, np.int64), "3 training labels do not fit"),
-        (np.zeros(4, np.int64), np.zeros(0, np.int64), "0 validation labels do not fit"),
-        (np.full(4, 2), np.zeros(4, np.int64), "training labels must be 0 to 1"),
-        (np.zeros(4, np.int64), np.full(4, -1), "validation labels must be 0 to 1"),
+        (
+            np.zeros(3, np.int64),
+            np.zeros(4, np.int64),
+            "labels of shape (3,) for 4 training samples",
+        ),
+        (np.zeros(4, np.int64), np.zeros(0, np.int64), "there are no validation samples"),
+        (np.full(4, 2), np.zeros(4, np.int64), "labels of training samples must be 0 to 1"),
+        (np.zeros(4, np.int64), np.full(4, -1), "labels of validation samples must be 0 to 1"),
     ],
 )
 def test_labels_that_fit_nothing_are_refused(
     labels: heads.Int64, held_out_labels: heads.Int64, words: str
 ) -> None:
     x = {(0,): np.zeros((4, 2), np.float32)}
-    with pytest.raises(ModelError, match="EQ0398") as caught:
+    with pytest.raises(ModelError, match="EQ0396") as caught:
         heads.train(x, labels, x, held_out_labels, 2)
     assert words in str(caught.value)

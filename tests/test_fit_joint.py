@@ -90,5 +90,7 @@ def test_what_gets_worse_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_labels_that_fit_nothing_are_refused() -> None:
     graph, (images, labels) = network(), drawn(20, 0)
     data = {graph.inputs[0]: images}
-    with pytest.raises(ModelError, match="EQ0398: 19 validation labels do not fit"):
+    with pytest.raises(ModelError, match=r"EQ0396: .* \(19,\) for 20 validation samples"):
         torch_joint.fine_tune(graph, data, labels, data, labels[1:])
+    with pytest.raises(ModelError, match=r"EQ0396: .* training samples must be 0 to 9"):
+        torch_joint.fine_tune(graph, data, labels + CLASSES, data, labels)

@@ -35,7 +35,8 @@ GRAPHS = 60  # for each of three aims on cores of two kinds
 NIGHTLY_GRAPHS = 1_000
 SANITIZED_GRAPHS = 50
 CHAINS = 50
-EMULATED_IMAGES = 100
+EMULATED_IMAGES = 25
+NIGHTLY_IMAGES = 100
 SAMPLES = 8  # of a random graph, three of them extreme
 CONFIG = struct.Struct("<4I")  # eq_config_t
 
@@ -154,14 +155,17 @@ def test_an_example_computes_on_the_host_what_the_reference_predicts(
 
 
 @pytest.mark.emulator
+@pytest.mark.parametrize(
+    "count", [EMULATED_IMAGES, pytest.param(NIGHTLY_IMAGES, marks=pytest.mark.nightly)]
+)
 @examples
 def test_an_example_computes_on_the_core_what_the_reference_predicts(
-    built: Builds, compiler: str, name: str
+    built: Builds, compiler: str, name: str, count: int
 ) -> None:
     program = compiled_example(name)
     firmware = read_firmware(built(name, compiler).folder / runners.FIRMWARE)
     runner = EmulatorRunner(firmware, program.target)
-    assert_exact(program, runner, bundled.images().inputs(program, EMULATED_IMAGES))
+    assert_exact(program, runner, bundled.images().inputs(program, count))
 
 
 def check_random_graphs(

@@ -43,10 +43,11 @@ def _costs(curve: Curve) -> np.typing.NDArray[np.float64]:
     return np.asarray(np.array(curve.costs)[curve.taken].mean(axis=1))
 
 
-def tradeoff_within(gate: Gate, fold: Fold, drop: float) -> int:
-    """The greatest tradeoff whose accuracy is at most `drop` (a share) below the best one's."""
+def tradeoffs_within(gate: Gate, fold: Fold, drops: Sequence[float]) -> tuple[int, ...]:
+    """For each drop (a share) the greatest tradeoff that is at most so far below the best one."""
     accuracy = sweep(gate, fold).correct.mean(axis=1)
-    return fixed(TRADEOFFS[int(np.flatnonzero(accuracy >= accuracy.max() - drop)[-1])])
+    near = (np.flatnonzero(accuracy >= accuracy.max() - drop) for drop in drops)
+    return tuple(fixed(TRADEOFFS[int(found[-1])]) for found in near)
 
 
 def paths_of(

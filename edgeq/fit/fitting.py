@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -13,7 +13,7 @@ from edgeq.fit.choose import (
     first_levels,
     form_bytes,
     paths_of,
-    tradeoff_within,
+    tradeoffs_within,
 )
 from edgeq.fit.curves import fixed, sweep
 from edgeq.fit.outputs import Fold, Outputs, split
@@ -69,16 +69,16 @@ class Fitted:
         """The form that was chosen."""
         return next(kind for kind, gate in self.forms.items() if gate is self.gate)
 
-    def tradeoff_within(self, drop: float) -> int:
-        """The greatest tradeoff that loses at most `drop` (a share).
+    def tradeoffs_within(self, drops: Sequence[float]) -> tuple[int, ...]:
+        """For each drop (a share) the greatest tradeoff that loses at most so much accuracy.
 
         Both on `val`, from which the gate has learned, and on the part that a gate of its form has
         not seen: what is chosen on known samples alone loses more on others.
         """
-        found = [tradeoff_within(self.gate, self.val, drop)]
+        found = [tradeoffs_within(self.gate, self.val, drops)]
         if self.held_out is not None:
-            found.append(tradeoff_within(self.early[self.kind], self.held_out, drop))
-        return min(found)
+            found.append(tradeoffs_within(self.early[self.kind], self.held_out, drops))
+        return tuple(map(min, zip(*found, strict=True)))
 
     def starting(self, tradeoff: int) -> Fitted:
         """The same with that tradeoff at start."""
@@ -126,7 +126,7 @@ def fit(outputs: Outputs, costs: Costs, settings: Settings = Settings()) -> Fitt
         forms[kind], val, forms, early, held_out, areas, sizes, table_areas, brier, ece, counts,
         rmse, (*outputs.notes(), *costs.notes),
     )  # fmt: skip
-    at = fitted.tradeoff_within(settings.within) if start is None else start
+    at = fitted.tradeoffs_within([settings.within])[0] if start is None else start
     return fitted.starting(at)
 
 
@@ -135,7 +135,7 @@ def kept(gate: Gate, costs: Costs, labelled: Fold, tradeoff: float | None = None
     val = posterior.told(labelled)
     again = recosted(gate, costs, val)
     within = Settings().within
-    at = tradeoff_within(again, val, within) if tradeoff is None else fixed(tradeoff)
+    at = tradeoffs_within(again, val, [within])[0] if tradeoff is None else fixed(tradeoff)
     again = replace(again, tradeoff=at)
     kind: Kind = "table" if isinstance(gate.form, Table) else "mlp"
     return Fitted(

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq import fixedpoint, gates
-from edgeq.errors import ModelError
 from edgeq.exits import Head, head_window
 from edgeq.fit import execute
 from edgeq.fit.adam import Adam
+from edgeq.fit.outputs import check_training
 from edgeq.gates import Path
 from edgeq.ir import Array, Network, Tensor, qparams_of
 from edgeq.levels import levels_of
@@ -109,15 +109,9 @@ def train(
     Raises:
         ModelError: labels do not fit the samples or the classes.
     """
-    for name, found, given in (
-        ("training", data, labels),
-        ("validation", held_out, held_out_labels),
-    ):
-        if any(len(values) != len(given) for values in found.values()) or not len(given):
-            raise ModelError("EQ0398", f"{len(given)} {name} labels do not fit the samples")
-        if not 0 <= given.min() <= given.max() < classes:
-            raise ModelError("EQ0398", f"{name} labels must be 0 to {classes - 1}")
-    values = np.stack(list(data.values()))
+    samples, held = list(data.values()), list(held_out.values())
+    check_training(samples, labels, held, held_out_labels, classes)
+    values = np.stack(samples)
     mean = values.mean(axis=(0, 1), dtype=np.float64).astype(np.float32)
     deviation = values.std(axis=(0, 1), dtype=np.float64).astype(np.float32)
     least = max(LEAST_DEVIATION * float(np.sqrt(np.mean(deviation**2))), _IDLE)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from edgeq import gates
 from edgeq.errors import ModelError, UsageError
 from edgeq.gates import Levels, Path, Seen
+from edgeq.ir import Array
 
 Int8 = npt.NDArray[np.int8]
 Int64 = npt.NDArray[np.int64]
@@ -40,10 +41,7 @@ class Fold:
         if len(shapes) != 1:
             raise ModelError("EQ0396", f"paths have outputs of shapes {sorted(shapes)}; one is due")
         ((count, classes),) = shapes
-        if self.labels.shape != (count,):
-            raise ModelError("EQ0396", f"{self.labels.shape} labels for {count} samples")
-        if count and not 0 <= self.labels.min() <= self.labels.max() < classes:
-            raise ModelError("EQ0396", f"labels must be 0 to {classes - 1}")
+        check_labels(self.labels, count, classes)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -86,6 +84,38 @@ class Fold:
         for path in sorted(self.logits):
             found.update(repr(path).encode() + self.logits[path].tobytes())
         return found.hexdigest()
+
+
+def check_labels(labels: Int64, count: int, classes: int, name: str = "samples") -> None:
+    """That there is a label, a class of that many, for each of `count` samples.
+
+    Raises:
+        ModelError: there is not.
+    """
+    if labels.shape != (count,):
+        raise ModelError("EQ0396", f"labels of shape {labels.shape} for {count} {name}")
+    if count and not 0 <= labels.min() <= labels.max() < classes:
+        raise ModelError("EQ0396", f"labels of {name} must be 0 to {classes - 1}")
+
+
+def check_training(
+    data: Sequence[Array],
+    labels: Int64,
+    held_out: Sequence[Array],
+    held_out_labels: Int64,
+    classes: int,
+) -> None:
+    """That both folds of a training have samples (first axis of all arrays), and labels for them.
+
+    Raises:
+        ModelError: one has not.
+    """
+    folds = ("training", data, labels), ("validation", held_out, held_out_labels)
+    for name, arrays, given in folds:
+        if not len(given):
+            raise ModelError("EQ0396", f"there are no {name} samples")
+        for values in arrays:
+            check_labels(given, len(values), classes, f"{name} samples")
 
 
 def fold(name: str, logits: Mapping[Path, Int8], labels: Int64 | None, scale: float) -> Fold:

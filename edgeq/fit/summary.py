@@ -32,7 +32,7 @@ from edgeq.report import (
     Standing,
 )
 
-DROPS = (0.0, 0.5, 1.0, 2.0, 5.0)  # points below the best accuracy, of the operating points
+DROPS = (0.5, 1.0, 2.0, 5.0)  # points below the best accuracy, of the operating points
 COMPARED_COSTS = (0.25, 0.5)
 COMPARED_DROP = 0.5  # points below the top, the whole network at level 0
 DIGITS = 6
@@ -159,10 +159,9 @@ def _points(curve: Curve) -> tuple[CurvePoint, ...]:
 def _operating(fitted: Fitted, outputs: Outputs, costs: Costs) -> tuple[OperatingPoint, ...]:
     """Tradeoffs chosen on the validation fold, and what they give on the test fold."""
     gate = fitted.gate
-    names = {gate.tradeoff: "at start"}
-    for drop in DROPS:
-        tradeoff = fitted.tradeoff_within(drop / 100) if drop else 0
-        names[tradeoff] = f"top - {drop:g}" if drop else "top"
+    names = {gate.tradeoff: "at start", 0: "top"}
+    within = fitted.tradeoffs_within([drop / 100 for drop in DROPS])
+    names |= {at: f"top - {drop:g}" for at, drop in zip(within, DROPS, strict=True)}
     dearest = _dearest(gate, costs)
     found = []
     for tradeoff, name in sorted(names.items()):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from edgeq.errors import ModelError
+from edgeq.fit.outputs import check_training
 from edgeq.fit.torch_net import Net
 from edgeq.ir import Array, Graph
 
@@ -50,14 +50,10 @@ def fine_tune(
     the beginning included.
 
     Raises:
-        ModelError: labels do not fit the samples.
+        ModelError: labels do not fit the samples or the classes.
     """
-    for name, found, given in (
-        ("training", data, labels),
-        ("validation", held_out, held_out_labels),
-    ):
-        if any(len(x) != len(given) for x in found.values()) or not len(given):
-            raise ModelError("EQ0398", f"{len(given)} {name} labels do not fit the samples")
+    samples, held = list(data.values()), list(held_out.values())
+    check_training(samples, labels, held, held_out_labels, graph.tensors[graph.outputs[0]].elements)
     shares = tuple(weights or exit_weights(len(graph.outputs)))
     net, random = Net(graph), torch.Generator().manual_seed(seed)
     optimiser = torch.optim.SGD(

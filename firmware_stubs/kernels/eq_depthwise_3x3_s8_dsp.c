@@ -310,6 +310,27 @@ static void begin(const eq_call_t *call, eq_depthwise_run_t *run)
     run->length = columns * step;
 }
 
+/* Whether a channel's scale is one that the loops compute with. */
+static int scale_fits(const eq_call_t *call, uint32_t channel)
+{
+    return call->multiplier[channel] == 0 || eq_requantize_fits(call->shift[channel]);
+}
+
+/*
+ * Whether channels may go one by one where the output lies over the input, whole rows before it: a
+ * channel then writes where it has read itself, in columns that no loop reads again.
+ */
+static int channels_keep_apart(const eq_call_t *call)
+{
+    const int32_t distance = (int32_t)(call->input[0] - call->output);
+    const int32_t row = (int32_t)eq_row(call->in[0]);
+    int keep = call->out->shape[1] == call->in[0]->shape[1] && distance % row == 0;
+    for (uint32_t i = 0; keep && i < call->out->shape[2]; i++) {
+        keep = scale_fits(call, i);
+    }
+    return keep;
+}
+
 /* Rows first .. end of every channel, to `output`; those of `run`, if it serves. */
 static void run_channels(const eq_call_t *call, eq_depthwise_run_t *run, uint32_t first,
                          uint32_t end, int8_t *output)
@@ -318,7 +339,7 @@ static void run_channels(const eq_call_t *call, eq_depthwise_run_t *run, uint32_
         call->op->stride_height == 1 ? eq_depthwise_3x3_two_rows : eq_depthwise_3x3_one_row;
     const uint32_t channels = call->out->shape[2];
     for (uint32_t i = 0; i < channels; i++) {
-        if (run == NULL || (call->multiplier[i] != 0 && !eq_requantize_fits(call->shift[i]))) {
+        if (run == NULL || !scale_fits(call, i)) {
             eq_depthwise_channel(call, i, first, end, output);
             continue;
         }
@@ -328,7 +349,7 @@ static void run_channels(const eq_call_t *call, eq_depthwise_run_t *run, uint32_
     }
 }
 
-/* Where the output lies over the input, rows wait in scratch, behind the strip. */
+/* Where channels write what others still read, rows wait in scratch, behind the strip. */
 static void run_over(const eq_call_t *call, eq_depthwise_run_t *run, rows_t *rows, uint32_t each)
 {
     const uint32_t end = call->out->shape[0];
@@ -355,7 +376,7 @@ void eq_depthwise_3x3_s8_dsp(const eq_call_t *call)
         run.used = 1;
         used = &run;
     }
-    if (!eq_lies_apart(call)) {
+    if (!eq_lies_apart(call) && (used == NULL || !channels_keep_apart(call))) {
         run_over(call, used, rows, each);
     } else {
         if (used != NULL) {

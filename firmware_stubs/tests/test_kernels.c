@@ -384,14 +384,21 @@ static int least_distance(const case_t *c, const tested_t *tested, int before, i
     return before ? *distance > -out_bytes : *distance < in_bytes;
 }
 
-/* The kernel as near to its input as it may be, with the scratch of the case. */
+/* The kernel as near to its input as it may be, and further off, with the scratch of the case. */
 static void check_over(case_t *c, const tested_t *tested, const int32_t *expected)
 {
     for (int before = 0; before < 2; before++) {
         int64_t distance;
-        if (least_distance(c, tested, before, &distance)) {
+        if (!least_distance(c, tested, before, &distance)) {
+            continue;
+        }
+        const int64_t row = (int64_t)eq_row(&c->in[0]);
+        const int64_t off = (before ? -distance : distance) % row; /* to whole rows */
+        const int64_t some = random_in(&state, 1, (int32_t)row);
+        const int64_t steps[] = {0, off > 0 ? row - off : -off, some, row + some};
+        for (uint32_t i = 0; i < 4; i++) {
             int8_t *apart = c->call.output;
-            c->call.output = run_over(c, tested, distance);
+            c->call.output = run_over(c, tested, distance + (before ? -steps[i] : steps[i]));
             check_output(before ? "over its input" : "over its input, from the end", c, expected);
             free(c->call.output);
             c->call.output = apart;
