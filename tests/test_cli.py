@@ -544,10 +544,11 @@ main()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
-@pytest.mark.parametrize("limit", [0, 2000, 8000])
-@pytest.mark.parametrize("before", ["a build", "nothing"])
+@pytest.mark.parametrize(
+    ("before", "limit"), [("a build", 0), ("a build", 8000), ("nothing", 2000)]
+)
 def test_a_full_disk_leaves_everything_as_it_was(
-    workplace: Workplace, limit: int, before: str
+    workplace: Workplace, before: str, limit: int
 ) -> None:
     if before == "a build":
         workplace.exports()
