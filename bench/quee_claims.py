@@ -180,9 +180,9 @@ def _findings(
 ) -> Findings:
     test, gate = outputs.test, fitted.forms["mlp"]
     assert test is not None
-    told = targets.learn(outputs.val, gate.paths, fitted.clusters["mlp"], settings.seed)
+    told = targets.learn(fitted.val, gate.paths, fitted.clusters["mlp"], settings.seed)
     train, val = (
-        (one, targets.by_node(gate, told.estimate(one))) for one in (outputs.train, outputs.val)
+        (one, targets.by_node(gate, told.estimate(one))) for one in (outputs.train, fitted.val)
     )
     steps = {}
     for most in STEPS:
@@ -190,7 +190,7 @@ def _findings(
         other = replace(gate, form=networks.quantised(gate, trained, outputs.val))
         steps[most] = float(np.mean(trained.rmse)), curves.sweep(other, test)
     say("gates of few steps")
-    folds = outputs.train, outputs.val, test
+    folds = outputs.train, fitted.val, test
     best = best_step.fit(gate, told, folds, BEST_STEP, settings.seed, steps=STEPS[-1])
     own = networks.train(gate, train, val, settings.seed, settings.hidden, STEPS[-1])
     same = replace(gate, form=networks.quantised(gate, own, outputs.val))
@@ -235,7 +235,7 @@ def by_clusters(
     for count in counts:
         fitted = fit.fit(outputs, costs, replace(settings, clusters=(count,)))
         paths = fitted.gate.paths
-        told = targets.learn(outputs.val, paths, count, settings.seed).estimate(fold)
+        told = targets.learn(fitted.val, paths, count, settings.seed).estimate(fold)
         errors = np.concatenate([told[path] for path in paths])
         trust = reliability.of_errors(errors, np.concatenate([fold.wrong[path] for path in paths]))
         areas = {kind: fit.fitting.area(gate, fold) for kind, gate in fitted.forms.items()}

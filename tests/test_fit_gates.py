@@ -21,6 +21,7 @@ from edgeq.fit import (
     digest,
     fit,
     fitting,
+    kept,
     networks,
     recosted,
     reliability,
@@ -387,6 +388,16 @@ def test_new_costs_keep_what_was_learned_and_old_ones_give_the_same_gate() -> No
         assert other.costs != gate.costs
         assert other.first == ((0, 0),)
         assert digest(other.form) == digest(gate.form)
+
+
+def test_gates_kept_at_the_same_costs_start_as_they_did() -> None:
+    """Whatever paths the outputs have beside the gate's own."""
+    dear = replace(COSTS, blocks=(COSTS.blocks[0], {0: 100.0, 1: 100.0}, COSTS.blocks[2]))
+    found = fit(OUTPUTS, dear, replace(SETTINGS, clusters=(5,)))
+    assert len(found.gate.paths) < len(OUTPUTS.paths)
+    again = kept(found.gate, dear, OUTPUTS.val)
+    assert again.gate.first == found.gate.first
+    assert again.areas[again.kind] == fitting.area(found.gate, OUTPUTS.val)
 
 
 def test_a_digest_sees_a_changed_weight() -> None:

@@ -43,8 +43,8 @@ def learn(gate: Gate, errors: Mapping[Path, Reals], fold: Fold) -> Calibration:
     found = {}
     for path in gate.nodes():
         values = _values(errors[path])
-        wrong = [fold.errors[gate.paths[option]] for option in gate.options(path)]
-        rows = [_regress(values[:, column], each) for column, each in enumerate(wrong)]
+        known = [fold.errors[gate.paths[option]] for option in gate.options(path)]
+        rows = [_regress(values[:, column], each) for column, each in enumerate(known)]
         found[path] = np.stack(rows)
     return Calibration(found)
 
@@ -61,17 +61,17 @@ def _share(odds: Reals) -> Reals:
     return np.asarray(1 / (1 + np.exp(-np.clip(odds, -30, 30))))
 
 
-def _regress(values: Reals, wrong: Reals) -> Reals:
-    """Coefficients of the logistic regression (samples, 3) → wrong, 0..1."""
+def _regress(values: Reals, errors: Reals) -> Reals:
+    """Coefficients of the logistic regression (samples, 3) → errors, 0..1."""
 
     def loss(at: Reals) -> float:
         odds = values @ at
-        unlikely = np.logaddexp(0, odds) - wrong * odds
+        unlikely = np.logaddexp(0, odds) - errors * odds
         return float(unlikely.sum() + (TRUST * (at - PRIOR) ** 2).sum() / 2)
 
     def bend(at: Reals) -> tuple[Reals, Reals]:
         share = _share(values @ at)
-        slope = values.T @ (share - wrong) + TRUST * (at - PRIOR)
+        slope = values.T @ (share - errors) + TRUST * (at - PRIOR)
         return slope, (values * (share * (1 - share))[:, None]).T @ values + np.diag(TRUST)
 
     return newton.minimise(PRIOR, loss, bend)

@@ -17,7 +17,7 @@ from edgeq.fit.choose import (
 )
 from edgeq.fit.curves import fixed, sweep
 from edgeq.fit.outputs import Fold, Outputs, split
-from edgeq.gates import Costs, Form, Gate, Table
+from edgeq.gates import Costs, Form, Gate, Path, Table
 
 Kind = Literal["table", "mlp"]
 
@@ -44,10 +44,10 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A gate, and what led to it. Areas are held-out ones; `forms` has a gate of each form.
+    """A gate, and what led to it. Areas are counted on held-out data; `forms` has one of each form.
 
-    `val` are the validation data as gates know them. `early` has the gates that learned from a part
-    of them, and `held_out` is the rest.
+    `val` are the validation data with the errors that gates learn. `early` has the gates that
+    learned from a part of them, and `held_out` is the rest, with errors that this part expects.
     """
 
     gate: Gate
@@ -89,32 +89,35 @@ class Fitted:
 def fit(outputs: Outputs, costs: Costs, settings: Settings = Settings()) -> Fitted:
     """Gates for that network at those costs.
 
-    Clusters, forms and K are chosen on a part of `val` that took no part in fitting them; the
-    chosen are then fitted again to all of it. `test` is not looked at.
+    Clusters, forms and K are chosen on a part of `val` that took no part in fitting them, by its
+    labels; the chosen are then fitted again to all of it. `test` is not looked at.
 
     Raises:
         UsageError: fewer samples than clusters, or a tradeoff that is none.
     """
     start = None if settings.tradeoff is None else fixed(settings.tradeoff)
     plain = _plain(outputs, costs, settings)
-    val = outputs.val if settings.paper else posterior.told(outputs.val)
-    part, held_out = split(val, HELD_OUT, settings.seed)
+    part, counted = split(outputs.val, HELD_OUT, settings.seed)
+    val, held_out = outputs.val, counted
+    if not settings.paper:
+        (val,) = _expecting(val, plain.paths)
+        part, held_out = _expecting(part, plain.paths, counted)
 
     by_count = {
         count: _with(plain, tables.fit(plain, part, count, settings.seed, targets.QUICK), held_out)
         for count in settings.clusters
     }
-    table_areas = {count: area(gate, held_out) for count, gate in by_count.items()}
-    told = targets.held_out(part, held_out, plain.paths, settings.clusters, settings.seed)
-    brier = {count: targets.brier(found, held_out) for count, found in told.items()}
-    ece = {count: reliability.of_targets(found, held_out).ece_mass for count, found in told.items()}
+    table_areas = {count: area(gate, counted) for count, gate in by_count.items()}
+    told = targets.held_out(part, counted, plain.paths, settings.clusters, settings.seed)
+    brier = {count: targets.brier(found, counted) for count, found in told.items()}
+    ece = {count: reliability.of_targets(found, counted).ece_mass for count, found in told.items()}
     counts: dict[Kind, int] = {"table": _best(table_areas, 1), "mlp": _best(brier, -1)}
     network, _ = _network(plain, outputs.train, part, counts["mlp"], settings)
     early: dict[Kind, Gate] = {
         "table": by_count[counts["table"]],
         "mlp": _with(plain, network, held_out),
     }
-    areas = {kind: area(gate, held_out) for kind, gate in early.items()}
+    areas = {kind: area(gate, counted) for kind, gate in early.items()}
 
     network, rmse = _network(plain, outputs.train, val, counts["mlp"], settings)
     table = tables.fit(plain, val, counts["table"], settings.seed)
@@ -131,15 +134,15 @@ def fit(outputs: Outputs, costs: Costs, settings: Settings = Settings()) -> Fitt
 
 
 def kept(gate: Gate, costs: Costs, labelled: Fold, tradeoff: float | None = None) -> Fitted:
-    """Gates that were fitted before, at other costs: nothing is learned, first levels are new."""
-    val = posterior.told(labelled)
+    """Gates that were fitted before, at other costs: they learn nothing, first levels are new."""
+    (val,) = _expecting(labelled, gate.paths)
     again = recosted(gate, costs, val)
     within = Settings().within
     at = tradeoffs_within(again, val, [within])[0] if tradeoff is None else fixed(tradeoff)
     again = replace(again, tradeoff=at)
     kind: Kind = "table" if isinstance(gate.form, Table) else "mlp"
     return Fitted(
-        again, val, {kind: again}, {}, None, {kind: area(again, val)},
+        again, val, {kind: again}, {}, None, {kind: area(again, labelled)},
         {kind: form_bytes(gate.form)}, {}, {}, {}, {kind: gate.size}, (), (),
     )  # fmt: skip
 
@@ -193,6 +196,12 @@ def _plain(outputs: Outputs, costs: Costs, settings: Settings) -> Gate:
     prices = gates.normalised(costs, paths)
     classes = outputs.val.classes
     return Gate(classes, outputs.levels, paths, prices, ((0, level),), 0, gates.Static())
+
+
+def _expecting(fold: Fold, paths: Sequence[Path], *others: Fold) -> tuple[Fold, ...]:
+    """`fold` and others with the errors that its labels make expected of `paths`."""
+    known = posterior.learn(fold, paths)
+    return tuple(known.expecting(one) for one in (fold, *others))
 
 
 def _with(plain: Gate, form: Form, fold: Fold) -> Gate:

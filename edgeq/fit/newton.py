@@ -22,11 +22,11 @@ def minimise(start: Reals, loss: Loss, bend: Bend) -> Reals:
     for _ in range(STEPS):
         slope, hessian = bend(found)
         step = np.linalg.solve(hessian, slope)
+        if np.abs(step).max() < STILL:
+            break
         tried = ((at, loss(at)) for at in (found - step / 2**n for n in range(HALVINGS)))
         better = next(((at, now) for at, now in tried if now < least), None)
         if better is None:
             break
         found, least = better
-        if np.abs(step).max() < STILL:
-            break
     return found

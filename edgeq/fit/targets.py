@@ -48,13 +48,13 @@ def probabilities(seen: Seen) -> Reals:
     return seen.probabilities / 255
 
 
-def rates(mine: Int64, wrong: Reals, clusters: int, prior: float) -> Reals:
-    """The share of wrong samples in each cluster, (err + a·g) / (m + a); g where it is empty."""
+def rates(mine: Int64, errors: Reals, clusters: int, prior: float) -> Reals:
+    """The error rate of each cluster, (err + a·g) / (m + a); g where it is empty."""
     count = np.bincount(mine, minlength=clusters)
-    errors = np.bincount(mine, wrong, clusters)
-    mean = wrong.mean()
+    sums = np.bincount(mine, errors, clusters)
+    mean = errors.mean()
     return np.asarray(
-        np.where(count > 0, (errors + prior * mean) / np.maximum(count + prior, 1e-9), mean)
+        np.where(count > 0, (sums + prior * mean) / np.maximum(count + prior, 1e-9), mean)
     )
 
 
