@@ -22,7 +22,7 @@ from edgeq.fit import execute
 from edgeq.ir import Array, Graph, single
 from edgeq.levels import resolve
 from edgeq.pipeline import Model
-from edgeq.policy import Bits, Calibration
+from edgeq.policy import Calibration
 
 NETWORKS = ("fashion-resnet8", "cifar-resnet8", "resnet20")
 OWN: Mapping[str, Calibration] = {
@@ -47,13 +47,7 @@ def rows(run: quee.Bench, levels: tuple[int, ...]) -> Iterator[str]:
     nests = {name: levels for name, bits in low.items() if bits.weights < top[name].weights}
     pairs = [(bits, 8) for bits in levels] + [(bits, bits) for bits in levels if bits <= BOTH_LOW]
     for weights, activations in pairs:
-        bits = {
-            name: Bits(
-                weights if name in nests else one.weights,
-                activations if low[name].activations < one.activations else one.activations,
-            )
-            for name, one in top.items()
-        }
+        bits = quee.lowered(top, low, weights, activations)
         ranges = calibrate.run(graph, bits, samples, OWN["gain"], lambda *_: None)
         own = {
             name: right(run, model, quantize.run(graph, bits, ranges, settings))

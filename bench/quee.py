@@ -31,7 +31,7 @@ import os
 import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Final, Literal
@@ -49,7 +49,7 @@ from edgeq.fit.outputs import Fold, Outputs
 from edgeq.gates import Costs
 from edgeq.ir import Array, Network, digest, qparams_of
 from edgeq.pipeline import Model
-from edgeq.policy import InputSpec, Level, Policy, Rule
+from edgeq.policy import Bits, InputSpec, Level, Policy, Rule
 from edgeq.program import Program, make_input
 from edgeq.samples import Samples
 from edgeq.targets import toolchain
@@ -207,14 +207,12 @@ class Bench:
             return plain
         top, low = levels.resolve(plain, model.graph, targets.load(TARGET).isa)
 
-        def rule(name: str, bits: int) -> Rule:
-            few, many = low[name], top[name]
-            weights = bits if few.weights < many.weights else many.weights
-            activations = bits if few.activations < many.activations else many.activations
-            return Rule(match=name, weights=weights, activations=activations)
-
-        found = tuple(Level(rule=tuple(rule(name, bits) for name in low)) for bits in LOWER)
-        return plain.model_copy(update={"level": found})
+        found = []
+        for number in LOWER:
+            bits = lowered(top, low, number, number)
+            rules = (Rule(match=name, **asdict(one)) for name, one in bits.items())
+            found.append(Level(rule=tuple(rules)))
+        return plain.model_copy(update={"level": tuple(found)})
 
     def drawn(self) -> Split:
         """The training images of this seed."""
@@ -356,6 +354,19 @@ class Bench:
         if self.kind != MEASURED:
             return pricing.bitops(program.network, self.kind)
         return pricing.measured(program, target, toolchain.find(toolchain.rows_for(target)))
+
+
+def lowered(
+    top: Mapping[str, Bits], low: Mapping[str, Bits], weights: int, activations: int
+) -> dict[str, Bits]:
+    """`top` with those bits where `low` has fewer."""
+    return {
+        name: Bits(
+            weights if low[name].weights < one.weights else one.weights,
+            activations if low[name].activations < one.activations else one.activations,
+        )
+        for name, one in top.items()
+    }
 
 
 PLACES = exits.HEAD_SIDE**2  # that a head pools an image of at least as many rows and columns to

@@ -522,7 +522,8 @@ def _stores(request: Request, expected: Expectation, progress: Progress) -> Iter
 def _other_store(request: Request) -> Iterable[str]:
     """What to know where there is one way to store levels, or the gates' costs are of another."""
     compiled, held, stores = request.compiled, request.policy.gate, request.compiled.stores
-    if compiled.chain is not None and compiled.lower and compiled.learned:
+    nestable = request.optimize == "flash" and compiled.lower
+    if nestable and compiled.learned:
         yield OWN_STORES
     if held is not None and stores and stores[0].nested != held.nested:
         ways = pages.STORES["nested"], pages.STORES["levels"]

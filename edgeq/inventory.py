@@ -52,7 +52,7 @@ EXTRAS = (
     ExtraInfo("pyelftools", "sizes and symbols of firmware, with any emulator", "mcu"),
     ExtraInfo("capstone", "profiles of Cortex-M0 to M33", "mcu"),
     ExtraInfo("matplotlib", "charts in reports", "report"),
-    ExtraInfo("torch", "PyTorch models, AdaRound", "torch"),
+    ExtraInfo("torch", "PyTorch models, edgeq gate --joint", "torch"),
     ExtraInfo("onnxscript", "PyTorch models", "torch"),
     ExtraInfo("ai-edge-litert", "TFLite models, and running them with XNNPACK", "tflite"),
     ExtraInfo("tflite-micro", "running TFLite models as TFLite Micro does", "tflm"),

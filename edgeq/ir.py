@@ -255,7 +255,7 @@ class Graph:
 
 
 def digest(graphs: Iterable[Graph]) -> str:
-    """A hash of all that `graphs` compute with."""
+    """A hash of the nodes, tensors and values of `graphs`."""
     found = hashlib.sha256()
     for graph in graphs:
         found.update(repr((graph.nodes, graph.tensors)).encode())

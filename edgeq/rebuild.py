@@ -175,11 +175,17 @@ def run(build: Build, target: Target, given: Given) -> Rebuilt:
         ) from error
     if image.build(program).data != (build.folder / f"{report.model}.eqb").read_bytes():
         hint = "the policy that it was made with" if policy is None else "another policy"
+        learned = (
+            "; AdaRound learns the same on the same machine alone, from the samples that --calib "
+            "named then"
+            if again.learned_on is not None
+            else ""
+        )
         raise IntegrityError(
             "EQ0732",
             f"{read.name} with the build's bits and ranges gives another image than the build's: "
             f"it was made by another edgeq, or with other [calibration] settings; name {hint} "
-            "with --policy",
+            f"with --policy{learned}",
         )
     return again
 
