@@ -392,7 +392,7 @@ def test_new_costs_keep_what_was_learned_and_old_ones_give_the_same_gate() -> No
 
 def test_gates_kept_at_the_same_costs_start_as_they_did() -> None:
     """Whatever paths the outputs have beside the gate's own."""
-    dear = replace(COSTS, blocks=(COSTS.blocks[0], {0: 100.0, 1: 100.0}, COSTS.blocks[2]))
+    dear = replace(COSTS, blocks=({0: 100.0, 1: 100.0}, *COSTS.blocks[1:]))
     found = fit(OUTPUTS, dear, replace(SETTINGS, clusters=(5,)))
     assert len(found.gate.paths) < len(OUTPUTS.paths)
     again = kept(found.gate, dear, OUTPUTS.val)
