@@ -407,6 +407,18 @@ def test_a_digest_sees_a_changed_weight() -> None:
     assert digest(Mlp((changed, *gate.form.layers[1:]))) != digest(gate.form)
 
 
+def test_a_table_keeps_within_3_kb_if_fewer_clusters_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = whole()
+    larger = choose.form_bytes(known.forms["table"].form)
+    assert known.clusters["table"] == 20
+    monkeypatch.setattr(fitting, "MOST_BYTES", larger)
+    found = fit(OUTPUTS, COSTS, SETTINGS)
+    assert found.clusters["table"] == 5
+    assert sorted(found.table_areas) == [5, 20]
+    monkeypatch.setattr(fitting, "MOST_BYTES", 1)
+    assert fit(OUTPUTS, COSTS, replace(SETTINGS, steps=50)).clusters["table"] == 5
+
+
 def test_paper_mode_starts_at_the_top_whatever_it_costs() -> None:
     found = fit(OUTPUTS, COSTS, replace(SETTINGS, paper=True, form="table"))
     assert found.gate.first == ((0, 0),)

@@ -23,6 +23,7 @@ Kind = Literal["table", "mlp"]
 
 HELD_OUT = 0.4  # of the validation data, which choose between what the rest has fitted
 EQUAL = 0.001  # of area: the form of fewer bytes wins
+MOST_BYTES = 3 << 10  # of a table, if fewer clusters keep within them
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,8 @@ def fit(outputs: Outputs, costs: Costs, settings: Settings = Settings()) -> Fitt
     """Gates for that network at those costs.
 
     Clusters, forms and K are chosen on a part of `val` that took no part in fitting them, by its
-    labels; the chosen are then fitted again to all of it. `test` is not looked at.
+    labels; the chosen are then fitted again to all of it. A table of 3 KB or more is only taken
+    where fewer clusters need as much. `test` is not looked at.
 
     Raises:
         UsageError: fewer samples than clusters, or a tradeoff that is none.
@@ -108,10 +110,12 @@ def fit(outputs: Outputs, costs: Costs, settings: Settings = Settings()) -> Fitt
         for count in settings.clusters
     }
     table_areas = {count: area(gate, counted) for count, gate in by_count.items()}
+    small = [c for c, gate in by_count.items() if form_bytes(gate.form) < MOST_BYTES]
+    tried = {count: table_areas[count] for count in small or [min(by_count)]}
     told = targets.held_out(part, counted, plain.paths, settings.clusters, settings.seed)
     brier = {count: targets.brier(found, counted) for count, found in told.items()}
     ece = {count: reliability.of_targets(found, counted).ece_mass for count, found in told.items()}
-    counts: dict[Kind, int] = {"table": _best(table_areas, 1), "mlp": _best(brier, -1)}
+    counts: dict[Kind, int] = {"table": _best(tried, 1), "mlp": _best(brier, -1)}
     network, _ = _network(plain, outputs.train, part, counts["mlp"], settings)
     early: dict[Kind, Gate] = {
         "table": by_count[counts["table"]],
