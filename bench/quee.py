@@ -91,8 +91,8 @@ class Case:
     """A network, its exits, what its images mean, and where they are.
 
     Without `level` there are those of `LOWER`; `tied` heads weigh all places of an image alike, as
-    if they pooled it to one. `weights` is how their ranges are found, as the
-    network was trained. `frozen`: it has learned from its validation images.
+    if they pooled it to one. `weights` is how their ranges are found, as the network was trained.
+    `frozen`: it has learned from its validation images.
     """
 
     read: Callable[[Path], Model]
@@ -206,7 +206,6 @@ class Bench:
         if plain.level is not None:
             return plain
         top, low = levels.resolve(plain, model.graph, targets.load(TARGET).isa)
-
         found = []
         for number in LOWER:
             bits = lowered(top, low, number, number)

@@ -542,9 +542,9 @@ def level_learner(
     known: Known | None = None,
 ) -> AdaRound | None:
     """The `learner` of a network with exits."""
-    bits = levels.resolve(chosen, model.graph, isa)
     if calibration is None:
         return None
+    bits = levels.resolve(chosen, model.graph, isa)
     return learner(model.graph, bits, calibration, chosen.calibration, progress, known)
 
 

@@ -390,13 +390,18 @@ def test_new_costs_keep_what_was_learned_and_old_ones_give_the_same_gate() -> No
         assert digest(other.form) == digest(gate.form)
 
 
-def test_gates_kept_at_the_same_costs_start_as_they_did() -> None:
-    """Whatever paths the outputs have beside the gate's own."""
+@pytest.mark.parametrize("pays", [True, False])
+def test_gates_kept_at_the_same_costs_start_as_they_did(pays: bool) -> None:
+    """Also where the outputs have paths beside the gate's own, of a level that does not pay."""
     dear = replace(COSTS, blocks=({0: 100.0, 1: 100.0}, *COSTS.blocks[1:]))
-    found = fit(OUTPUTS, dear, replace(SETTINGS, clusters=(5,)))
-    assert len(found.gate.paths) < len(OUTPUTS.paths)
-    again = kept(found.gate, dear, OUTPUTS.val)
+    costs = COSTS if pays else dear
+    found = whole() if pays else fit(OUTPUTS, dear, replace(SETTINGS, clusters=(5,)))
+    assert (len(found.gate.paths) == len(OUTPUTS.paths)) == pays
+    again = kept(found.gate, costs, OUTPUTS.val)
     assert again.gate.first == found.gate.first
+    assert again.val.errors.keys() == found.val.errors.keys()
+    for path, errors in again.val.errors.items():
+        assert (errors == found.val.errors[path]).all()
     assert again.areas[again.kind] == fitting.area(found.gate, OUTPUTS.val)
 
 
